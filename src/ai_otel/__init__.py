@@ -1,0 +1,35 @@
+"""
+ai-otel: OpenTelemetry for self-hosted AI model servers.
+
+`instrument()` observes the model servers of this process without a change to them; `ai-otel run -- CMD` and the
+environment variable `AI_OTEL_ENABLED=true` do the same from outside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ai_otel.version import __version__
+
+if TYPE_CHECKING:
+    from ai_otel.settings import Settings, SettingsError
+    from ai_otel.start import Handle, instrument, uninstrument
+
+__all__ = ["Handle", "Settings", "SettingsError", "__version__", "instrument", "uninstrument"]
+
+_HOMES = {
+    "Handle": "ai_otel.start",
+    "Settings": "ai_otel.settings",
+    "SettingsError": "ai_otel.settings",
+    "instrument": "ai_otel.start",
+    "uninstrument": "ai_otel.start",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, because doors import this package at every interpreter start.
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,62 @@
+"""`ai-otel run -- CMD`: the server, and every Python process below it, with telemetry."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from ai_otel import doors
+
+_DESCRIPTION = """\
+Run a server with telemetry. Everything after `--` is your command, unchanged:
+
+  ai-otel run -- vllm serve MODEL --port 8000
+  ai-otel run -- python my_server.py
+
+Child processes are included. Where telemetry goes is OpenTelemetry's own choice:
+  OTEL_EXPORTER_OTLP_ENDPOINT   default http://localhost:4318
+  OTEL_EXPORTER_OTLP_PROTOCOL   http/protobuf (default) or grpc
+  OTEL_SERVICE_NAME             default: the engine's name
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `run` to the command line."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run a server with telemetry",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command to run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replace this process with the command; returns only when it cannot be started."""
+    words: Sequence[str] = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    if not words:
+        print("ai-otel run: nothing to run. Write: ai-otel run -- vllm serve MODEL", file=sys.stderr)
+        return 2
+    program = shutil.which(words[0])
+    if program is None:
+        print(f"ai-otel run: {words[0]}: no such command. Is it installed in this environment?", file=sys.stderr)
+        return 127
+    open_doors(os.environ)
+    try:
+        os.execv(program, list(words))
+    except OSError as error:
+        print(f"ai-otel run: cannot start {shlex.join(words)}: {error}", file=sys.stderr)
+        return 126
+
+
+def open_doors(environment: MutableMapping[str, str]) -> None:
+    """Have every interpreter below this process open our door, by PYTHONPATH and by the `.pth` file."""
+    environment["AI_OTEL_ENABLED"] = "true"
+    path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if doors.DIRECTORY not in path:
+        environment["PYTHONPATH"] = os.pathsep.join([doors.DIRECTORY, *path])

@@ -1,0 +1,55 @@
+"""What we lost and what broke in us: metrics about ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from opentelemetry.metrics import Meter, Observation
+
+from ai_otel import semconv
+from ai_otel.emit.instruments import observable
+
+
+class Health(Protocol):
+    """What there is to say about ourselves."""
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Lost records by reason."""
+
+    @property
+    def open_count(self) -> int:
+        """Records that are open now."""
+
+    @property
+    def hook_errors(self) -> Mapping[str, int]:
+        """Failures by hook."""
+
+    @property
+    def hooks_disabled(self) -> frozenset[str]:
+        """Hooks that are switched off."""
+
+
+def observe_health(meter: Meter, health: Health) -> None:
+    """Observe the recorder and the guards."""
+
+    def dropped() -> Iterator[Observation]:
+        for reason, count in list(health.dropped.items()):
+            yield Observation(count, {semconv.AI_OTEL_DROP_REASON: reason})
+
+    def is_open() -> Iterator[Observation]:
+        yield Observation(health.open_count)
+
+    def errors() -> Iterator[Observation]:
+        for name, count in list(health.hook_errors.items()):
+            yield Observation(count, {semconv.AI_OTEL_HOOK_NAME: name})
+
+    def disabled() -> Iterator[Observation]:
+        for name in sorted(health.hooks_disabled):
+            yield Observation(1, {semconv.AI_OTEL_HOOK_NAME: name})
+
+    observable(meter, semconv.AI_OTEL_RECORD_DROPPED, dropped)
+    observable(meter, semconv.AI_OTEL_RECORD_OPEN, is_open)
+    observable(meter, semconv.AI_OTEL_HOOK_ERRORS, errors)
+    observable(meter, semconv.AI_OTEL_HOOK_DISABLED, disabled)

@@ -1,0 +1,254 @@
+"""One span tree for each record: the request, its phases, and its inferences where one call holds several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from ai_otel import semconv
+from ai_otel.propagation import http_span_of, parent_of
+from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord
+
+Attributes = dict[str, Any]
+
+MAX_INFERENCE_SPANS = 128
+"""A rerank of thousands of documents is one call: beyond this many its inferences have no span of their own."""
+
+FINISH_REASONS = {"abort": "error", "tool_calls": "tool_call"}
+"""Engines' finish reasons in the conventions' words; the others are the same word."""
+
+
+class SpanEmitter:
+    """Builds spans with explicit times, after the fact."""
+
+    def __init__(
+        self, tracer: Tracer, *, local_is_ours: bool, foreign: str = "link", phases: bool = True, keep_engine_spans: bool = True
+    ) -> None:
+        self._tracer = tracer
+        self._local_is_ours = local_is_ours
+        self._foreign = foreign
+        self._phases = phases
+        self._keep_engine_spans = keep_engine_spans
+
+    def emit(self, record: RequestRecord, engine: str) -> Context | None:
+        """
+        Emit the record's spans and return the context of the request span, for exemplars.
+
+        `None` where somebody else's span tells this request already.
+        """
+        if self._steps_back(record):
+            return None
+        parent = parent_of(record, local_is_ours=self._local_is_ours, foreign=self._foreign)
+        only = record.inferences[0] if len(record.inferences) == 1 else None
+        operation = operation_of(record)
+        model = model_of(record)
+        span = self._tracer.start_span(
+            f"{operation} {model}" if model else operation,
+            context=parent.context,
+            kind=parent.kind,
+            links=parent.links,
+            attributes=request_attributes(record, engine, operation, model),
+            start_time=record.start_ns,
+        )
+        context = trace.set_span_in_context(span, Context())
+        if span.is_recording():
+            if only is not None:
+                self._emit_phases(only, record, context)
+            else:
+                for inference in record.inferences[:MAX_INFERENCE_SPANS]:
+                    self._emit_inference(inference, record, operation, context)
+        _finish(span, record.outcome, record.error_type, record.exchange, record.end_ns)
+        return context
+
+    def _steps_back(self, record: RequestRecord) -> bool:
+        if self._local_is_ours and not record.inferences and http_span_of(record) is not None:
+            return True
+        # An engine's own tracing makes its span for what it finished, and for nothing else.
+        return (
+            self._keep_engine_spans
+            and bool(record.inferences)
+            and record.outcome is Outcome.FINISHED
+            and all(inference.traced for inference in record.inferences)
+        )
+
+    def _emit_inference(self, inference: Inference, record: RequestRecord, operation: str, parent: Context) -> None:
+        attributes: Attributes = {
+            semconv.GEN_AI_OPERATION_NAME: operation,
+            semconv.GEN_AI_PROVIDER_NAME: inference.engine,
+        }
+        attributes.update(_inference_attributes(inference))
+        if inference.outcome is not None:
+            attributes[semconv.AI_OTEL_OUTCOME] = inference.outcome.value
+        if inference.error_type is not None:
+            attributes[semconv.ERROR_TYPE] = inference.error_type
+        span = self._tracer.start_span(
+            f"{operation} {inference.model}" if inference.model else operation,
+            context=parent,
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_time=max(inference.start_ns, record.start_ns),
+        )
+        self._emit_phases(inference, record, trace.set_span_in_context(span, Context()))
+        _finish(span, inference.outcome, inference.error_type, None, inference.end_ns)
+
+    def _emit_phases(self, inference: Inference, record: RequestRecord, parent: Context) -> None:
+        if not self._phases:
+            return
+        for name, start_ns, end_ns in phases_of(inference):
+            start = min(max(start_ns, record.start_ns), record.end_ns)
+            span = self._tracer.start_span(name, context=parent, start_time=start)
+            span.end(max(start, min(end_ns, record.end_ns)))
+
+
+def _finish(span: Span, outcome: Outcome | None, error_type: str | None, exchange: Exchange | None, end_ns: int) -> None:
+    # As HTTP servers do it: what the client did wrong, or chose to stop, is no error of this server.
+    status = exchange.status if exchange is not None else None
+    client_error = status is not None and 400 <= status < 500
+    if outcome is Outcome.FAILED or (outcome is Outcome.REJECTED and not client_error):
+        span.set_status(Status(StatusCode.ERROR, error_type))
+    span.end(end_ns)
+
+
+def operation_of(record: RequestRecord) -> str:
+    """The operation: what the route says, else what the engine's call says."""
+    first = record.inferences[0].operation if record.inferences else None
+    return record.operation or first or "text_completion"
+
+
+def model_of(record: RequestRecord) -> str | None:
+    """The model that was asked for; unknown for what was refused before the engine."""
+    return record.inferences[0].model if record.inferences else None
+
+
+def phases_of(inference: Inference) -> Iterator[tuple[str, int, int]]:
+    """
+    Queue, prefill and decode of the choice whose first token came first.
+
+    The engine's differences are laid around its first token as the front end saw it: its clocks have no common zero
+    with ours, and this is the one moment that both know.
+    """
+    choice = first_choice(inference)
+    if choice is None or inference.first_token_ns is None:
+        return
+    first = inference.first_token_ns
+    scheduled = first - _ns(choice.prefill_s)
+    if choice.queue_s is not None and choice.prefill_s is not None:
+        yield "queue", scheduled - _ns(choice.queue_s), scheduled
+    if choice.prefill_s is not None:
+        yield "prefill", scheduled, first
+    longest = max((c.decode_s for c in inference.choices if c.decode_s is not None), default=None)
+    if longest is not None and (inference.output_tokens or 0) > 1:
+        yield "decode", first, first + _ns(longest)
+
+
+def first_choice(inference: Inference) -> Choice | None:
+    """The choice whose first token came first."""
+    timed = [choice for choice in inference.choices if choice.first_token_s is not None]
+    return min(timed, key=lambda choice: choice.first_token_s or 0.0, default=None)
+
+
+def _ns(seconds: float | None) -> int:
+    return int(seconds * 1e9) if seconds is not None else 0
+
+
+def request_attributes(record: RequestRecord, engine: str, operation: str, model: str | None) -> Attributes:
+    """Everything the request span carries."""
+    attributes: Attributes = {semconv.GEN_AI_OPERATION_NAME: operation, semconv.GEN_AI_PROVIDER_NAME: engine}
+    if record.outcome is not None:
+        attributes[semconv.AI_OTEL_OUTCOME] = record.outcome.value
+    if record.error_type is not None:
+        attributes[semconv.ERROR_TYPE] = record.error_type
+    if record.exchange is not None:
+        _add_exchange(attributes, record, record.exchange)
+    if len(record.inferences) == 1:
+        attributes.update(_inference_attributes(record.inferences[0]))
+    elif record.inferences:
+        _add_sums(attributes, record, model)
+    return attributes
+
+
+def _add_exchange(attributes: Attributes, record: RequestRecord, exchange: Exchange) -> None:
+    attributes[semconv.HTTP_REQUEST_METHOD] = exchange.method
+    _put(attributes, semconv.HTTP_ROUTE, exchange.route)
+    _put(attributes, semconv.HTTP_RESPONSE_STATUS_CODE, exchange.status)
+    if exchange.server_address is not None:
+        attributes[semconv.SERVER_ADDRESS] = exchange.server_address
+        _put(attributes, semconv.SERVER_PORT, exchange.server_port)
+    streamed = any(inference.stream for inference in record.inferences)
+    if streamed and exchange.first_byte_ns is not None:
+        first_chunk_s = (exchange.first_byte_ns - record.start_ns) / 1e9
+        attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first_chunk_s
+
+
+def _add_sums(attributes: Attributes, record: RequestRecord, model: str | None) -> None:
+    inferences = record.inferences
+    attributes[semconv.AI_OTEL_REQUEST_INFERENCE_COUNT] = len(inferences)
+    _put(attributes, semconv.GEN_AI_REQUEST_MODEL, model)
+    if any(inference.stream for inference in inferences):
+        attributes[semconv.GEN_AI_REQUEST_STREAM] = True
+    for name, values in (
+        (semconv.GEN_AI_USAGE_INPUT_TOKENS, [i.input_tokens for i in inferences]),
+        (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, [i.output_tokens for i in inferences]),
+        (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, [i.cached_tokens for i in inferences]),
+    ):
+        # A sum with an unknown part is unknown.
+        if all(value is not None for value in values):
+            attributes[name] = sum(value or 0 for value in values)
+
+
+def _inference_attributes(inference: Inference) -> Attributes:
+    attributes: Attributes = {}
+    asked = inference.parameters
+    first = first_choice(inference)
+    reasons = inference.finish_reasons
+    beam = inference.beam_width is not None
+    for name, value in (
+        (semconv.GEN_AI_REQUEST_MODEL, inference.model),
+        (semconv.GEN_AI_RESPONSE_MODEL, inference.response_model),
+        (semconv.GEN_AI_RESPONSE_ID, inference.request_id),
+        (semconv.GEN_AI_REQUEST_STREAM, inference.stream or None),
+        (semconv.GEN_AI_REQUEST_MAX_TOKENS, asked.max_tokens),
+        (semconv.GEN_AI_REQUEST_TEMPERATURE, asked.temperature),
+        (semconv.GEN_AI_REQUEST_TOP_P, asked.top_p),
+        (semconv.GEN_AI_REQUEST_TOP_K, asked.top_k),
+        (semconv.GEN_AI_REQUEST_SEED, asked.seed),
+        (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, asked.stop_sequences),
+        (semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, asked.frequency_penalty),
+        (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, asked.presence_penalty),
+        (semconv.GEN_AI_REQUEST_CHOICE_COUNT, asked.choice_count),
+        (semconv.GEN_AI_REQUEST_ENCODING_FORMATS, asked.encoding_formats),
+        (semconv.GEN_AI_EMBEDDINGS_DIMENSION_COUNT, inference.embedding_dimensions),
+        (semconv.GEN_AI_USAGE_INPUT_TOKENS, inference.input_tokens),
+        (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, inference.output_tokens),
+        (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, inference.cached_tokens),
+        (semconv.GEN_AI_RESPONSE_FINISH_REASONS, [FINISH_REASONS.get(r, r) for r in reasons] if reasons else None),
+        (semconv.AI_OTEL_TIME_TO_FIRST_TOKEN, first.first_token_s if first is not None else None),
+        (semconv.AI_OTEL_LORA_NAME, inference.lora),
+        (semconv.AI_OTEL_REQUEST_PRIORITY, inference.priority),
+        (semconv.AI_OTEL_ENGINE_INDEX, inference.engine_index),
+        (semconv.AI_OTEL_REQUEST_PREEMPTIONS, _preemptions(inference)),
+        (semconv.AI_OTEL_BEAM_WIDTH, inference.beam_width),
+        (semconv.AI_OTEL_BEAM_ENGINE_INPUT_TOKENS, _sum(inference, "counted_input_tokens") if beam else None),
+        (semconv.AI_OTEL_BEAM_ENGINE_OUTPUT_TOKENS, _sum(inference, "output_tokens") if beam else None),
+    ):
+        if value is not None:
+            attributes[name] = value
+    return attributes
+
+
+def _preemptions(inference: Inference) -> int | None:
+    return sum(choice.preemptions or 0 for choice in inference.choices) or None
+
+
+def _sum(inference: Inference, name: str) -> int | None:
+    values = [getattr(choice, name) for choice in inference.choices]
+    return sum(values) if values and all(value is not None for value in values) else None
+
+
+def _put(attributes: Attributes, name: str, value: Any) -> None:
+    if value is not None:
+        attributes[name] = value

@@ -1,0 +1,19 @@
+"""The engines we know: the list a reader starts from. One more engine is one more row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Engine(NamedTuple):
+    """Where an engine's adapter is, and which packages make us load it."""
+
+    adapter: str
+    """`module:Class`, imported only when one of the packages is."""
+    packages: tuple[str, ...]
+
+
+ENGINES: dict[str, Engine] = {
+    "llama_cpp": Engine("ai_otel.engines.llama_cpp:LlamaCppAdapter", ("llama_cpp", "xllamacpp")),
+    "vllm": Engine("ai_otel.engines.vllm:VllmAdapter", ("vllm",)),
+}

@@ -1,0 +1,28 @@
+"""The interface of an engine adapter: implement this and nothing more to make an engine observable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ai_otel.hooks.patch import Patcher
+    from ai_otel.hooks.point import HookPoint
+    from ai_otel.recorder import Recorder
+
+
+class EngineAdapter(Protocol):
+    """One engine. Importing the adapter's module must not import the engine."""
+
+    name: str
+    """The engine's name in telemetry (`gen_ai.provider.name`), and of its schema, example, tests and page."""
+    packages: tuple[str, ...]
+    """Importable packages of the engine; the adapter attaches when one of them is imported."""
+    distributions: tuple[str, ...]
+    """Distributions that carry these packages, most common first."""
+    hooks: tuple[HookPoint, ...]
+    tested: tuple[str, str]
+    """Oldest and newest version in the test matrix."""
+
+    def attach(self, recorder: Recorder, hooks: Patcher) -> None:
+        """Register the hooks. Runs once; what it registers waits for the modules that it names."""
+        ...

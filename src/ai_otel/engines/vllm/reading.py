@@ -1,0 +1,145 @@
+"""From vLLM's objects to an `Inference`: parameters, answers, timings, errors. Pure functions, read by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ai_otel.engines.vllm.states import RequestState, first_stats, read_choice
+from ai_otel.record import Inference, Outcome, Parameters
+
+# Exceptions that refuse a request before the engine works on it, by class name: their modules moved in 0.12 and 0.26.
+_REFUSALS = {"QueueOverflowError": "queue_full", "MaxQueuedTokensError": "queued_tokens_full"}
+_CLIENT_ERRORS = frozenset({"VLLMClientError", "VLLMValidationError", "GracefulHTTPError", "ValueError", "TypeError"})
+
+# vLLM's pooling tasks in the conventions' words; the others (`classify`, `score`, …) are legal custom values as they are.
+_POOLING_OPERATIONS = {"embed": "embeddings", "token_embed": "embeddings"}
+
+
+class SamplingParams(Protocol):
+    """What we read of the sampling parameters; 0 and -1 switch `top_k` off."""
+
+    n: int
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int | None
+    stop: list[str] | str | None
+    frequency_penalty: float
+    presence_penalty: float
+    output_kind: Any
+
+
+class CompletionOutput(Protocol):
+    """One answer; `token_ids` are all tokens so far, or only the new ones while streaming."""
+
+    index: int
+    token_ids: Sequence[int]
+    finish_reason: str | None
+
+
+class RequestOutput(Protocol):
+    """What `generate` yields, `encode` too but with one answer that is no list."""
+
+    outputs: list[CompletionOutput]
+    prompt_token_ids: list[int] | None
+    finished: bool
+    num_cached_tokens: int | None
+
+
+def is_stream(params: Any) -> bool:
+    """Whether the answer is delivered in pieces (`RequestOutputKind.DELTA`)."""
+    return getattr(getattr(params, "output_kind", None), "name", "") == "DELTA"
+
+
+def read_sampling(params: SamplingParams) -> Parameters:
+    """What the client asked for; neutral values are left out."""
+    stop = [params.stop] if isinstance(params.stop, str) else params.stop
+    return Parameters(
+        max_tokens=params.max_tokens,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k if params.top_k > 0 else None,
+        seed=params.seed,
+        stop_sequences=tuple(stop) if stop else None,
+        frequency_penalty=params.frequency_penalty or None,
+        presence_penalty=params.presence_penalty or None,
+        choice_count=params.n if params.n != 1 else None,
+    )
+
+
+def pooling_operation(params: Any) -> str | None:
+    """The operation of a pooling request."""
+    task = getattr(params, "task", None)
+    return _POOLING_OPERATIONS.get(task, task) if isinstance(task, str) else None
+
+
+def reasons_of(output: Any) -> Iterable[tuple[int, str]]:
+    """Index and finish reason of each answer of `output` that has ended."""
+    outputs = getattr(output, "outputs", None)
+    for answer in outputs if isinstance(outputs, list) else ():
+        if answer.finish_reason is not None:
+            yield answer.index, answer.finish_reason
+
+
+def fill(inference: Inference, states: Sequence[RequestState], last: Any, reasons: Mapping[int, str]) -> None:
+    """
+    Fill counts and timings from the engine's states and the last output.
+
+    Token counts are the client's figures: the prompt once, however many choices were made of it.
+    """
+    done = bool(getattr(last, "finished", False))
+    pooling = last is not None and not isinstance(getattr(last, "outputs", None), list)
+    for index, state in enumerate(states):
+        reason = reasons.get(index)
+        completed = reason not in (None, "abort") or (pooling and done)
+        inference.choices.append(read_choice(state, reason, completed=completed))
+    if states:
+        inference.input_tokens = states[0].prompt_len
+        produced = [choice.output_tokens for choice in inference.choices]
+        if not pooling and all(tokens is not None for tokens in produced):
+            inference.output_tokens = sum(tokens or 0 for tokens in produced)
+        inference.cached_tokens = inference.choices[-1].cached_tokens
+        _fill_times(inference, states)
+    prompt = getattr(last, "prompt_token_ids", None)
+    if prompt is not None:
+        inference.input_tokens = len(prompt)
+    inference.finish_reasons = tuple(reasons[index] for index in sorted(reasons)) or None
+
+
+def _fill_times(inference: Inference, states: Sequence[RequestState]) -> None:
+    stats = first_stats(states)
+    if stats is not None:
+        inference.arrival_ns = int(stats.arrival_time * 1e9)
+        inference.first_token_ns = inference.arrival_ns + int(stats.first_token_latency * 1e9)
+
+
+def judge(
+    error: BaseException | None, reasons: Mapping[int, str], *, finished: bool, produced: bool, closed: bool
+) -> tuple[Outcome, str | None]:
+    """How a request ended, and the error's low-cardinality name."""
+    if isinstance(error, Exception):
+        return _judge_error(error, produced=produced)
+    if "abort" in reasons.values():
+        return Outcome.CANCELLED, Outcome.CANCELLED.value
+    if "error" in reasons.values():
+        return Outcome.FAILED, "engine_error"
+    if finished:
+        return Outcome.FINISHED, None
+    if closed or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return Outcome.CANCELLED, Outcome.CANCELLED.value
+    return Outcome.ABANDONED, Outcome.ABANDONED.value
+
+
+def _judge_error(error: Exception, *, produced: bool) -> tuple[Outcome, str]:
+    names = [kind.__name__ for kind in type(error).__mro__]
+    for name in names:
+        if name in _REFUSALS:
+            return Outcome.REJECTED, _REFUSALS[name]
+    if not produced and not _CLIENT_ERRORS.isdisjoint(names):
+        return Outcome.REJECTED, names[0]
+    # vLLM wraps what really happened in an EngineGenerateError.
+    cause = error.__cause__ if names[0] == "EngineGenerateError" and error.__cause__ is not None else error
+    return Outcome.FAILED, type(cause).__name__

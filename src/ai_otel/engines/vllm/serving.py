@@ -1,0 +1,180 @@
+"""
+Requests of vLLM's API server: one watch on each `generate` and `encode` stream.
+
+No token is touched while it streams: the engine keeps timings and counts of each request, and these are read once, when
+it is over, on the recorder's thread.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+from ai_otel.engines.vllm.reading import fill, is_stream, judge, pooling_operation, read_sampling, reasons_of
+from ai_otel.engines.vllm.stats import StatsState
+from ai_otel.engines.vllm.states import RequestState, States
+from ai_otel.hooks.patch import Arguments
+from ai_otel.record import Inference, clock
+from ai_otel.recorder import Recorder
+
+# Beam search gives each of its one-token requests the id `<call>-<random>-beam-<index>`.
+_BEAM = re.compile(r"(?P<call>.+)-[^-]+-beam-\d+")
+
+
+class ModelConfig(Protocol):
+    """What we read of the model's configuration."""
+
+    served_model_name: str | list[str]
+
+
+class ObservabilityConfig(Protocol):
+    """Whether vLLM's own tracing is on."""
+
+    otlp_traces_endpoint: str | None
+
+
+class AsyncLLM(Protocol):
+    """What we read of the engine's front end."""
+
+    model_config: ModelConfig
+    observability_config: ObservabilityConfig
+    log_stats: bool
+
+
+class ServedWatch:
+    """Watches one stream and fills one inference."""
+
+    __slots__ = ("_hooks", "_params", "_reasons", "_tokens", "inference", "item", "last", "states")
+
+    def __init__(self, hooks: ServingHooks, inference: Inference, params: Any, *, every_item: bool) -> None:
+        self._hooks = hooks
+        self._params = params
+        self._reasons: dict[int, str] = {}
+        self._tokens: dict[int, int] = {}
+        self.inference = inference
+        self.states: list[RequestState] = []
+        self.last: Any = None
+        self.item = self._item if every_item else None
+
+    def _item(self, output: Any) -> None:
+        # Only where the last output does not tell all: choices that end at different steps, or no statistics.
+        self._reasons.update(reasons_of(output))
+        for answer in output.outputs if isinstance(output.outputs, list) else ():
+            before = self._tokens.get(answer.index, 0) if self.inference.stream else 0
+            self._tokens[answer.index] = before + len(answer.token_ids)
+        if self.inference.stream and self.inference.first_token_ns is None:
+            self.inference.first_token_ns = clock(self.inference)
+
+    def ended(self, error: BaseException | None, *, closed: bool) -> None:
+        """The stream is over, one way or another."""
+        inference = self.inference
+        self._hooks.over(inference)
+        self._reasons.update(reasons_of(self.last))
+        outcome, error_type = judge(
+            error,
+            self._reasons,
+            finished=bool(getattr(self.last, "finished", False)),
+            produced=self.last is not None,
+            closed=closed,
+        )
+        inference.complete = self._complete
+        self._hooks.recorder.end(inference, outcome, error_type)
+
+    def _complete(self, inference: Inference) -> None:
+        if hasattr(self._params, "n"):
+            inference.parameters = read_sampling(self._params)
+        fill(inference, self.states, self.last, self._reasons)
+        if inference.output_tokens is None and self._tokens:
+            inference.output_tokens = sum(self._tokens.values())
+
+
+class BeamWatch(ServedWatch):
+    """Watches one beam search: its many engine requests are the choices of one inference."""
+
+    __slots__ = ()
+
+    def _complete(self, inference: Inference) -> None:
+        answers = getattr(self.last, "outputs", None) or []
+        # Every step was a request of its own and was finished by the engine.
+        fill(inference, self.states, self.last, dict.fromkeys(range(len(self.states)), "length"))
+        prompt = getattr(self.last, "prompt_token_ids", None)
+        inference.input_tokens = len(prompt) if prompt is not None else None
+        inference.output_tokens = sum(len(answer.token_ids) for answer in answers) if answers else None
+        inference.cached_tokens = None
+        inference.finish_reasons = tuple(answer.finish_reason or "length" for answer in answers) or None
+        inference.beam_width = getattr(self._params, "beam_width", None)
+        inference.parameters.max_tokens = getattr(self._params, "max_tokens", None)
+
+
+class ServingHooks:
+    """The functions that answer at the hook points of the API server."""
+
+    def __init__(self, recorder: Recorder, stats: StatsState) -> None:
+        self.recorder = recorder
+        self.states = States()
+        self._stats = stats
+        self._beams: dict[str, BeamWatch] = {}
+
+    def generate(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch | None:
+        """`AsyncLLM.generate` is called."""
+        request_id = arguments.get("request_id")
+        beam = self._beam_of(request_id)
+        if beam is not None:
+            self.states.expect(request_id, beam.states.append)
+            return None
+        params = arguments.get("sampling_params")
+        every_item = not engine.log_stats or getattr(params, "n", 1) > 1
+        inference = self._begin(engine, arguments, stream=is_stream(params))
+        return self._watch(ServedWatch(self, inference, params, every_item=every_item))
+
+    def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch:
+        """`AsyncLLM.encode` is called."""
+        params = arguments.get("pooling_params")
+        inference = self._begin(engine, arguments, operation=pooling_operation(params))
+        return self._watch(ServedWatch(self, inference, params, every_item=False))
+
+    def beam_search(self, server: Any, arguments: Arguments) -> BeamWatch:
+        """A beam search begins; the requests that it makes are its own."""
+        inference = self._begin(server.engine_client, arguments)
+        watch = BeamWatch(self, inference, arguments.get("params"), every_item=False)
+        if inference.request_id is not None:
+            self._beams[inference.request_id] = watch
+        return watch
+
+    def over(self, inference: Inference) -> None:
+        """Nothing more comes for this inference."""
+        if inference.request_id is not None:
+            self.states.release(inference.request_id)
+            self._beams.pop(inference.request_id, None)
+
+    def _begin(
+        self, engine: AsyncLLM, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None
+    ) -> Inference:
+        served = engine.model_config.served_model_name
+        lora = getattr(arguments.get("lora_request"), "lora_name", None)
+        model = served if isinstance(served, str) else served[0]
+        inference = Inference(
+            engine="vllm",
+            operation=operation,
+            request_id=arguments.get("request_id"),
+            model=lora or model,
+            response_model=model,
+            stream=stream,
+            lora=lora,
+            priority=arguments.get("priority") or None,
+            engine_index=arguments.get("data_parallel_rank"),
+            tallied=self._stats.attached,
+            traced=engine.observability_config.otlp_traces_endpoint is not None and operation is None,
+        )
+        return self.recorder.begin(inference, arguments.get("trace_headers"))
+
+    def _watch(self, watch: ServedWatch) -> ServedWatch:
+        if watch.inference.request_id is not None:
+            self.states.expect(watch.inference.request_id, watch.states.append)
+        return watch
+
+    def _beam_of(self, request_id: Any) -> BeamWatch | None:
+        if not self._beams or not isinstance(request_id, str):
+            return None
+        match = _BEAM.fullmatch(request_id)
+        return self._beams.get(match["call"]) if match else None

@@ -1,0 +1,124 @@
+"""
+vLLM's own state of each engine request: what we read of it, and how it finds the inference it belongs to.
+
+Source of the names: `vllm/v1/engine/output_processor.py` and `vllm/v1/metrics/stats.py`, unchanged from 0.11.1 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from ai_otel.hooks.patch import Arguments
+from ai_otel.record import Choice
+
+
+class RequestStateStats(Protocol):
+    """Two clocks: `arrival_time` is the front end's wall clock, every `*_ts` the engine process's monotonic one."""
+
+    num_generation_tokens: int
+    arrival_time: float
+    queued_ts: float
+    scheduled_ts: float
+    first_token_ts: float
+    last_token_ts: float
+    first_token_latency: float
+
+
+class RequestState(Protocol):
+    """One choice of one request. `stats` is `None` where statistics are off."""
+
+    request_id: str
+    prompt_len: int
+    is_prefilling: bool
+    num_cached_tokens: int
+    stats: RequestStateStats | None
+
+
+class ParentRequest(Protocol):
+    """What the choices of one request with n > 1 share."""
+
+    request_id: str
+
+
+class EngineRequest(Protocol):
+    """What is sent to the engine process."""
+
+    request_id: str
+
+
+class OutputProcessor(Protocol):
+    """Keeps the states of running requests, by their internal id."""
+
+    request_states: Mapping[str, RequestState]
+
+
+Collect = Callable[[RequestState], None]
+
+OFFLINE: ContextVar[Collect | None] = ContextVar("ai_otel_vllm_offline", default=None)
+"""Where the states of the running offline call go."""
+
+
+class States:
+    """Gives each new request state to whoever waits for it, by the request id that `generate` was called with."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Collect] = {}
+
+    def expect(self, request_id: str, collect: Collect) -> None:
+        """Have `collect` called with every state that is made for this request."""
+        self._waiting[request_id] = collect
+
+    def release(self, request_id: str) -> None:
+        """The request is over."""
+        self._waiting.pop(request_id, None)
+
+    def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any]:
+        """`OutputProcessor.add_request` is about to run."""
+        return processor, arguments.get("request"), arguments.get("parent_req")
+
+    def after(self, call: tuple[OutputProcessor, EngineRequest, ParentRequest | None], _: Any, error: Any) -> None:
+        """The state exists now, under the internal id."""
+        processor, request, parent = call
+        if error is not None:
+            return
+        state = processor.request_states.get(request.request_id)
+        collect = OFFLINE.get() or self._collector(request, parent)
+        if state is not None and collect is not None:
+            collect(state)
+
+    def _collector(self, request: EngineRequest, parent: ParentRequest | None) -> Collect | None:
+        # From 0.12 on the id inside the engine is another one, and the caller's is kept beside it.
+        for holder in (parent, request):
+            for name in ("external_req_id", "request_id"):
+                collect = self._waiting.get(getattr(holder, name, None) or "")
+                if collect is not None:
+                    return collect
+        return None
+
+
+def read_choice(state: RequestState, finish_reason: str | None, *, completed: bool) -> Choice:
+    """What the engine knows of one choice, derived from its stamps as its own statistics derive it."""
+    choice = Choice(finish_reason=finish_reason, completed=completed)
+    choice.counted_input_tokens = 0 if state.is_prefilling else state.prompt_len
+    choice.cached_tokens = None if state.is_prefilling else state.num_cached_tokens
+    stats = state.stats
+    if stats is None:
+        return choice
+    choice.output_tokens = stats.num_generation_tokens
+    choice.preemptions = getattr(stats, "num_preemptions", None)  # from 0.30 on
+    if stats.queued_ts and stats.scheduled_ts:
+        choice.queue_s = stats.scheduled_ts - stats.queued_ts
+    if stats.first_token_ts and not state.is_prefilling:
+        choice.first_token_s = stats.first_token_latency
+        choice.decode_s = stats.last_token_ts - stats.first_token_ts
+        if stats.scheduled_ts:
+            choice.prefill_s = stats.first_token_ts - stats.scheduled_ts
+    return choice
+
+
+def first_stats(states: Sequence[RequestState]) -> RequestStateStats | None:
+    """The statistics of the choice whose first token came first."""
+    with_token = [s.stats for s in states if s.stats is not None and s.stats.first_token_latency]
+    return min(with_token, key=lambda stats: stats.first_token_latency, default=None)

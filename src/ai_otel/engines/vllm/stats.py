@@ -1,0 +1,171 @@
+"""
+vLLM's statistics of each iteration, followed through its stat logger plug-in.
+
+vLLM calls `record` in the task that feeds every answer to its client, once per iteration: here that is a handful of
+additions to plain numbers. They are the numbers behind vLLM's own page, so the two agree to the token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ai_otel import semconv
+from ai_otel.hooks.guard import Guard
+from ai_otel.record import Tally
+from ai_otel.recorder import Recorder
+
+_REMOTE = ((semconv.AI_OTEL_CACHE_TIER, "remote"),)
+_DEVICE = ((semconv.AI_OTEL_CACHE_TIER, "device"),)
+_UNKNOWN_TIER = ((semconv.AI_OTEL_CACHE_TIER, "unknown"),)
+_CAPACITY = ((semconv.AI_OTEL_WAIT_REASON, "capacity"),)
+_DEFERRED = ((semconv.AI_OTEL_WAIT_REASON, "deferred"),)
+
+# vLLM's finish reasons in the words of the conventions; the others are the same word.
+FINISH_REASONS = {"tool_calls": "tool_call", "abort": "error"}
+
+
+class PrefixCacheStats(Protocol):
+    """Tokens looked up and found since the last report."""
+
+    queries: int
+    hits: int
+
+
+class SchedulerStats(Protocol):
+    """The scheduler's state after one step. Fields come and go between releases; these stayed."""
+
+    num_running_reqs: int
+    num_waiting_reqs: int
+    kv_cache_usage: float
+    prefix_cache_stats: PrefixCacheStats
+
+
+class FinishedRequestStats(Protocol):
+    """One choice that the engine finished."""
+
+    finish_reason: Any
+
+
+class IterationStats(Protocol):
+    """What one iteration produced."""
+
+    num_prompt_tokens: int
+    num_generation_tokens: int
+    num_preempted_reqs: int
+    finished_requests: list[FinishedRequestStats]
+
+
+@dataclass
+class StatsState:
+    """Whether a stat logger of ours runs in this process, and how many front ends share the engine."""
+
+    attached: bool = False
+    front_ends: int = 1
+
+
+class EngineStats:
+    """
+    Follows one engine (one data-parallel rank) of one model.
+
+    With several front ends (`--api-server-count`) each sees its own requests, so sums add up; but the scheduler reports
+    each of its steps to only one of them, so running, waiting and KV cache use are unknown here and stay absent.
+    """
+
+    def __init__(self, recorder: Recorder, vllm_config: Any, engine_index: int, *, front_ends: int = 1) -> None:
+        served = vllm_config.model_config.served_model_name
+        model = served if isinstance(served, str) else served[0]
+        self._tally: Tally = recorder.tally(
+            (
+                (semconv.GEN_AI_PROVIDER_NAME, "vllm"),
+                (semconv.GEN_AI_REQUEST_MODEL, model),
+                (semconv.AI_OTEL_ENGINE_INDEX, engine_index),
+            )
+        )
+        self._guard = Guard("vllm stat logger")
+        self._sees_scheduler = front_ends == 1
+        self._vllm_config = vllm_config
+
+    def initialized(self) -> None:
+        """The engine is up: its KV cache has a size now, and it is awake."""
+        self._guard(self._set_capacity)
+        self.sleep_state(0, 0)
+
+    def record(self, scheduler_stats: SchedulerStats | None, iteration_stats: IterationStats | None) -> None:
+        """Add one iteration."""
+        if scheduler_stats is not None:
+            self._guard(self._add_scheduler, scheduler_stats)
+        if iteration_stats is not None:
+            self._guard(self._add_iteration, iteration_stats)
+
+    def sleep_state(self, asleep: int, level: int) -> None:
+        """The engine fell asleep or woke up."""
+        self._guard(self._set_sleep, asleep, level)
+
+    def _add_scheduler(self, stats: SchedulerStats) -> None:
+        tally = self._tally
+        if self._sees_scheduler:
+            deferred = getattr(stats, "num_skipped_waiting_reqs", 0)
+            tally.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)
+            tally.set(semconv.AI_OTEL_REQUEST_WAITING.name, stats.num_waiting_reqs, _CAPACITY)
+            tally.set(semconv.AI_OTEL_REQUEST_WAITING.name, deferred, _DEFERRED)
+            tally.set(semconv.AI_OTEL_KV_CACHE_UTILIZATION.name, stats.kv_cache_usage, _DEVICE)
+        self._add_prefix_cache(stats.prefix_cache_stats, _DEVICE)
+        self._add_prefix_cache(getattr(stats, "connector_prefix_cache_stats", None), _REMOTE)
+        self._add_drafts(getattr(stats, "spec_decoding_stats", None))
+
+    def _add_prefix_cache(self, stats: PrefixCacheStats | None, tier: Any) -> None:
+        if stats is not None:
+            self._tally.add(semconv.AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS.name, stats.queries, tier)
+            self._tally.add(semconv.AI_OTEL_PREFIX_CACHE_HIT_TOKENS.name, stats.hits, tier)
+
+    def _add_drafts(self, stats: Any) -> None:
+        if stats is None:
+            return
+        tally = self._tally
+        tally.add(semconv.AI_OTEL_SPEC_DECODE_DRAFTS.name, stats.num_drafts)
+        tally.add(semconv.AI_OTEL_SPEC_DECODE_DRAFT_TOKENS.name, stats.num_draft_tokens)
+        for position, accepted in enumerate(stats.num_accepted_tokens_per_pos):
+            label = ((semconv.AI_OTEL_SPEC_DECODE_POSITION, position),)
+            tally.add(semconv.AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS.name, accepted, label)
+
+    def _add_iteration(self, stats: IterationStats) -> None:
+        tally = self._tally
+        tally.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, stats.num_prompt_tokens)
+        tally.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, stats.num_generation_tokens)
+        tally.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, stats.num_preempted_reqs)
+        prompts = getattr(stats, "prompt_token_stats", None)  # from 0.14 on
+        if prompts is not None:
+            self._add_cached(prompts)
+        for finished in stats.finished_requests:
+            reason = str(finished.finish_reason)
+            label = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASONS.get(reason, reason)),)
+            tally.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
+
+    def _add_cached(self, prompts: Any) -> None:
+        local = getattr(prompts, "local_cache_hit", None)
+        name = semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name
+        if local is None:
+            self._tally.add(name, prompts.cached_tokens, _UNKNOWN_TIER)
+            return
+        self._tally.add(name, local, _DEVICE)
+        if prompts.external_kv_transfer:
+            self._tally.add(name, prompts.external_kv_transfer, _REMOTE)
+
+    def _set_capacity(self) -> None:
+        cache = getattr(self._vllm_config, "cache_config", None)
+        blocks, size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
+        if blocks and size and self._sees_scheduler:
+            self._tally.set(semconv.AI_OTEL_KV_CACHE_CAPACITY.name, blocks * size, _DEVICE)
+
+    def _set_sleep(self, asleep: int, level: int) -> None:
+        present = "awake" if not asleep else {1: "weights_offloaded", 2: "weights_discarded"}.get(level, "asleep")
+        for state in ("awake", "weights_offloaded", "weights_discarded"):
+            label = ((semconv.AI_OTEL_STATE, state),)
+            self._tally.set(semconv.AI_OTEL_ENGINE_STATE.name, int(state == present), label)
+
+
+def front_ends_of(vllm_config: Any) -> int:
+    """How many API servers share the engine."""
+    count = getattr(getattr(vllm_config, "parallel_config", None), "_api_process_count", 1)
+    return count if isinstance(count, int) and count > 0 else 1

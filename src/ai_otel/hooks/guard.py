@@ -1,0 +1,87 @@
+"""
+The boundary that keeps the server safe from us.
+
+Every hook of ours runs inside a `Guard`. It holds the only broad `except` in the library: what a hook raises is counted,
+told once, and forgotten; after ten failures in a row the hook is switched off. Only `Exception` is caught:
+cancellation, exit and interrupts are the server's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from ai_otel.version import __version__
+
+log = logging.getLogger("ai_otel")
+
+FAILURES_IN_A_ROW = 10
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+errors: Counter[str] = Counter()
+"""How often each hook failed in this process, by hook name."""
+disabled: set[str] = set()
+"""Names of the hooks that were switched off."""
+
+# What failed in the parent of a fork is the parent's to report.
+os.register_at_fork(after_in_child=errors.clear)
+
+_strict = False
+
+
+class Guard:
+    """Runs the hooks of one hook point, and survives them."""
+
+    __slots__ = ("_in_a_row", "name", "off")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.off = False
+        self._in_a_row = 0
+
+    def __call__(self, hook: Callable[..., T], *arguments: Any) -> T | None:
+        """Call `hook`; `None` when it failed or was switched off."""
+        if self.off:
+            return None
+        try:
+            result = hook(*arguments)
+        except Exception as error:
+            self._failed(error)
+            return None
+        self._in_a_row = 0
+        return result
+
+    def _failed(self, error: Exception) -> None:
+        errors[self.name] += 1
+        self._in_a_row += 1
+        if errors[self.name] == 1:
+            log.warning(
+                "ai-otel %s: hook %s failed; the server is not affected, its telemetry is incomplete. "
+                "Please report this with your engine's version.",
+                __version__,
+                self.name,
+                exc_info=error,
+            )
+        if self._in_a_row >= FAILURES_IN_A_ROW and not self.off:
+            self.off = True
+            disabled.add(self.name)
+            log.warning("ai-otel: hook %s is off after %d failures in a row", self.name, self._in_a_row)
+        if _strict:
+            raise error
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Let hook failures through, so that what production swallows fails a test."""
+    global _strict  # noqa: PLW0603 - one switch for the process, read on every failure only
+    before, _strict = _strict, True
+    try:
+        yield
+    finally:
+        _strict = before

@@ -1,0 +1,260 @@
+"""
+Attaches hooks to functions of other packages, after these are imported, and takes them off again.
+
+A hook never decides anything: the wrapped function is called exactly once, with the caller's arguments, and what it
+returns or raises goes to the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import wrapt
+
+from ai_otel.hooks.guard import Guard
+from ai_otel.hooks.point import HookPoint
+from ai_otel.hooks.streams import AsyncStream, SyncStream, Watch
+
+log = logging.getLogger("ai_otel")
+
+Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Arguments:
+    """The arguments of one call, read by parameter name wherever the caller put them."""
+
+    __slots__ = ("_args", "_kwargs", "_positions")
+
+    def __init__(self, positions: Mapping[str, int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._positions = positions
+        self._args = args
+        self._kwargs = kwargs
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value passed for `name`, or `default` where the caller left it out."""
+        if name in self._kwargs:
+            return self._kwargs[name]
+        position = self._positions.get(name)
+        if position is not None and position < len(self._args):
+            return self._args[position]
+        return default
+
+
+Before = Callable[[Any, Arguments], Any]
+After = Callable[[Any, Any, BaseException | None], None]
+OpenWatch = Callable[[Any, Arguments], Watch | None]
+
+
+@dataclass(slots=True)
+class Attachment:
+    """What became of one row of the table."""
+
+    point: HookPoint
+    state: str
+    """`waiting` for the import, `attached`, `missing` in this version, or `out of range`."""
+    detail: str = ""
+
+
+class Patcher:
+    """
+    Attaches the hook points of one adapter.
+
+    `version` answers the engine's version once the engine is imported (`None` when it cannot be told); rows that do not
+    cover it are left alone.
+    """
+
+    def __init__(self, engine: str, version: Callable[[], str | None] = lambda: None) -> None:
+        self.engine = engine
+        self.version = version
+        self.attachments: list[Attachment] = []
+        self._undo: list[Callable[[], None]] = []
+        self._active = True
+
+    # How a hook listens, by the kind of function.
+
+    def call(self, point: HookPoint, before: Before, after: After | None = None) -> None:
+        """
+        Listen to a plain function.
+
+        `before(instance, arguments)` returns a state; unless that is `None`, `after(state, result, error)` is called
+        with what came out.
+        """
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                state = guard(before, instance, Arguments(positions, args, kwargs))
+                if state is None or after is None:
+                    return wrapped(*args, **kwargs)
+                try:
+                    result = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    guard(after, state, None, error)
+                    raise
+                guard(after, state, result, None)
+                return result
+
+            return wrapper
+
+        self._when_imported(point, make)
+
+    def coroutine(self, point: HookPoint, before: Before, after: After) -> None:
+        """Listen to an `async def` function; like `call`."""
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            async def watched(state: Any, awaitable: Any) -> Any:
+                try:
+                    result = await awaitable
+                except BaseException as error:
+                    guard(after, state, None, error)
+                    raise
+                guard(after, state, result, None)
+                return result
+
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                state = guard(before, instance, Arguments(positions, args, kwargs))
+                awaitable = wrapped(*args, **kwargs)
+                return awaitable if state is None else watched(state, awaitable)
+
+            return wrapper
+
+        self._when_imported(point, make)
+
+    def async_stream(self, point: HookPoint, watch: OpenWatch) -> None:
+        """Listen to a function that returns an asynchronous iterator; `watch` may decline with `None`."""
+        self._stream(point, watch, AsyncStream)
+
+    def stream(self, point: HookPoint, watch: OpenWatch) -> None:
+        """Listen to a function that returns an iterator."""
+        self._stream(point, watch, SyncStream)
+
+    def _stream(self, point: HookPoint, watch: OpenWatch, proxy: type[AsyncStream] | type[SyncStream]) -> None:
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                watching = guard(watch, instance, Arguments(positions, args, kwargs))
+                try:
+                    stream = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    if watching is not None:
+                        guard(functools.partial(watching.ended, error, closed=False))
+                    raise
+                return stream if watching is None else proxy(stream, watching, guard)
+
+            return wrapper
+
+        self._when_imported(point, make)
+
+    def around(self, point: HookPoint, wants: Callable[[Any, Arguments], bool], serve: Callable[..., Any]) -> None:
+        """
+        Let `serve(wrapped, *args)` make the call when `wants(instance, arguments)`; for layers that must see every
+        message of an ASGI application. `serve` keeps this module's promise itself.
+        """
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                if guard(wants, instance, Arguments(positions, args, kwargs)):
+                    return serve(wrapped, *args, **kwargs)
+                return wrapped(*args, **kwargs)
+
+            return wrapper
+
+        self._when_imported(point, make)
+
+    def defaults(self, point: HookPoint, defaults: Callable[[Any, Arguments], Mapping[str, Any] | None]) -> None:
+        """Add keyword arguments that the caller left out; what the caller passed always stands."""
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                added = guard(defaults, instance, Arguments(positions, args, kwargs)) or {}
+                return wrapped(*args, **{**added, **kwargs})
+
+            return wrapper
+
+        self._when_imported(point, make)
+
+    # Attaching and undoing.
+
+    def _when_imported(self, point: HookPoint, make: Callable[[Guard, Mapping[str, int]], Wrapper]) -> None:
+        attachment = Attachment(point, "waiting")
+        self.attachments.append(attachment)
+        guard = Guard(f"attach {point.target}")
+
+        def attach(_module: Any) -> None:
+            # A post-import hook that raises would fail the engine's own import.
+            guard(self._attach, attachment, make)
+
+        wrapt.register_post_import_hook(attach, point.module)
+
+    def _attach(self, attachment: Attachment, make: Callable[[Guard, Mapping[str, int]], Wrapper]) -> None:
+        point = attachment.point
+        if not self._active or attachment.state == "attached":
+            return
+        version = self.version()
+        if version is not None and not point.covers(version):
+            attachment.state, attachment.detail = "out of range", f"{self.engine} {version} is not {point.versions}"
+            return
+        try:
+            parent, name, original = wrapt.resolve_path(sys.modules[point.module], point.path)
+        except AttributeError as error:
+            attachment.state, attachment.detail = "missing", str(error)
+            log.warning("ai-otel: %s %s has no %s: %s", self.engine, version, point.target, "it is not observed")
+            return
+        wrapper = make(Guard(point.target), _positions(original))
+        own = name in vars(parent)
+        hooked = wrapt.FunctionWrapper(original, wrapper, enabled=lambda: self._active)
+        setattr(parent, name, hooked)
+        attachment.state, attachment.detail = "attached", version or ""
+        self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))
+
+    def undo(self) -> None:
+        """Put the originals back. Where somebody wrapped ours meanwhile, ours stays and passes everything through."""
+        self._active = False
+        for restore in reversed(self._undo):
+            restore()
+        self._undo.clear()
+        for attachment in self.attachments:
+            attachment.state = "undone"
+
+
+def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> None:
+    if vars(parent).get(name) is not hooked:
+        return
+    if own:
+        setattr(parent, name, original)
+    else:
+        delattr(parent, name)
+
+
+def _positions(function: Any) -> dict[str, int]:
+    """Index of each positional parameter, not counting `self`: `wrapt` hands the instance over apart."""
+    if isinstance(function, (staticmethod, classmethod)):
+        function = function.__func__
+    names = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if names and names[0] in ("self", "cls"):
+        del names[0]
+    return {name: index for index, name in enumerate(names)}
+
+
+def imported_version(package: str, distributions: tuple[str, ...]) -> str | None:
+    """The version of an imported package: what it says itself, else what its distribution says."""
+    module = sys.modules.get(package)
+    stated = getattr(module, "__version__", None)
+    if isinstance(stated, str) and stated[:1].isdigit():
+        return stated
+    metadata = importlib.import_module("importlib.metadata")
+    for distribution in distributions:
+        try:
+            return str(metadata.version(distribution))
+        except metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,79 @@
+"""
+Whose child a request is: the parent policy.
+
+1. An HTTP span that somebody opened for this very request, and that goes where ours go, is the parent.
+2. A local span that is current and goes where ours go is the parent.
+3. A valid remote context in the request's headers is the parent.
+4. A valid local span of a foreign provider may never be exported, or be unsampled: by default it is only linked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, get_current
+from opentelemetry.trace import Link, SpanKind
+
+from ai_otel.record import RequestRecord
+
+FOREIGN_PARENT = ("link", "parent", "ignore")
+
+
+class Parent(NamedTuple):
+    """Where a request span hangs."""
+
+    context: Context
+    kind: SpanKind
+    links: tuple[Link, ...] = ()
+
+
+def capture() -> Context:
+    """The caller's current context."""
+    return get_current()
+
+
+def parent_of(record: RequestRecord, *, local_is_ours: bool, foreign: str = "link") -> Parent:
+    """
+    The parent of a record's span.
+
+    `local_is_ours` tells whether spans that the application opens reach the same provider as ours; `foreign` says what
+    to do with the others: `link`, `parent` or `ignore`.
+    """
+    local = http_span_of(record) or _local_span(record.context)
+    if local is not None and (local_is_ours or foreign == "parent"):
+        return Parent(trace.set_span_in_context(local, Context()), SpanKind.INTERNAL)
+    remote = extract(record.headers)
+    span = local if local is not None and foreign == "link" else None
+    # A link to a span in the caller's own trace says nothing that the parent does not.
+    same = span is not None and span.get_span_context().trace_id == _trace_id(remote)
+    links = (Link(span.get_span_context()),) if span is not None and not same else ()
+    return Parent(remote, SpanKind.SERVER, links)
+
+
+def extract(headers: Mapping[str, str] | None) -> Context:
+    """The remote context in these headers, by the configured propagators; empty where there is none."""
+    return propagate.extract(headers, Context()) if headers else Context()
+
+
+def _trace_id(context: Context) -> int:
+    return trace.get_current_span(context).get_span_context().trace_id
+
+
+def http_span_of(record: RequestRecord) -> trace.Span | None:
+    """The HTTP span that somebody opened for this very request below our edge: ours steps back from it."""
+    if record.exchange is None:
+        return None
+    inner, outer = _local_span(record.exchange.inner_context), _local_span(record.context)
+    if inner is None or (outer is not None and inner.get_span_context() == outer.get_span_context()):
+        return None
+    return inner
+
+
+def _local_span(context: object) -> trace.Span | None:
+    if not isinstance(context, Context):
+        return None
+    span = trace.get_current_span(context)
+    found = span.get_span_context()
+    return span if found.is_valid and not found.is_remote else None

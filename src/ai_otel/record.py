@@ -1,0 +1,274 @@
+"""
+What we know about one request, as plain data. No OpenTelemetry, no engine, nothing of ours is imported here.
+
+A `RequestRecord` is one span tree: one call that a client made. It has up to two views:
+
+* `exchange`: what the HTTP edge saw (status, first and last byte, hang-up);
+* `inferences`: what the engine did, one `Inference` for each of its requests, each with one `Choice` per answer.
+
+Times named `*_ns` are wall-clock nanoseconds since the epoch, durations named `*_s` are seconds. `None` means unknown;
+zero is a measurement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Outcome(str, Enum):
+    """How a request ended. Every request ends once."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """The client went away, or asked to stop."""
+    REJECTED = "rejected"
+    """Refused by the API layer or at admission: the engine did no work for it."""
+    ABANDONED = "abandoned"
+    """The caller dropped the answer without reading it to the end."""
+
+
+# When one call has several inferences its outcome is the worst of theirs, in this order.
+_WORST_FIRST = (Outcome.FAILED, Outcome.REJECTED, Outcome.CANCELLED, Outcome.ABANDONED, Outcome.FINISHED)
+
+
+@dataclass(slots=True)
+class Parameters:
+    """What the client asked for. Only what it set, or what the engine will use; `None` where unknown."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop_sequences: tuple[str, ...] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    choice_count: int | None = None
+    encoding_formats: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class Choice:
+    """
+    One answer of the engine: what engines count as one request of their own.
+
+    `counted_input_tokens` is what the engine's own counter added for this choice (the prompt, once per choice, and
+    nothing before the first token); the client's figure is `Inference.input_tokens`.
+    """
+
+    finish_reason: str | None = None
+    completed: bool = False
+    """Ended by the engine itself, so it is in the engine's own statistics of finished requests."""
+    counted_input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    first_token_s: float | None = None
+    """From arrival to the first output token."""
+    queue_s: float | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
+    preemptions: int | None = None
+
+    @property
+    def inference_s(self) -> float | None:
+        """Seconds from being scheduled to the last token."""
+        if self.prefill_s is None or self.decode_s is None:
+            return None
+        return self.prefill_s + self.decode_s
+
+
+@dataclass(slots=True)
+class Inference:
+    """One request as the engine saw it."""
+
+    engine: str
+    operation: str | None = None
+    request_id: str | None = None
+    model: str | None = None
+    response_model: str | None = None
+    stream: bool | None = None
+    lora: str | None = None
+    priority: int | None = None
+    engine_index: int | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+
+    start_ns: int = 0
+    end_ns: int = 0
+    arrival_ns: int | None = None
+    """The engine's own arrival stamp, which its time to first token counts from."""
+    first_token_ns: int | None = None
+
+    choices: list[Choice] = field(default_factory=list)
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    embedding_dimensions: int | None = None
+    finish_reasons: tuple[str, ...] | None = None
+    beam_width: int | None = None
+    outcome: Outcome | None = None
+    error_type: str | None = None
+
+    tallied: bool = False
+    """The engine's own statistics already count this inference: its tokens must not be added a second time."""
+    traced: bool = False
+    """The engine's own tracing makes a span for this inference when it completes."""
+    complete: Callable[[Inference], None] | None = None
+    """Fills the fields above from engine objects that no longer change. Runs once, off the request's path."""
+
+    record: RequestRecord | None = None
+    owns_record: bool = False
+    _started: int = 0
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One HTTP request and its response, as the edge saw them."""
+
+    method: str
+    route: str | None = None
+    """Low-cardinality route, never the raw path."""
+    status: int | None = None
+    first_byte_ns: int | None = None
+    last_byte_ns: int | None = None
+    hung_up: bool = False
+    """The client left before the last byte."""
+    error_type: str | None = None
+    """The exception that left the application, if one did."""
+    server_address: str | None = None
+    server_port: int | None = None
+    inner_context: Any = None
+    """The OpenTelemetry context from which the response was sent; opaque here. An HTTP span that somebody opened for
+    this request is current in it."""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One call from arrival to last byte."""
+
+    operation: str | None = None
+    headers: Mapping[str, str] | None = None
+    """The carrier of the caller's trace context."""
+    context: Any = None
+    """The OpenTelemetry context that was current at arrival; opaque here."""
+    exchange: Exchange | None = None
+    inferences: list[Inference] = field(default_factory=list)
+    start_ns: int = 0
+    end_ns: int = 0
+    outcome: Outcome | None = None
+    error_type: str | None = None
+    closed: bool = False
+    generation: int = 0
+    _started: int = 0
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from arrival to the last byte, or to the last token where there is no HTTP edge."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+    def settle(self) -> None:
+        """Decide outcome and error from the two views. The client's leaving wins over what it caused."""
+        exchange = self.exchange
+        inner = self._worst_inference()
+        if exchange is not None and exchange.hung_up:
+            self.outcome, self.error_type = Outcome.CANCELLED, Outcome.CANCELLED.value
+        elif exchange is not None and exchange.status is not None and exchange.status >= 400:
+            self._settle_refusal(exchange.status, inner)
+        elif inner is not None and inner.outcome is not None:
+            self.outcome, self.error_type = inner.outcome, inner.error_type
+        elif exchange is not None and (exchange.error_type or exchange.status is None):
+            self.outcome, self.error_type = Outcome.FAILED, exchange.error_type or "no_response"
+        elif self.outcome is None:
+            self.outcome = Outcome.FINISHED
+
+    def _settle_refusal(self, status: int, inner: Inference | None) -> None:
+        failed = inner is not None and inner.outcome is Outcome.FAILED
+        refused = inner is not None and inner.outcome is Outcome.REJECTED
+        # 503 without an inference is an overloaded or not yet ready API layer: it refused, nothing broke.
+        if (status < 500 and not failed) or refused or (status == 503 and inner is None):
+            self.outcome = Outcome.REJECTED
+        else:
+            self.outcome = Outcome.FAILED
+        raised = self.exchange.error_type if self.exchange is not None else None
+        self.error_type = (inner.error_type if inner is not None else None) or raised or str(status)
+
+    def _worst_inference(self) -> Inference | None:
+        for outcome in _WORST_FIRST:
+            for inference in self.inferences:
+                if inference.outcome is outcome:
+                    return inference
+        return None
+
+
+def begin_clock(subject: RequestRecord | Inference) -> None:
+    """Stamp the start. The end is the start plus a monotonic difference, so a clock step cannot make it negative."""
+    subject.start_ns = time.time_ns()
+    subject._started = time.perf_counter_ns()
+
+
+def clock(subject: RequestRecord | Inference) -> int:
+    """The present, in wall-clock nanoseconds on the subject's own time line."""
+    return subject.start_ns + time.perf_counter_ns() - subject._started
+
+
+Labels = tuple[tuple[str, str | int | bool], ...]
+
+
+class Tally:
+    """
+    Sums and states of one engine, read when metrics are collected.
+
+    Adding is a dictionary update, so an engine's statistics can be followed at every iteration without recording
+    anything through OpenTelemetry. Keys are metric names of the contract and closed sets of labels.
+    """
+
+    __slots__ = ("labels", "sums", "states")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.sums: dict[tuple[str, Labels], int | float] = {}
+        self.states: dict[tuple[str, Labels], int | float] = {}
+
+    def add(self, metric: str, amount: float, labels: Labels = ()) -> None:
+        """Add to a sum that only grows."""
+        key = (metric, labels)
+        self.sums[key] = self.sums.get(key, 0) + amount
+
+    def set(self, metric: str, value: float, labels: Labels = ()) -> None:
+        """Replace the present value of a state."""
+        self.states[metric, labels] = value
+
+    def forget(self, metric: str) -> None:
+        """Make a state unknown again."""
+        for key in [key for key in self.states if key[0] == metric]:
+            self.states.pop(key, None)
+
+
+class Tallies:
+    """All tallies of this process."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[Labels, Tally] = {}
+
+    def of(self, labels: Labels) -> Tally:
+        """The tally with these labels; made at the first call."""
+        tally = self._tallies.get(labels)
+        if tally is None:
+            tally = self._tallies.setdefault(labels, Tally(labels))
+        return tally
+
+    def values(self, metric: str) -> Iterator[tuple[dict[str, str | int | bool], int | float]]:
+        """Labels and value of everything known under this name; what nobody knows is absent."""
+        for tally in list(self._tallies.values()):
+            for known in (tally.sums, tally.states):
+                for (name, labels), value in list(known.items()):
+                    if name == metric:
+                        yield dict((*tally.labels, *labels)), value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._tallies.clear()

@@ -1,0 +1,200 @@
+"""
+Holds open records, and hands closed ones to one daemon thread through a bounded queue.
+
+Everything here that runs on a request's path is a few attribute writes and one `deque.append`: no lock, no
+OpenTelemetry call, nothing that waits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakMethod
+
+from ai_otel.record import Inference, Labels, Outcome, RequestRecord, Tallies, Tally, begin_clock, clock
+
+CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
+"""The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""
+
+Deliver = Callable[[RequestRecord], None]
+
+
+def _no_context() -> object | None:
+    return None
+
+
+def _nothing() -> None:
+    return None
+
+
+class Recorder:
+    """
+    Opens, closes and queues records.
+
+    `deliver` is called on the recorder's own thread, once for each closed record. `capture` returns the caller's
+    current OpenTelemetry context. Records beyond `limit` waiting ones are dropped and counted in `dropped`.
+    """
+
+    def __init__(
+        self,
+        deliver: Deliver,
+        *,
+        prepare: Callable[[], None] = _nothing,
+        finish: Callable[[], None] = _nothing,
+        capture: Callable[[], Any] = _no_context,
+        limit: int = 8192,
+        interval_s: float = 0.1,
+    ) -> None:
+        self._deliver = deliver
+        self._prepare = prepare
+        self._finish = finish
+        self.capture = capture
+        self._limit = limit
+        self._interval_s = interval_s
+        self.dropped: Counter[str] = Counter()
+        self.tallies = Tallies()
+        self._begin_life()
+        forget = WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _begin_life(self) -> None:
+        self._queue: deque[RequestRecord] = deque()
+        self._wake = threading.Event()
+        self._signalled = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._stopped = False
+        self.generation = os.getpid()
+        self.open_count = 0
+
+    def _after_fork(self) -> None:
+        # What the parent had recorded or was recording is the parent's to report.
+        self._begin_life()
+        self.dropped.clear()
+        self.tallies.clear()
+
+    def open(self, operation: str | None = None, headers: Mapping[str, str] | None = None) -> RequestRecord:
+        """Open the record of one call."""
+        record = RequestRecord(operation=operation, headers=headers, generation=self.generation)
+        record.context = self.capture()
+        begin_clock(record)
+        self.open_count += 1
+        return record
+
+    def begin(self, inference: Inference, headers: Mapping[str, str] | None = None) -> Inference:
+        """
+        Begin one engine request, inside the call that is being served or as a call of its own.
+
+        `headers` carry the caller's trace context where no HTTP edge read it before.
+        """
+        record = CURRENT.get()
+        if record is None or record.closed:
+            record = self.open(inference.operation, headers)
+            inference.owns_record = True
+        inference.record = record
+        record.inferences.append(inference)
+        begin_clock(inference)
+        return inference
+
+    def end(self, inference: Inference, outcome: Outcome, error_type: str | None = None) -> None:
+        """End one engine request; the first end counts, later ones are ignored."""
+        if inference.outcome is not None:
+            return
+        inference.outcome = outcome
+        inference.error_type = error_type
+        inference.end_ns = clock(inference)
+        if inference.owns_record and inference.record is not None:
+            self.close(inference.record)
+
+    def close(self, record: RequestRecord) -> None:
+        """Close a record and queue it; the first close counts."""
+        if record.closed:
+            return
+        record.closed = True
+        record.end_ns = clock(record)
+        if record.generation != self.generation:
+            self.dropped["fork"] += 1
+            return
+        self.open_count -= 1
+        if self._stopped:
+            self.dropped["stopped"] += 1
+        elif len(self._queue) >= self._limit:
+            self.dropped["queue_full"] += 1
+        else:
+            self._queue.append(record)
+            self.wake()
+
+    def discard(self, record: RequestRecord) -> None:
+        """Close a record that turned out to be no inference: nothing is made of it."""
+        if not record.closed:
+            record.closed = True
+            self.open_count -= 1
+
+    def tally(self, labels: Labels) -> Tally:
+        """The tally with these labels, which from now on is observed."""
+        tally = self.tallies.of(labels)
+        self.wake()
+        return tally
+
+    @property
+    def queued(self) -> int:
+        """How many closed records wait for the thread."""
+        return len(self._queue)
+
+    def wake(self) -> None:
+        """Make sure that the thread runs soon, starting it if need be."""
+        if self._signalled:
+            return
+        self._signalled = True
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None and not self._stopped:
+                    self._thread = threading.Thread(target=self._run, name="ai-otel", daemon=True)
+                    self._thread.start()
+        self._wake.set()
+
+    def _run(self) -> None:
+        self._prepare()
+        while not self._stopped:
+            self._wake.wait()
+            self._wake.clear()
+            # Let a batch gather, so that the server is disturbed rarely; stop() cuts this short.
+            self._wake.wait(self._interval_s)
+            self._drain()
+            self._signalled = False
+            self._drain()
+        self._finish()
+
+    def _drain(self) -> None:
+        queue = self._queue
+        while queue:
+            self._deliver(queue.popleft())
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """
+        Deliver what is queued, finish, and stop the thread. Returns after `timeout_s` at the latest.
+
+        All of it happens on the recorder's thread: at interpreter exit no new thread can be started, and a sink that
+        does not answer must not hold the process.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s)
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until everything closed so far is delivered; `False` after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while self._queue or self._signalled:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True

@@ -1,0 +1,67 @@
+"""Who is speaking: service, host, process, pod and engine. What the user set always stands."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+from ai_otel import semconv
+from ai_otel.settings import Surroundings
+from ai_otel.version import __version__
+
+
+def build(surroundings: Surroundings, engine: str | None = None, engine_version: str | None = None) -> Resource:
+    """
+    The resource of this process.
+
+    Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then Kubernetes' downward API, then what the process
+    knows of itself.
+    """
+    user = dict(OTELResourceDetector().detect().attributes)
+    own = {**_process(), **surroundings.pod, **_engine(engine, engine_version)}
+    own[semconv.SERVICE_NAME] = engine or "ai-otel"
+    own[semconv.SERVICE_INSTANCE_ID] = _instance(surroundings.pod)
+    if "k8s.namespace.name" in surroundings.pod:
+        own[semconv.SERVICE_NAMESPACE] = surroundings.pod["k8s.namespace.name"]
+    sdk = Resource.create().attributes
+    telemetry = {key: value for key, value in sdk.items() if key.startswith("telemetry.")}
+    return Resource({**telemetry, **own, **user})
+
+
+def _process() -> dict[str, str | int]:
+    return {
+        semconv.TELEMETRY_DISTRO_NAME: "ai-otel",
+        semconv.TELEMETRY_DISTRO_VERSION: __version__,
+        semconv.HOST_NAME: socket.gethostname(),
+        semconv.HOST_ARCH: {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        semconv.PROCESS_PID: os.getpid(),
+        semconv.PROCESS_EXECUTABLE_NAME: os.path.basename(sys.executable),
+        semconv.PROCESS_RUNTIME_NAME: sys.implementation.name,
+        semconv.PROCESS_RUNTIME_VERSION: platform.python_version(),
+    }
+
+
+def _engine(engine: str | None, version: str | None) -> dict[str, str]:
+    known = {semconv.AI_OTEL_ENGINE_NAME: engine, semconv.AI_OTEL_ENGINE_VERSION: version}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _instance(pod: Mapping[str, str]) -> str:
+    """
+    `<namespace>.<pod>.<container>` as the conventions ask, where the manifest tells all three; else a random id.
+
+    Workers of one container are several sources of the same series, so a child process adds its own name.
+    """
+    parts = [pod.get(f"k8s.{part}.name") for part in ("namespace", "pod", "container")]
+    if not all(parts):
+        return str(uuid.uuid4())
+    instance = ".".join(part for part in parts if part)
+    worker = multiprocessing.current_process().name
+    return instance if worker == "MainProcess" else f"{instance}.{worker}"

@@ -1,0 +1,728 @@
+# Generated from src/ai_otel/schema by `python tools/generate.py`. Do not edit.
+# ruff: noqa: S105 (a token is a piece of text here, not a secret)
+"""Names, units, buckets and legal values of everything that we emit."""
+
+from typing import Final, NamedTuple
+
+
+class Metric(NamedTuple):
+    """One metric of the contract. `instrument` is counter, histogram, updowncounter or gauge; `value` int or double."""
+
+    name: str
+    instrument: str
+    unit: str
+    value: str
+    description: str
+    buckets: tuple[float, ...] | None
+    attributes: tuple[str, ...]
+    """Every attribute key that a point may carry."""
+
+
+# Instrumentation scopes and their schema URLs
+SCOPE_GEN_AI: Final = "ai_otel.gen_ai"
+SCHEMA_URL_GEN_AI: Final[str | None] = None  # not known: the conventions do not publish it yet
+SCOPE_HW: Final = "ai_otel.hw"
+SCHEMA_URL_CORE: Final[str | None] = "https://opentelemetry.io/schemas/1.45.0"  # the core conventions
+SCOPE: Final = "ai_otel"
+SCHEMA_URL: Final[str | None] = None  # our names have no published schema file
+
+
+# Attribute keys
+AI_OTEL_BEAM_ENGINE_INPUT_TOKENS: Final = "ai_otel.beam.engine.input_tokens"
+AI_OTEL_BEAM_ENGINE_OUTPUT_TOKENS: Final = "ai_otel.beam.engine.output_tokens"
+AI_OTEL_BEAM_WIDTH: Final = "ai_otel.beam.width"
+AI_OTEL_CACHE_TIER: Final = "ai_otel.cache.tier"
+AI_OTEL_DROP_REASON: Final = "ai_otel.drop.reason"
+AI_OTEL_ENGINE_INDEX: Final = "ai_otel.engine.index"
+AI_OTEL_ENGINE_NAME: Final = "ai_otel.engine.name"
+AI_OTEL_ENGINE_VERSION: Final = "ai_otel.engine.version"
+AI_OTEL_FINISH_REASON: Final = "ai_otel.finish_reason"
+AI_OTEL_HOOK_NAME: Final = "ai_otel.hook.name"
+AI_OTEL_KV_TRANSFER_CONNECTOR: Final = "ai_otel.kv_transfer.connector"
+AI_OTEL_KV_TRANSFER_DIRECTION: Final = "ai_otel.kv_transfer.direction"
+AI_OTEL_LOAD_PHASE: Final = "ai_otel.load.phase"
+AI_OTEL_LORA_NAME: Final = "ai_otel.lora.name"
+AI_OTEL_OUTCOME: Final = "ai_otel.outcome"
+AI_OTEL_PHASE: Final = "ai_otel.phase"
+AI_OTEL_QUEUE: Final = "ai_otel.queue"
+AI_OTEL_REQUEST_INFERENCE_COUNT: Final = "ai_otel.request.inference.count"
+AI_OTEL_REQUEST_PREEMPTIONS: Final = "ai_otel.request.preemptions"
+AI_OTEL_REQUEST_PRIORITY: Final = "ai_otel.request.priority"
+AI_OTEL_SPEC_DECODE_POSITION: Final = "ai_otel.spec_decode.position"
+AI_OTEL_STATE: Final = "ai_otel.state"
+AI_OTEL_TIME_TO_FIRST_TOKEN: Final = "ai_otel.time_to_first_token"
+AI_OTEL_TIMING: Final = "ai_otel.timing"
+AI_OTEL_WAIT_REASON: Final = "ai_otel.wait.reason"
+CONTAINER_ID: Final = "container.id"
+CONTAINER_NAME: Final = "container.name"
+DEPLOYMENT_ENVIRONMENT_NAME: Final = "deployment.environment.name"
+ERROR_TYPE: Final = "error.type"
+GEN_AI_CONVERSATION_COMPACTED: Final = "gen_ai.conversation.compacted"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_EMBEDDINGS_DIMENSION_COUNT: Final = "gen_ai.embeddings.dimension.count"
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_OUTPUT_TYPE: Final = "gen_ai.output.type"
+GEN_AI_PROMPT_NAME: Final = "gen_ai.prompt.name"
+GEN_AI_PROMPT_VERSION: Final = "gen_ai.prompt.version"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
+GEN_AI_REQUEST_ENCODING_FORMATS: Final = "gen_ai.request.encoding_formats"
+GEN_AI_REQUEST_FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
+GEN_AI_REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
+GEN_AI_REQUEST_PREVIOUS_RESPONSE_ID: Final = "gen_ai.request.previous_response.id"
+GEN_AI_REQUEST_REASONING_LEVEL: Final = "gen_ai.request.reasoning.level"
+GEN_AI_REQUEST_SEED: Final = "gen_ai.request.seed"
+GEN_AI_REQUEST_STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
+GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
+GEN_AI_REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+GEN_AI_REQUEST_TOP_K: Final = "gen_ai.request.top_k"
+GEN_AI_REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+GEN_AI_USAGE_AUDIO_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.audio.cache_read.input_tokens"
+GEN_AI_USAGE_AUDIO_INPUT_TOKENS: Final = "gen_ai.usage.audio.input_tokens"
+GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS: Final = "gen_ai.usage.audio.output_tokens"
+GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
+GEN_AI_USAGE_IMAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.image.cache_read.input_tokens"
+GEN_AI_USAGE_IMAGE_INPUT_TOKENS: Final = "gen_ai.usage.image.input_tokens"
+GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.image.output_tokens"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+GEN_AI_USAGE_TEXT_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.text.cache_read.input_tokens"
+GEN_AI_USAGE_TEXT_INPUT_TOKENS: Final = "gen_ai.usage.text.input_tokens"
+GEN_AI_USAGE_TEXT_OUTPUT_TOKENS: Final = "gen_ai.usage.text.output_tokens"
+HOST_ARCH: Final = "host.arch"
+HOST_ID: Final = "host.id"
+HOST_NAME: Final = "host.name"
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+HTTP_ROUTE: Final = "http.route"
+HW_DRIVER_VERSION: Final = "hw.driver_version"
+HW_FIRMWARE_VERSION: Final = "hw.firmware_version"
+HW_GPU_TASK: Final = "hw.gpu.task"
+HW_ID: Final = "hw.id"
+HW_LIMIT_TYPE: Final = "hw.limit_type"
+HW_MODEL: Final = "hw.model"
+HW_NAME: Final = "hw.name"
+HW_PARENT: Final = "hw.parent"
+HW_SENSOR_LOCATION: Final = "hw.sensor_location"
+HW_SERIAL_NUMBER: Final = "hw.serial_number"
+HW_STATE: Final = "hw.state"
+HW_TYPE: Final = "hw.type"
+HW_VENDOR: Final = "hw.vendor"
+K8S_CLUSTER_NAME: Final = "k8s.cluster.name"
+K8S_CONTAINER_NAME: Final = "k8s.container.name"
+K8S_DEPLOYMENT_NAME: Final = "k8s.deployment.name"
+K8S_NAMESPACE_NAME: Final = "k8s.namespace.name"
+K8S_NODE_NAME: Final = "k8s.node.name"
+K8S_POD_IP: Final = "k8s.pod.ip"
+K8S_POD_NAME: Final = "k8s.pod.name"
+K8S_POD_UID: Final = "k8s.pod.uid"
+NETWORK_IO_DIRECTION: Final = "network.io.direction"
+PROCESS_EXECUTABLE_NAME: Final = "process.executable.name"
+PROCESS_PID: Final = "process.pid"
+PROCESS_RUNTIME_NAME: Final = "process.runtime.name"
+PROCESS_RUNTIME_VERSION: Final = "process.runtime.version"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
+SERVICE_NAME: Final = "service.name"
+SERVICE_NAMESPACE: Final = "service.namespace"
+SERVICE_VERSION: Final = "service.version"
+TELEMETRY_DISTRO_NAME: Final = "telemetry.distro.name"
+TELEMETRY_DISTRO_VERSION: Final = "telemetry.distro.version"
+TELEMETRY_SDK_LANGUAGE: Final = "telemetry.sdk.language"
+TELEMETRY_SDK_NAME: Final = "telemetry.sdk.name"
+TELEMETRY_SDK_VERSION: Final = "telemetry.sdk.version"
+
+
+# Legal values of closed enums; of open ones, those that we use
+CACHE_TIERS: Final = ("device", "host", "disk", "remote", "unknown")
+DROP_REASONS: Final = ("queue_full", "fork", "stopped")
+FINISH_REASONS: Final = ("stop", "length", "content_filter", "tool_call", "error", "repetition")
+KV_TRANSFER_DIRECTIONS: Final = ("load", "store")
+OUTCOMES: Final = ("finished", "failed", "cancelled", "rejected", "abandoned")
+PHASES: Final = ("total", "queue", "prefill", "decode", "compute_input", "compute", "compute_output")
+QUEUES: Final = ("engine", "router", "batcher")
+STATES: Final = ("awake", "asleep", "weights_offloaded", "weights_discarded", "paused")
+TIMINGS: Final = ("engine", "observed")
+WAIT_REASONS: Final = ("capacity", "deferred", "grammar", "api")
+# fmt: off
+OPERATIONS: Final = (
+    "chat", "generate_content", "text_completion", "embeddings", "retrieval", "fetch_response", "create_agent",
+    "invoke_agent", "execute_tool", "invoke_workflow", "plan", "search_memory", "create_memory", "update_memory",
+    "upsert_memory", "delete_memory", "create_memory_store", "delete_memory_store", "rerank", "score", "classify",
+    "tokenize", "detokenize", "pooling", "transcription", "translation", "speech", "infer",
+)
+# fmt: on
+
+
+# Histogram boundaries
+# fmt: off
+BUCKETS_DURATION: Final[tuple[float, ...]] = (
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
+)
+# fmt: on
+# fmt: off
+BUCKETS_FIRST_TOKEN: Final[tuple[float, ...]] = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)
+# fmt: on
+# fmt: off
+BUCKETS_OUTPUT_TOKEN: Final[tuple[float, ...]] = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+)
+# fmt: on
+# fmt: off
+BUCKETS_TOKENS: Final[tuple[float, ...]] = (
+    1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864,
+)
+# fmt: on
+# fmt: off
+BUCKETS_PHASE: Final[tuple[float, ...]] = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0,
+)
+# fmt: on
+# fmt: off
+BUCKETS_TOKEN_INTERVAL: Final[tuple[float, ...]] = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+)
+# fmt: on
+BUCKETS_BATCH: Final[tuple[float, ...]] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# fmt: off
+BUCKETS_TRANSFER_DURATION: Final[tuple[float, ...]] = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)
+# fmt: on
+# fmt: off
+BUCKETS_TRANSFER_SIZE: Final[tuple[float, ...]] = (
+    4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864, 268435456, 1073741824, 4294967296,
+)
+# fmt: on
+
+
+# Attributes that several metrics share
+_DEVICE_METRIC: Final[tuple[str, ...]] = (HW_ID, HW_NAME, HW_PARENT)
+_ENGINE_METRIC: Final[tuple[str, ...]] = (GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, AI_OTEL_ENGINE_INDEX)
+# fmt: off
+_GPU_METRIC: Final[tuple[str, ...]] = (
+    HW_ID, HW_NAME, HW_PARENT, HW_DRIVER_VERSION, HW_FIRMWARE_VERSION, HW_MODEL, HW_SERIAL_NUMBER, HW_VENDOR,
+)
+# fmt: on
+# fmt: off
+_KV_TRANSFER_METRIC: Final[tuple[str, ...]] = (
+    GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, AI_OTEL_ENGINE_INDEX, AI_OTEL_KV_TRANSFER_CONNECTOR,
+    AI_OTEL_KV_TRANSFER_DIRECTION,
+)
+# fmt: on
+# fmt: off
+_REQUEST_METRIC: Final[tuple[str, ...]] = (
+    GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, SERVER_ADDRESS,
+    SERVER_PORT, AI_OTEL_ENGINE_INDEX,
+)
+# fmt: on
+
+
+# Metrics
+GEN_AI_SERVER_REQUEST_DURATION: Final = Metric(
+    name="gen_ai.server.request.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time from arrival to the last byte or last output token.",
+    buckets=BUCKETS_DURATION,
+    attributes=(*_REQUEST_METRIC, ERROR_TYPE),
+)
+GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = Metric(
+    name="gen_ai.server.time_to_first_token",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time from arrival to the first output token, queue and prefill included.",
+    buckets=BUCKETS_FIRST_TOKEN,
+    attributes=_REQUEST_METRIC,
+)
+GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = Metric(
+    name="gen_ai.server.time_per_output_token",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Mean time for each output token after the first, one sample per request.",
+    buckets=BUCKETS_OUTPUT_TOKEN,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_REQUEST_FINISHED: Final = Metric(
+    name="ai_otel.request.finished",
+    instrument="counter",
+    unit="{request}",
+    value="int",
+    description="Requests that the engine itself has ended, well or not.",
+    buckets=None,
+    attributes=(*_REQUEST_METRIC, AI_OTEL_FINISH_REASON, ERROR_TYPE),
+)
+AI_OTEL_REQUEST_REJECTED: Final = Metric(
+    name="ai_otel.request.rejected",
+    instrument="counter",
+    unit="{request}",
+    value="int",
+    description="Requests refused by the API layer or at admission; the engine did no work for them.",
+    buckets=None,
+    attributes=(*_REQUEST_METRIC, ERROR_TYPE),
+)
+AI_OTEL_REQUEST_RUNNING: Final = Metric(
+    name="ai_otel.request.running",
+    instrument="updowncounter",
+    unit="{request}",
+    value="int",
+    description="Requests that the engine is computing now.",
+    buckets=None,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_REQUEST_WAITING: Final = Metric(
+    name="ai_otel.request.waiting",
+    instrument="updowncounter",
+    unit="{request}",
+    value="int",
+    description="Requests that wait to be computed now.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_WAIT_REASON),
+)
+AI_OTEL_REQUEST_PREEMPTED: Final = Metric(
+    name="ai_otel.request.preempted",
+    instrument="counter",
+    unit="{preemption}",
+    value="int",
+    description="Times that the engine took a running request off the device again.",
+    buckets=None,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_REQUEST_QUEUE_DURATION: Final = Metric(
+    name="ai_otel.request.queue.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time in the queue, until the request is scheduled for the first time.",
+    buckets=BUCKETS_PHASE,
+    attributes=(*_REQUEST_METRIC, AI_OTEL_QUEUE),
+)
+AI_OTEL_REQUEST_PREFILL_DURATION: Final = Metric(
+    name="ai_otel.request.prefill.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time from being scheduled to the first output token.",
+    buckets=BUCKETS_PHASE,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_REQUEST_DECODE_DURATION: Final = Metric(
+    name="ai_otel.request.decode.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time from the first output token to the last.",
+    buckets=BUCKETS_DURATION,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_REQUEST_INFERENCE_DURATION: Final = Metric(
+    name="ai_otel.request.inference.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time from being scheduled to the last output token.",
+    buckets=BUCKETS_DURATION,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_TOKEN_INTERVAL: Final = Metric(
+    name="ai_otel.token.interval",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Gap between two emissions of one request, one sample per gap.",
+    buckets=BUCKETS_TOKEN_INTERVAL,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_REQUEST_TIME: Final = Metric(
+    name="ai_otel.request.time",
+    instrument="counter",
+    unit="s",
+    value="double",
+    description="Time that all requests together spent in a phase, for engines that only keep sums.",
+    buckets=None,
+    attributes=(*_REQUEST_METRIC, AI_OTEL_PHASE),
+)
+AI_OTEL_USAGE_INPUT_TOKENS: Final = Metric(
+    name="ai_otel.usage.input_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Input tokens, cached ones included.",
+    buckets=None,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_USAGE_OUTPUT_TOKENS: Final = Metric(
+    name="ai_otel.usage.output_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Output tokens, those of cancelled requests included.",
+    buckets=None,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS: Final = Metric(
+    name="ai_otel.usage.cache_read.input_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Input tokens that a cache supplied; part of the input tokens.",
+    buckets=None,
+    attributes=(*_REQUEST_METRIC, AI_OTEL_CACHE_TIER),
+)
+AI_OTEL_REQUEST_INPUT_TOKENS: Final = Metric(
+    name="ai_otel.request.input_tokens",
+    instrument="histogram",
+    unit="{token}",
+    value="int",
+    description="Input tokens of one request.",
+    buckets=BUCKETS_TOKENS,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_REQUEST_OUTPUT_TOKENS: Final = Metric(
+    name="ai_otel.request.output_tokens",
+    instrument="histogram",
+    unit="{token}",
+    value="int",
+    description="Output tokens of one request.",
+    buckets=BUCKETS_TOKENS,
+    attributes=_REQUEST_METRIC,
+)
+AI_OTEL_KV_CACHE_UTILIZATION: Final = Metric(
+    name="ai_otel.kv_cache.utilization",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Share of the KV cache that is in use, from 0 to 1.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
+)
+AI_OTEL_KV_CACHE_CAPACITY: Final = Metric(
+    name="ai_otel.kv_cache.capacity",
+    instrument="updowncounter",
+    unit="{token}",
+    value="int",
+    description="Tokens that the KV cache can hold.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
+)
+AI_OTEL_KV_CACHE_USED: Final = Metric(
+    name="ai_otel.kv_cache.used",
+    instrument="updowncounter",
+    unit="{token}",
+    value="int",
+    description="Tokens that the KV cache holds for requests now.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
+)
+AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS: Final = Metric(
+    name="ai_otel.prefix_cache.queried_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Tokens looked up in the prefix cache.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
+)
+AI_OTEL_PREFIX_CACHE_HIT_TOKENS: Final = Metric(
+    name="ai_otel.prefix_cache.hit_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Tokens found in the prefix cache.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
+)
+AI_OTEL_SPEC_DECODE_DRAFTS: Final = Metric(
+    name="ai_otel.spec_decode.drafts",
+    instrument="counter",
+    unit="{draft}",
+    value="int",
+    description="Drafts that the target model verified.",
+    buckets=None,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_SPEC_DECODE_DRAFT_TOKENS: Final = Metric(
+    name="ai_otel.spec_decode.draft_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Tokens that drafts proposed.",
+    buckets=None,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS: Final = Metric(
+    name="ai_otel.spec_decode.accepted_tokens",
+    instrument="counter",
+    unit="{token}",
+    value="int",
+    description="Draft tokens that the target model accepted.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_SPEC_DECODE_POSITION),
+)
+AI_OTEL_LORA_ADAPTER_RUNNING: Final = Metric(
+    name="ai_otel.lora.adapter.running",
+    instrument="gauge",
+    unit="{adapter}",
+    value="int",
+    description="LoRA adapters that running requests use now.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_LORA_NAME),
+)
+AI_OTEL_LORA_SLOT_USED: Final = Metric(
+    name="ai_otel.lora.slot.used",
+    instrument="gauge",
+    unit="{slot}",
+    value="int",
+    description="LoRA slots on the device that hold an adapter now.",
+    buckets=None,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_LORA_SLOT_LIMIT: Final = Metric(
+    name="ai_otel.lora.slot.limit",
+    instrument="gauge",
+    unit="{slot}",
+    value="int",
+    description="LoRA slots on the device.",
+    buckets=None,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_BATCH_SIZE: Final = Metric(
+    name="ai_otel.batch.size",
+    instrument="histogram",
+    unit="{request}",
+    value="int",
+    description="Requests in one step of the engine.",
+    buckets=BUCKETS_BATCH,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_BATCH_TOKENS: Final = Metric(
+    name="ai_otel.batch.tokens",
+    instrument="histogram",
+    unit="{token}",
+    value="int",
+    description="Tokens in one step of the engine.",
+    buckets=BUCKETS_TOKENS,
+    attributes=_ENGINE_METRIC,
+)
+AI_OTEL_KV_TRANSFER_DURATION: Final = Metric(
+    name="ai_otel.kv_transfer.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="Time of one transfer of KV blocks.",
+    buckets=BUCKETS_TRANSFER_DURATION,
+    attributes=_KV_TRANSFER_METRIC,
+)
+AI_OTEL_KV_TRANSFER_SIZE: Final = Metric(
+    name="ai_otel.kv_transfer.size",
+    instrument="histogram",
+    unit="By",
+    value="int",
+    description="Bytes of one transfer of KV blocks.",
+    buckets=BUCKETS_TRANSFER_SIZE,
+    attributes=_KV_TRANSFER_METRIC,
+)
+AI_OTEL_KV_TRANSFER_ERRORS: Final = Metric(
+    name="ai_otel.kv_transfer.errors",
+    instrument="counter",
+    unit="{error}",
+    value="int",
+    description="Transfers of KV blocks that failed.",
+    buckets=None,
+    attributes=(*_KV_TRANSFER_METRIC, ERROR_TYPE),
+)
+AI_OTEL_ENGINE_STATE: Final = Metric(
+    name="ai_otel.engine.state",
+    instrument="gauge",
+    unit="1",
+    value="int",
+    description="1 for the state that the engine is in, 0 for the others.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_STATE),
+)
+AI_OTEL_MODEL_LOAD_DURATION: Final = Metric(
+    name="ai_otel.model.load.duration",
+    instrument="gauge",
+    unit="s",
+    value="double",
+    description="Time that loading the model took, by step.",
+    buckets=None,
+    attributes=(*_ENGINE_METRIC, AI_OTEL_LOAD_PHASE),
+)
+HW_GPU_UTILIZATION: Final = Metric(
+    name="hw.gpu.utilization",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Share of time that the GPU was busy, from 0 to 1.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, HW_GPU_TASK),
+)
+HW_GPU_MEMORY_USAGE: Final = Metric(
+    name="hw.gpu.memory.usage",
+    instrument="updowncounter",
+    unit="By",
+    value="int",
+    description="GPU memory in use.",
+    buckets=None,
+    attributes=_GPU_METRIC,
+)
+HW_GPU_MEMORY_LIMIT: Final = Metric(
+    name="hw.gpu.memory.limit",
+    instrument="updowncounter",
+    unit="By",
+    value="int",
+    description="GPU memory in all.",
+    buckets=None,
+    attributes=_GPU_METRIC,
+)
+HW_GPU_MEMORY_UTILIZATION: Final = Metric(
+    name="hw.gpu.memory.utilization",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Share of the GPU's memory in use, from 0 to 1.",
+    buckets=None,
+    attributes=_GPU_METRIC,
+)
+HW_GPU_IO: Final = Metric(
+    name="hw.gpu.io",
+    instrument="counter",
+    unit="By",
+    value="int",
+    description="Bytes over the GPU's host link.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, NETWORK_IO_DIRECTION),
+)
+HW_ENERGY: Final = Metric(
+    name="hw.energy",
+    instrument="counter",
+    unit="J",
+    value="double",
+    description="Energy that the device used.",
+    buckets=None,
+    attributes=(*_DEVICE_METRIC, HW_TYPE),
+)
+HW_POWER: Final = Metric(
+    name="hw.power",
+    instrument="gauge",
+    unit="W",
+    value="double",
+    description="Power that the device draws now.",
+    buckets=None,
+    attributes=(*_DEVICE_METRIC, HW_TYPE),
+)
+HW_TEMPERATURE: Final = Metric(
+    name="hw.temperature",
+    instrument="gauge",
+    unit="Cel",
+    value="double",
+    description="Temperature of one sensor.",
+    buckets=None,
+    attributes=(*_DEVICE_METRIC, HW_SENSOR_LOCATION),
+)
+HW_TEMPERATURE_LIMIT: Final = Metric(
+    name="hw.temperature.limit",
+    instrument="gauge",
+    unit="Cel",
+    value="double",
+    description="Temperature at which the device slows down or stops.",
+    buckets=None,
+    attributes=(*_DEVICE_METRIC, HW_SENSOR_LOCATION, HW_LIMIT_TYPE),
+)
+HW_FAN_SPEED_RATIO: Final = Metric(
+    name="hw.fan.speed_ratio",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Fan speed as a share of its maximum.",
+    buckets=None,
+    attributes=(*_DEVICE_METRIC, HW_SENSOR_LOCATION),
+)
+HW_ERRORS: Final = Metric(
+    name="hw.errors",
+    instrument="counter",
+    unit="{error}",
+    value="int",
+    description="Errors that the device reported; for GPU memory, corrected and uncorrected ones.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, HW_TYPE, ERROR_TYPE),
+)
+HW_STATUS: Final = Metric(
+    name="hw.status",
+    instrument="updowncounter",
+    unit="1",
+    value="int",
+    description="1 for the state that the device is in, 0 for the others.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, HW_TYPE, HW_STATE),
+)
+AI_OTEL_RECORD_DROPPED: Final = Metric(
+    name="ai_otel.record.dropped",
+    instrument="counter",
+    unit="{record}",
+    value="int",
+    description="Records of requests that were lost before they became telemetry.",
+    buckets=None,
+    attributes=(AI_OTEL_DROP_REASON,),
+)
+AI_OTEL_RECORD_OPEN: Final = Metric(
+    name="ai_otel.record.open",
+    instrument="updowncounter",
+    unit="{record}",
+    value="int",
+    description="Records of requests that have begun and not yet ended.",
+    buckets=None,
+    attributes=(),
+)
+AI_OTEL_HOOK_ERRORS: Final = Metric(
+    name="ai_otel.hook.errors",
+    instrument="counter",
+    unit="{error}",
+    value="int",
+    description="Exceptions in our hooks; the application never saw them.",
+    buckets=None,
+    attributes=(AI_OTEL_HOOK_NAME,),
+)
+AI_OTEL_HOOK_DISABLED: Final = Metric(
+    name="ai_otel.hook.disabled",
+    instrument="updowncounter",
+    unit="{hook}",
+    value="int",
+    description="Hooks that are switched off after failing again and again.",
+    buckets=None,
+    attributes=(AI_OTEL_HOOK_NAME,),
+)
+
+# fmt: off
+METRICS: Final[tuple[Metric, ...]] = (
+    GEN_AI_SERVER_REQUEST_DURATION, GEN_AI_SERVER_TIME_TO_FIRST_TOKEN, GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
+    AI_OTEL_REQUEST_FINISHED, AI_OTEL_REQUEST_REJECTED, AI_OTEL_REQUEST_RUNNING, AI_OTEL_REQUEST_WAITING,
+    AI_OTEL_REQUEST_PREEMPTED, AI_OTEL_REQUEST_QUEUE_DURATION, AI_OTEL_REQUEST_PREFILL_DURATION,
+    AI_OTEL_REQUEST_DECODE_DURATION, AI_OTEL_REQUEST_INFERENCE_DURATION, AI_OTEL_TOKEN_INTERVAL, AI_OTEL_REQUEST_TIME,
+    AI_OTEL_USAGE_INPUT_TOKENS, AI_OTEL_USAGE_OUTPUT_TOKENS, AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS,
+    AI_OTEL_REQUEST_INPUT_TOKENS, AI_OTEL_REQUEST_OUTPUT_TOKENS, AI_OTEL_KV_CACHE_UTILIZATION,
+    AI_OTEL_KV_CACHE_CAPACITY, AI_OTEL_KV_CACHE_USED, AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS,
+    AI_OTEL_PREFIX_CACHE_HIT_TOKENS, AI_OTEL_SPEC_DECODE_DRAFTS, AI_OTEL_SPEC_DECODE_DRAFT_TOKENS,
+    AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS, AI_OTEL_LORA_ADAPTER_RUNNING, AI_OTEL_LORA_SLOT_USED, AI_OTEL_LORA_SLOT_LIMIT,
+    AI_OTEL_BATCH_SIZE, AI_OTEL_BATCH_TOKENS, AI_OTEL_KV_TRANSFER_DURATION, AI_OTEL_KV_TRANSFER_SIZE,
+    AI_OTEL_KV_TRANSFER_ERRORS, AI_OTEL_ENGINE_STATE, AI_OTEL_MODEL_LOAD_DURATION, HW_GPU_UTILIZATION,
+    HW_GPU_MEMORY_USAGE, HW_GPU_MEMORY_LIMIT, HW_GPU_MEMORY_UTILIZATION, HW_GPU_IO, HW_ENERGY, HW_POWER, HW_TEMPERATURE,
+    HW_TEMPERATURE_LIMIT, HW_FAN_SPEED_RATIO, HW_ERRORS, HW_STATUS, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN,
+    AI_OTEL_HOOK_ERRORS, AI_OTEL_HOOK_DISABLED,
+)
+# fmt: on

@@ -1,0 +1,164 @@
+"""
+Every option, one line each: name, environment variable, default, meaning. The only reader of `os.environ`.
+
+Where telemetry goes is not here: the OpenTelemetry SDK's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, …) decide that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+log = logging.getLogger("ai_otel")
+
+PREFIX = "AI_OTEL_"
+
+
+class SettingsError(ValueError):
+    """A setting that makes no sense; the message says which, and what to write."""
+
+
+def _flag(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("write true or false")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError("write a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("write a whole number above 0")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.strip().lower() not in choices:
+            raise ValueError(f"write one of {', '.join(choices)}")
+        return text.strip().lower()
+
+    return read
+
+
+def option(default: Any, read: Callable[[str], Any], doc: str) -> Any:
+    """One option: its default, how its text is read, and what it means."""
+    return field(default=default, metadata={"read": read, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All options. The environment variable of each is its name in capitals after `AI_OTEL_`."""
+
+    enabled: bool = option(False, _flag, "Switch on the doors that open because the package is installed.")
+    engines: tuple[str, ...] = option((), _names, "Observe only these engines, comma-separated; empty means all.")
+    traces: bool = option(True, _flag, "Make spans.")
+    metrics: bool = option(True, _flag, "Make metrics.")
+    phases: bool = option(True, _flag, "Give each request span its queue, prefill and decode as child spans.")
+    edge: bool = option(True, _flag, "Watch the HTTP layer of Starlette and FastAPI servers.")
+    engine_tracing: str = option(
+        "keep", _one_of("keep", "ignore"), "Where the engine traces a request itself: keep its span, or ignore it and make ours too."
+    )
+    foreign_parent: str = option(
+        "link", _one_of("link", "parent", "ignore"), "What to do with a local parent span of somebody else's provider."
+    )
+    queue_limit: int = option(8192, _count, "How many ended requests may wait for the exporting thread.")
+    flush_interval: float = option(0.1, _positive, "Seconds over which ended requests are gathered.")
+    stop_timeout: float = option(5.0, _positive, "Seconds that stopping may take to hand over what is left.")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """
+        Read the environment; keyword arguments win over it.
+
+        A malformed value is told and left at its default, and an unknown `AI_OTEL_*` name is told: the server runs on.
+        Malformed or unknown keyword arguments raise `SettingsError`, because they are in the caller's own code.
+        """
+        environment = os.environ if environment is None else environment
+        known = {PREFIX + item.name.upper(): item for item in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, text in environment.items():
+            if not name.startswith(PREFIX) or name in _NOT_SETTINGS:
+                continue
+            item = known.get(name)
+            if item is None:
+                log.warning("ai-otel: unknown setting %s; known are %s", name, ", ".join(sorted(known)))
+                continue
+            try:
+                values[item.name] = item.metadata["read"](text)
+            except ValueError as error:
+                log.warning("ai-otel: %s=%r makes no sense: %s; using %r", name, text, error, item.default)
+        return cls(**{**values, **_checked(cls, overrides)})
+
+
+def _checked(cls: type[Settings], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    options = {item.name: item for item in fields(cls)}
+    checked: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in options:
+            raise SettingsError(f"unknown setting {name!r}: known are {', '.join(sorted(options))}")
+        try:
+            checked[name] = options[name].metadata["read"](value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise SettingsError(f"{name}={value!r} makes no sense: {error}") from None
+    return checked
+
+
+# Variables of ours that are no options: where the tools keep their files.
+_NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What else the environment tells us: read here, so that nothing else needs `os.environ`."""
+
+    otel: Mapping[str, str]
+    """The SDK's variables, `OTEL_*`."""
+    pod: Mapping[str, str]
+    """Kubernetes' downward API, by the attribute each fills."""
+    vllm_plugins: str | None
+    rust_front_end: bool
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
+        """Read them now."""
+        environment = os.environ if environment is None else environment
+        pod = {
+            attribute: value
+            for attribute, names in DOWNWARD_API.items()
+            if (value := next((environment[name] for name in names if environment.get(name)), None))
+        }
+        rust = environment.get("VLLM_USE_RUST_FRONTEND", "").strip().lower() in ("1", "true")
+        return cls(
+            otel={name: value for name, value in environment.items() if name.startswith("OTEL_")},
+            pod=pod,
+            vllm_plugins=environment.get("VLLM_PLUGINS"),
+            rust_front_end=rust,
+        )
+
+
+DOWNWARD_API: Mapping[str, tuple[str, ...]] = {
+    "k8s.pod.name": ("K8S_POD_NAME", "POD_NAME", "OTEL_RESOURCE_ATTRIBUTES_POD_NAME"),
+    "k8s.pod.uid": ("K8S_POD_UID", "POD_UID", "OTEL_RESOURCE_ATTRIBUTES_POD_UID"),
+    "k8s.pod.ip": ("K8S_POD_IP", "POD_IP"),
+    "k8s.namespace.name": ("K8S_NAMESPACE_NAME", "POD_NAMESPACE", "OTEL_RESOURCE_ATTRIBUTES_POD_NAMESPACE"),
+    "k8s.node.name": ("K8S_NODE_NAME", "NODE_NAME", "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME"),
+    "k8s.container.name": ("K8S_CONTAINER_NAME", "CONTAINER_NAME"),
+}
+"""Resource attribute → variables that a pod's manifest usually fills by `fieldRef`, ours first."""

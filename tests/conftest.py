@@ -1,0 +1,135 @@
+"""What all tiers share: a marker per tier, `requires`, and a list at the end of everything that did not run.
+
+A tier is a directory of `tests/`; `pytest -m unit` and `pytest tests/unit` are the same. A test that needs something
+large or foreign says so and is never silently absent:
+
+    @pytest.mark.requires(part="vllm")                        a part of tools/parts.py
+    @pytest.mark.requires(module="opentelemetry.configuration")
+    @pytest.mark.requires(command="promtool", why="the alert rules are checked by Prometheus' own tool")
+
+Where it is missing the test is skipped, and the summary names it with its reason and the next step. With
+`AI_OTEL_TEST_ALL=1`, as in `make test-all`, it fails instead: there, everything is meant to run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import parts
+
+HERE = Path(__file__).parent
+EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
+
+TIERS = {
+    "unit": "each module, alone",
+    "contract": "one suite for all engines, all GPU sources",
+    "safety": "whatever a hook does, the app does not notice",
+    "drift": "hook points and fields exist in the engines' own wheels",
+    "conformance": "every name, unit and bucket against the published conventions",
+    "engines": "the real server, a real request",
+    "collector": "the real Collector on every shipped file",
+    "dashboards": "every query returns data, every alert fires when it should",
+    "kubernetes": "manifests against a real API server",
+    "gpu": "a fake NVML, and a real GPU where there is one",
+    "house": "the rules of this repository",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for tier, proves in TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: {proves}")
+    config.addinivalue_line("markers", "requires(part=, module=, command=, why=): what the test cannot run without")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        tier = tier_of(item.path)
+        if tier in TIERS:
+            item.add_marker(tier)
+
+
+def tier_of(path: Path) -> str:
+    """The directory below `tests/`."""
+    return path.relative_to(HERE).parts[0] if path.is_relative_to(HERE) else path.name
+
+
+# ---------------------------------------------------------------- requires
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("requires"):
+        absent = missing(**mark.kwargs)
+        if absent and EVERYTHING:
+            pytest.fail(absent, pytrace=False)
+        if absent:
+            pytest.skip(absent)
+
+
+def missing(part: str = "", module: str = "", command: str = "", why: str = "") -> str:
+    """Say what is not here and how to get it; the empty string when all is."""
+    if part and parts.PARTS[part].find() is None:
+        absent, next_step = f"{part} is not in the cache", parts.PARTS[part].next_step
+    elif module and not importable(module):
+        absent, next_step = (
+            f"{module} is not installed on Python {sys.version_info[0]}.{sys.version_info[1]}",
+            "make setup",
+        )
+    elif command and shutil.which(command) is None:
+        absent, next_step = f"{command} is not on PATH", f"install {command}"
+    else:
+        return ""
+    return f"{absent}{f' ({why})' if why else ''}; next: {next_step}"
+
+
+def importable(module: str) -> bool:
+    """Look without importing: an import may start threads or freeze a library's mode."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is what is missing
+        return False
+
+
+@pytest.fixture(scope="session")
+def vllm() -> parts.VllmEnvironment:
+    """A real vLLM and a tiny model; ask for it beside `@pytest.mark.requires(part="vllm")`."""
+    found = parts.vllm_environment()
+    assert found is not None, "mark the test with requires(part='vllm')"
+    return found
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return HERE.parent
+
+
+# ---------------------------------------------------------------- what did not run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for nodeid, reason in skipped(terminalreporter):
+        reasons[tier_of(HERE.parent / nodeid.partition("::")[0]), reason].append(nodeid)
+    if not reasons:
+        return
+    terminalreporter.section("did not run")
+    for (tier, reason), tests in sorted(reasons.items()):
+        names = tests[0] if len(tests) == 1 else f"{len(tests)} tests, the first {tests[0]}"
+        terminalreporter.line(f"{tier}: {reason}")
+        terminalreporter.line(f"    {names}")
+
+
+def skipped(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, str]]:
+    """Each skipped test or module, with its reason."""
+    for report in terminalreporter.stats.get("skipped", []):
+        longrepr = report.longrepr
+        reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+        yield report.nodeid, reason.removeprefix("Skipped: ")

@@ -1,0 +1,174 @@
+"""The rules of this repository that no linter knows: each test is one sentence of CONTRIBUTING.md or of the laws."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import environments
+from ai_otel.engines import ENGINES
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src/ai_otel"
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if "upstream" not in path.parts)
+
+LINES_PER_MODULE = 350
+BROAD = {"Exception", "BaseException"}
+
+# Who may look at the environment besides settings.py, and why.
+READS_ENVIRONMENT = {
+    "settings.py": "the one reader",
+    "cli/run.py": "passes the environment on to the server that it starts",
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def generated(path: Path) -> bool:
+    """A generated file says so in its first lines."""
+    return "generated" in "".join(path.read_text().splitlines(keepends=True)[:3]).lower()
+
+
+# ---------------------------------------------------------------- the Makefile
+
+
+def test_the_makefile_has_at_most_twelve_targets_and_explains_each() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    explained = re.findall(r"^([a-z-]+):.*## \S", makefile, flags=re.MULTILINE)
+    assert sorted(phony.split()) == sorted(explained)
+    assert len(explained) <= 12
+
+
+# ---------------------------------------------------------------- the source
+
+
+def test_the_version_stands_in_one_place() -> None:
+    (version,) = re.findall(r'^__version__ = "(.+)"$', (SOURCE / "version.py").read_text(), flags=re.MULTILINE)
+    assigned = [name_of(path) for path in MODULES if re.search(r"^__version__\s*=", path.read_text(), re.MULTILINE)]
+    literal = re.compile(rf"""["']{re.escape(version)}["']""")
+    written = [name_of(path) for path in MODULES if literal.search(path.read_text())]
+    assert assigned == ["version.py"]
+    assert written == ["version.py"]
+    assert f'"{version}"' not in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+    assert generated(path) or len(path.read_text().splitlines()) <= LINES_PER_MODULE
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_guard_swallows_everything(path: Path) -> None:
+    """Elsewhere a broad `except` may look at what passes, but its last word is `raise`."""
+    if name_of(path) != "hooks/guard.py":
+        assert [handler.lineno for handler in broad_handlers(path) if not raises_again(handler)] == []
+
+
+def broad_handlers(path: Path) -> list[ast.ExceptHandler]:
+    handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
+    return [handler for handler in handlers if handler.type is None or BROAD & names_in(handler.type)]
+
+
+def names_in(expression: ast.expr) -> set[str]:
+    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+
+
+def raises_again(handler: ast.ExceptHandler) -> bool:
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_settings_reads_the_environment(path: Path) -> None:
+    if name_of(path) not in READS_ENVIRONMENT:
+        assert not re.search(r"\bos\.(environ|getenv|putenv)|from os import .*(environ|getenv)", path.read_text())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_has_its_six_places_all_of_one_name(engine: str) -> None:
+    adapter = [SOURCE / f"engines/{engine}.py", SOURCE / f"engines/{engine}/__init__.py"]
+    assert any(path.exists() for path in adapter), f"one of {adapter}"
+    places = [f"src/ai_otel/schema/engines/{engine}.yaml", f"tests/engines/{engine}", f"examples/{engine}"]
+    places += [f"docs/engines/{engine}.md"]
+    if (ROOT / "collector-config/engines").exists():
+        places += [f"collector-config/engines/{engine}.yaml"]
+    assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+# ---------------------------------------------------------------- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return zipfile.ZipFile(environments.build_wheel(tmp_path_factory.mktemp("dist")))
+
+
+def test_the_wheel_is_pure_python(wheel: zipfile.ZipFile) -> None:
+    assert str(wheel.filename).endswith("-py3-none-any.whl")
+    assert {Path(name).suffix for name in wheel.namelist()} <= {".py", ".pth", ".typed", ".yaml", ".json", ".txt", ""}
+
+
+def test_the_wheel_holds_the_library_and_its_door_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"ai_otel", "ai_otel.pth"}
+    assert {"ai_otel/__init__.py", "ai_otel/py.typed"} <= set(names)
+    assert [name for name in names if re.search(r"upstream|inventory|/tests?/|\.lock$", name)] == []
+
+
+def test_the_wheel_requires_five_packages_and_no_engine(wheel: zipfile.ZipFile) -> None:
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = Parser().parsestr(wheel.read(name).decode())
+    requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    assert {requirement.name for requirement in requirements if requirement.marker is None} == {
+        "opentelemetry-api",
+        "opentelemetry-exporter-otlp",
+        "opentelemetry-sdk",
+        "prometheus-client",
+        "wrapt",
+    }
+    # "instruments" would make OpenTelemetry's loader judge every engine by the requirements of one.
+    assert set(metadata.get_all("Provides-Extra", [])) == {"demo", "nvidia"}
+
+
+# ---------------------------------------------------------------- the start of an interpreter
+
+
+# Importing these changes the host: CUDA starts, prometheus_client freezes its multiprocess mode, the rest costs time.
+NEVER_AT_START = ("torch", "prometheus_client", "vllm", "sglang", "opentelemetry.sdk", "grpc")
+
+
+@pytest.mark.parametrize("switched_on", [False, True], ids=["off", "on"])
+@pytest.mark.parametrize("statement", ["pass", "import ai_otel"])
+def test_starting_an_interpreter_loads_nothing_that_changes_the_host(switched_on: bool, statement: str) -> None:
+    loaded = modules_after(statement, switched_on)
+    assert [name for name in NEVER_AT_START if name in loaded] == []
+
+
+def test_without_the_switch_nothing_of_ours_is_loaded() -> None:
+    loaded = modules_after("pass", switched_on=False)
+    assert [name for name in loaded if name.partition(".")[0] in {"ai_otel", "wrapt", "opentelemetry"}] == []
+
+
+def modules_after(statement: str, switched_on: bool) -> set[str]:
+    """Start a fresh interpreter of this environment, and list what it has loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
+        env={"PATH": "/usr/bin:/bin"} | ({"AI_OTEL_ENABLED": "true"} if switched_on else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return set(done.stdout.split())

@@ -1,0 +1,127 @@
+"""What must hold of the engine mappings: every native metric is known, used once or left out with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from contract.model import Contract, Metric, Native, Tree
+
+# Which instruments a native type can become. A gauge in Prometheus may be either of ours.
+BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogram": {"histogram"}}
+ROW_KEYS = {
+    "native", "to", "versions", "factor", "labels", "set", "value", "combine", "unless", "meaning", "needs",
+}  # fmt: skip
+
+
+def engine_violations(name: str, contract: Contract) -> Iterator[str]:
+    """Every violation in one engine's file."""
+    engine, inventory = contract.engines[name], contract.inventories[name]
+    if engine["engine"] != name:
+        yield f"engines/{name}.yaml: says that it is {engine['engine']}."
+    for row in engine["metrics"]:
+        yield from (f"{name}: {row['native']}: {problem}" for problem in _row(row, engine, inventory, contract))
+    yield from (f"{name}: {problem}" for problem in _coverage(engine, inventory))
+    yield from (f"{name}: {problem}" for problem in _doubles(engine))
+    yield from (f"{name}: {problem}" for problem in _library(engine, contract))
+    yield from (f"{name}: {problem}" for problem in _constants(engine, contract))
+
+
+def _row(row: Tree, engine: Tree, inventory: Mapping[str, Native], contract: Contract) -> Iterator[str]:
+    yield from (f"there is no key {key}." for key in sorted(row.keys() - ROW_KEYS))
+    metric = contract.metric(row["to"])
+    if metric is None:
+        yield f"{row['to']} is no metric of ours."
+        return
+    native = inventory.get(row["native"])
+    if native is None and "<" not in row.get("versions", ""):
+        yield "not in the inventory; an older name needs `versions` with an upper bound."
+    if native is not None:
+        yield from _types(row, native, metric)
+        yield from _label_names(row, native)
+    if "unless" in row and row["unless"] not in {other["native"] for other in engine["metrics"]}:
+        yield f"gives way to {row['unless']}, which is not mapped."
+    yield from _attributes(row, metric, contract)
+
+
+def _types(row: Tree, native: Native, metric: Metric) -> Iterator[str]:
+    kind = native.type
+    if kind != "?" and metric.instrument not in BECOMES.get(kind, set()):
+        yield f"a native {kind} cannot become the {metric.instrument} {metric.name}."
+    if "factor" in row and not isinstance(row["factor"], (int, float)):
+        yield "the factor is no number."
+
+
+def _label_names(row: Tree, native: Native) -> Iterator[str]:
+    value = row.get("value", {})
+    used = [*row.get("labels", {}), *value.get("product_of_labels", ()), *filter(None, [value.get("count_of_label")])]
+    yield from (f"has no label {label}." for label in used if label not in native.labels and "?" not in native.labels)
+
+
+def _attributes(row: Tree, metric: Metric, contract: Contract) -> Iterator[str]:
+    for key, value in _assigned(row):
+        if key not in metric.keys:
+            yield f"{metric.name} has no attribute {key}."
+            continue
+        attribute = contract.attributes[key]
+        if attribute.own and attribute.members and value is not None and value not in attribute.members:
+            yield f"{value} is no value of {key}."
+
+
+def _assigned(row: Tree) -> Iterator[tuple[str, object]]:
+    """Each attribute that the row sets, with its value where the row fixes it."""
+    yield from row.get("set", {}).items()
+    for label in row.get("labels", {}).values():
+        if "attribute" in label:
+            yield label["attribute"], None
+        for assigned in label.get("values", {}).values():
+            yield from assigned.items()
+
+
+def _coverage(engine: Tree, inventory: Mapping[str, Native]) -> Iterator[str]:
+    mapped = {row["native"] for row in engine["metrics"]}
+    patterns = [pattern for row in engine["unmapped"] for pattern in row["natives"]]
+    left_out = {name for name in inventory if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    for name in sorted(inventory.keys() - mapped - left_out):
+        yield f"{name}: neither mapped nor left out with a reason."
+    for name in sorted(mapped & left_out):
+        yield f"{name}: both mapped and left out."
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in inventory):
+            yield f"{pattern}: leaves out nothing that exists."
+    for row in engine["unmapped"]:
+        if not row.get("why"):
+            yield f"{row['natives']}: say why."
+
+
+def _doubles(engine: Tree) -> Iterator[str]:
+    """Two natives that land in the same series must say how they share it."""
+    rows = [row for row in engine["metrics"] if "unless" not in row and row.get("combine") != "sum"]
+    series = Counter((row["to"], tuple(sorted(row.get("set", {}).items()))) for row in rows)
+    for (target, _), times in series.items():
+        if times > 1:
+            yield f"{target}: {times} native metrics land in the same series; use `set`, `combine: sum` or `unless`."
+
+
+def _library(engine: Tree, contract: Contract) -> Iterator[str]:
+    names = [row["metric"] for row in engine["library"]]
+    for row in engine["library"]:
+        if contract.metric(row["metric"]) is None:
+            yield f"library: {row['metric']} is no metric of ours."
+        if not row.get("from"):
+            yield f"library: {row['metric']}: say where it comes from."
+    yield from (f"library: {name} stands twice." for name, times in Counter(names).items() if times > 1)
+    if names and not engine["python_hooks"]:
+        yield "library: there can be nothing without Python hooks."
+    if not engine["python_hooks"] and not engine.get("why_no_hooks"):
+        yield "say why there are no Python hooks."
+
+
+def _constants(engine: Tree, contract: Contract) -> Iterator[str]:
+    assigned = {**engine["attributes"], **{row["attribute"]: None for row in engine["labels"].values()}}
+    for key, value in assigned.items():
+        if key not in contract.attributes:
+            yield f"{key} is no attribute of ours."
+        elif value is not None and value not in contract.attributes[key].members:
+            yield f"{value} is no value of {key}."

@@ -1,0 +1,129 @@
+"""Writes src/ai_otel/semconv.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from contract.model import Attribute, Contract, Metric, constant_name
+
+WIDTH = 120
+
+HEAD = '''\
+# Generated from src/ai_otel/schema by `python tools/generate.py`. Do not edit.
+# ruff: noqa: S105 (a token is a piece of text here, not a secret)
+"""Names, units, buckets and legal values of everything that we emit."""
+
+from typing import Final, NamedTuple
+
+
+class Metric(NamedTuple):
+    """One metric of the contract. `instrument` is counter, histogram, updowncounter or gauge; `value` int or double."""
+
+    name: str
+    instrument: str
+    unit: str
+    value: str
+    description: str
+    buckets: tuple[float, ...] | None
+    attributes: tuple[str, ...]
+    """Every attribute key that a point may carry."""
+'''
+
+
+def metric_constants(contract: Contract) -> dict[str, str]:
+    """Constant name of each metric; one that an attribute already has gets the suffix `_METRIC`."""
+    taken = {attribute.name for attribute in contract.attributes.values()}
+    names = {metric.original: constant_name(metric.original) for metric in contract.metrics}
+    return {original: f"{name}_METRIC" if name in taken else name for original, name in names.items()}
+
+
+def render(contract: Contract) -> str:
+    """The text of semconv.py."""
+    sections = (
+        _scopes(contract),
+        _attributes(contract),
+        _enums(contract),
+        _buckets(contract),
+        _sets(contract),
+        _metrics(contract),
+    )
+    return HEAD + "".join("\n\n" + "\n".join(lines) + "\n" for lines in map(list, sections))
+
+
+def _scopes(contract: Contract) -> Iterator[str]:
+    yield "# Instrumentation scopes and their schema URLs"
+    for scope in contract.scopes:
+        yield f'{scope["constant"]}: Final = "{scope["name"]}"'
+        url = f'"{scope["schema_url"]}"' if scope["schema_url"] else "None"
+        yield f"{scope['schema_url_constant']}: Final[str | None] = {url}  # {scope['note']}"
+
+
+def _attributes(contract: Contract) -> Iterator[str]:
+    yield "# Attribute keys"
+    for attribute in contract.attributes.values():
+        yield f'{attribute.name}: Final = "{attribute.key}"'
+
+
+def _enums(contract: Contract) -> Iterator[str]:
+    yield "# Legal values of closed enums; of open ones, those that we use"
+    for attribute in contract.attributes.values():
+        if attribute.constant:
+            yield from _enum(attribute)
+
+
+def _enum(attribute: Attribute) -> list[str]:
+    return _tuple(f"{attribute.constant}: Final", [f'"{member}"' for member in attribute.members])
+
+
+def _buckets(contract: Contract) -> Iterator[str]:
+    yield "# Histogram boundaries"
+    for name, row in contract.buckets.items():
+        yield from _tuple(f"BUCKETS_{name.upper()}: Final[tuple[float, ...]]", [str(bound) for bound in row["bounds"]])
+
+
+def _sets(contract: Contract) -> Iterator[str]:
+    yield "# Attributes that several metrics share"
+    for name in sorted({metric.base for metric in contract.metrics if metric.base}):
+        keys = [contract.attributes[use.key].name for use in contract.sets[name]]
+        yield from _tuple(f"{_set_name(name)}: Final[tuple[str, ...]]", keys)
+
+
+def _set_name(identity: str) -> str:
+    return "_" + constant_name(identity.removeprefix("attributes."))
+
+
+def _metrics(contract: Contract) -> Iterator[str]:
+    names = metric_constants(contract)
+    yield "# Metrics"
+    for metric in contract.metrics:
+        yield from _metric(names[metric.original], metric, contract)
+    yield ""
+    yield from _tuple("METRICS: Final[tuple[Metric, ...]]", [names[metric.original] for metric in contract.metrics])
+
+
+def _metric(constant: str, metric: Metric, contract: Contract) -> Iterator[str]:
+    shared = {use.key for use in contract.sets[metric.base]} if metric.base else set()
+    keys = [f"*{_set_name(metric.base)}"] if metric.base else []
+    keys += [contract.attributes[key].name for key in metric.keys if key not in shared]
+    attributes = _set_name(metric.base) if metric.base and len(keys) == 1 else _one_line(keys)
+    yield f"{constant}: Final = Metric("
+    for name in ("name", "instrument", "unit", "value"):
+        yield f'    {name}="{getattr(metric, name)}",'
+    yield f'    description="{metric.brief}",'
+    yield f"    buckets={f'BUCKETS_{metric.buckets.upper()}' if metric.buckets else None},"
+    yield f"    attributes={attributes},"
+    yield ")"
+
+
+def _one_line(items: Sequence[str]) -> str:
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+
+def _tuple(target: str, items: Sequence[str]) -> list[str]:
+    """An assignment of a tuple, on one line or filled: the formatter would give each item a line of its own."""
+    line = f"{target} = {_one_line(items)}"
+    if len(line) <= WIDTH:
+        return [line]
+    filled = wrap(", ".join(items) + ",", WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return ["# fmt: off", f"{target} = (", *(f"    {part}" for part in filled), ")", "# fmt: on"]

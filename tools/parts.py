@@ -1,0 +1,185 @@
+"""The large parts that some test tiers need, made once and kept in the cache.
+
+    python tools/parts.py               what there is, and what is already made
+    python tools/parts.py vllm          make it (does nothing when it is already there)
+    python tools/parts.py vllm --path   print where it is; fails when it is not there
+    python tools/parts.py all           make every part
+
+A part's directory is named after everything that goes into it, so a changed pin makes a new one. Its marker is written
+last: what was interrupted counts as absent and is made again from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import environments
+from environments import ROOT, say
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MARKER = "complete"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that is made once: `make` fills an empty directory, `inputs` name everything that goes into it."""
+
+    name: str
+    what: str
+    usual: str
+    inputs: tuple[str | Path, ...]
+    make: Callable[[Path], None]
+
+    @property
+    def directory(self) -> Path:
+        """Where it is, or will be."""
+        return environments.cache_dir() / f"{self.name}-{environments.key_of(*self.inputs)}"
+
+    def find(self) -> Path | None:
+        """Return its directory if it is complete."""
+        return self.directory if (self.directory / MARKER).exists() else None
+
+    @property
+    def next_step(self) -> str:
+        """Return what to do when it is missing."""
+        return f"python tools/parts.py {self.name}   ({self.usual})"
+
+    def ensure(self) -> Path:
+        """Return its directory, making it first if it must be made."""
+        with environments.exclusive(self.directory):
+            if self.find() is None:
+                started = time.monotonic()
+                say(f"{self.name}: making {self.what} in {self.directory} ({self.usual})")
+                shutil.rmtree(self.directory, ignore_errors=True)
+                self.directory.mkdir(parents=True)
+                self.make(self.directory)
+                (self.directory / MARKER).touch()
+                say(f"{self.name}: ready in {time.monotonic() - started:.0f} s")
+        return self.directory
+
+
+# ---------------------------------------------------------------- vLLM
+
+VLLM_LOCK = ROOT / "tools/locks/vllm.lock"
+TINY_LLAMA = ROOT / "tools/tiny_llama.py"
+
+
+@dataclass(frozen=True)
+class VllmEnvironment:
+    """A real vLLM for CPUs and a model for it. Start it with `[python, "-m", "vllm.entrypoints.openai.api_server", …]`.
+
+    The `vllm` console script of this build fails (no distribution has that name): use the module.
+    """
+
+    python: Path
+    model: Path
+
+    def install(self, wheel: Path) -> None:
+        """Put our wheel into it, as a user would."""
+        environments.install_wheel(self.python, wheel)
+
+
+def vllm_environment() -> VllmEnvironment | None:
+    """Return the vLLM environment if it is in the cache."""
+    directory = PARTS["vllm"].find()
+    return VllmEnvironment(directory / "env/bin/python", directory / "model") if directory else None
+
+
+def _make_vllm(directory: Path) -> None:
+    wanted = ("3.11", "3.12", "3.13")  # of our versions, those that this vLLM supports
+    python = next((found for version in wanted if (found := environments.interpreter(version))), None)
+    if python is None:
+        raise SystemExit(f"vllm needs one of Python {', '.join(wanted)}, and none is on this machine: install one")
+    env = directory / "env"
+    environments.run_uv("venv", "--quiet", "--python", python, env)
+    environments.run_uv("pip", "sync", "--quiet", "--require-hashes", "--python", env / "bin/python", VLLM_LOCK)
+    _add_our_requirements(env / "bin/python")
+    say("vllm: making a small model with random weights (about 15 s)")
+    environments.run([env / "bin/python", TINY_LLAMA, directory / "model"], _offline())
+
+
+def _add_our_requirements(python: Path) -> None:
+    """Install what ai-otel requires, and refuse if that moved anything: the engine's versions are the engine's."""
+    before = _versions(python)
+    environments.run_uv("pip", "install", "--quiet", "--python", python, *our_requirements())
+    after = _versions(python)
+    moved = {name: after.get(name) for name, version in before.items() if after.get(name) != version}
+    if moved:
+        raise SystemExit(
+            f"ai-otel's requirements would change what vLLM brought: {moved}; widen them in pyproject.toml"
+        )
+
+
+def our_requirements() -> list[str]:
+    """Return `[project] dependencies`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [str(requirement) for requirement in project["dependencies"]]
+
+
+def _versions(python: Path) -> dict[str, str]:
+    lines = environments.run_uv("pip", "freeze", "--python", python).splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def _offline() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+# ---------------------------------------------------------------- the list, and the command
+
+PARTS: dict[str, Part] = {
+    part.name: part
+    for part in (
+        Part(
+            name="vllm",
+            what="an environment with vLLM for CPUs and a tiny model",
+            usual="half a minute to 3 min, 6 GB",
+            inputs=(VLLM_LOCK, TINY_LLAMA, *our_requirements()),
+            make=_make_vllm,
+        ),
+    )
+}
+
+
+def show() -> None:
+    """Say what there is."""
+    for part in PARTS.values():
+        state = "in the cache" if part.find() else f"not made yet ({part.usual})"
+        say(f"{part.name:<12} {part.what}: {state}")
+
+
+def main() -> int:
+    """Run the command described at the top of this file."""
+    parser = argparse.ArgumentParser(prog="python tools/parts.py", description="Large parts of the test suite.")
+    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], help="what to make; left out: show what there is")
+    parser.add_argument("--path", action="store_true", help="only print where it is")
+    asked = parser.parse_args()
+    if asked.part is None:
+        show()
+        return 0
+    chosen = list(PARTS.values()) if asked.part == "all" else [PARTS[asked.part]]
+    if not asked.path:
+        for part in chosen:
+            part.ensure()
+        return 0
+    for part in chosen:
+        if (found := part.find()) is None:
+            sys.stderr.write(f"{part.name} is not in the cache; make it: {part.next_step}\n")
+            return 1
+        say(str(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
