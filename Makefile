@@ -29,7 +29,7 @@ test-all: .venv/ready ## the same with everything fetched that is missing (10 mi
 	@$(RUN) tools/check.py --all
 
 lint: .venv/ready ## format, then ruff, mypy, import rules and generated files (20 s)
-	@.venv/bin/ruff format --quiet
+	@.venv/bin/ruff check --quiet --select I --fix; .venv/bin/ruff format --quiet
 	@$(RUN) tools/check.py --lint
 
 generate: .venv/ready ## write every generated file anew from the contract (5 s)

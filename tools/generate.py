@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from contract import compiled, metrics_page, python_names, rules
-from contract.model import ROOT, BrokenContractError, Contract, load
+from generator import compiled, metrics_page, python_names, rules
+from generator.model import ROOT, BrokenContractError, Contract, load
 
 OUTPUTS = {
     "src/ai_otel/semconv.py": python_names.render,

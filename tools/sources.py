@@ -68,14 +68,14 @@ class Sources:
         return "\n".join(self.kept)
 
 
-# The pins. One release of every second minor line, oldest and newest included: a change that lived for less than two
-# lines is not seen. Every version here comes from the wheel of its distribution, not from its repository.
+# The pins: one release of every second minor line, oldest and newest included, and both sides of every bound that an
+# adapter states. Every version comes from the wheel of its distribution, not from its repository.
 SOURCES = {
     "vllm": Sources(
         distribution="vllm",
         versions=(
-            "0.11.1", "0.12.0", "0.14.1", "0.16.0", "0.18.1", "0.20.2", "0.22.1",
-            "0.24.0", "0.26.0", "0.28.0", "0.30.0", "0.32.0", "0.33.0",
+            "0.11.1", "0.12.0", "0.13.0", "0.14.1", "0.15.1", "0.16.0", "0.18.1", "0.19.1", "0.20.2",
+            "0.21.0", "0.22.1", "0.24.0", "0.26.0", "0.28.0", "0.29.0", "0.30.0", "0.32.0", "0.33.0",
         ),
         # A name without a slash at its end covers a module and the package that it became: config.py, config/.
         kept=(

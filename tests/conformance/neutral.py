@@ -110,7 +110,7 @@ def _sdk_instrument(points: Any) -> str:
 
 def _sdk_point(point: Any) -> Point:
     value = point.value if hasattr(point, "value") else point.sum
-    bounds = tuple(point.explicit_bounds) if hasattr(point, "explicit_bounds") else None
+    bounds = tuple(map(float, point.explicit_bounds)) if hasattr(point, "explicit_bounds") else None
     return Point(dict(point.attributes or {}), "int" if isinstance(value, int) else "double", value, bounds)
 
 

@@ -72,8 +72,10 @@ def _span(span: Span, tree: Mapping[int, Span]) -> Iterator[str]:
     yield from _attributes(span.attributes, SPANS[role]["attributes"])
     if role in ("request", "inference"):
         yield from _name(span)
-        yield from _ending(span)
-        yield from _conditions(span.attributes)
+        # What has the wrong type was already found, and would only confuse these.
+        sound = {key: value for key, value in span.attributes.items() if not list(_value(key, value))}
+        yield from _ending(sound, error=span.error)
+        yield from _conditions(sound)
 
 
 def _role(span: Span, tree: Mapping[int, Span]) -> str | None:
@@ -114,15 +116,22 @@ def _name(span: Span) -> Iterator[str]:
         yield f"its name should be {expected!r}."
 
 
-def _ending(span: Span) -> Iterator[str]:
-    """Outcome, error type and status say the same."""
-    outcome, failure = span.attributes.get("ai_otel.outcome"), span.attributes.get("error.type")
-    if outcome in ("failed", "rejected") and not (failure and span.error):
-        yield f"it is {outcome}, so it needs error.type and the status Error."
-    if outcome == "finished" and (failure or span.error):
+def _ending(attributes: Attributes, *, error: bool) -> Iterator[str]:
+    """
+    Outcome, error type and status say the same.
+
+    What the client did wrong (4xx) or chose to stop is no error of this server: error.type without the status Error.
+    """
+    outcome, failure = attributes.get("ai_otel.outcome"), attributes.get("error.type")
+    excused = 400 <= attributes.get("http.response.status_code", 0) < 500
+    if outcome in ("failed", "rejected") and not failure:
+        yield f"it is {outcome}, so it needs error.type."
+    if (outcome == "failed" or (outcome == "rejected" and not excused)) and not error:
+        yield f"it is {outcome}, so it needs the status Error."
+    if outcome == "finished" and (failure or error):
         yield "it is finished, and still has error.type or the status Error."
-    if bool(failure) != span.error:
-        yield "error.type and the status Error come together or not at all."
+    if error and not failure:
+        yield "it has the status Error, but no error.type."
 
 
 def _conditions(attributes: Attributes) -> Iterator[str]:
@@ -136,7 +145,7 @@ def _conditions(attributes: Attributes) -> Iterator[str]:
         if attributes.get(key) == 1:
             yield f"{key} is absent where it is 1."
     for part, whole in PARTS:
-        if part in attributes and attributes[part] > attributes.get(whole, 0):
+        if part in attributes and whole in attributes and attributes[part] > attributes[whole]:
             yield f"{part} is more than {whole}."
 
 
@@ -156,7 +165,7 @@ def _metric(metric: Metric) -> Iterator[str]:
     if metric.unit != expected["unit"]:
         yield f"its unit is {metric.unit!r}, not {expected['unit']!r}."
     if metric.instrument != expected["instrument"]:
-        yield f"it is a {metric.instrument}, not a {expected['instrument']}."
+        yield f"its instrument is {metric.instrument}, not {expected['instrument']}."
     for point in metric.points:
         yield from _point(point, expected)
 
@@ -195,11 +204,13 @@ def _attributes(attributes: Attributes, legal: Mapping[str, Any], *, open_list: 
             yield f"the conventions deprecated {key}."
         elif key not in legal and not open_list:
             yield f"{key} does not belong here."
-        elif key in ATTRIBUTES:
+        else:
             yield from _value(key, value)
 
 
 def _value(key: str, value: Any) -> Iterator[str]:
+    if key not in ATTRIBUTES:
+        return
     kind = ATTRIBUTES[key]["type"]
     if not _has_type(value, kind):
         yield f"{key} is {value!r}, which is no {kind}."

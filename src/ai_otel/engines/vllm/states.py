@@ -74,9 +74,12 @@ class States:
         """The request is over."""
         self._waiting.pop(request_id, None)
 
-    def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any]:
+    def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any] | None:
         """`OutputProcessor.add_request` is about to run."""
-        return processor, arguments.get("request"), arguments.get("parent_req")
+        request = arguments.get("request")
+        if request.request_id in processor.request_states:
+            return None  # from 0.15 on: the next piece of an input that is streamed; its state was collected
+        return processor, request, arguments.get("parent_req")
 
     def after(self, call: tuple[OutputProcessor, EngineRequest, ParentRequest | None], _: Any, error: Any) -> None:
         """The state exists now, under the internal id."""
@@ -89,7 +92,7 @@ class States:
             collect(state)
 
     def _collector(self, request: EngineRequest, parent: ParentRequest | None) -> Collect | None:
-        # From 0.12 on the id inside the engine is another one, and the caller's is kept beside it.
+        # From 0.14 on the id inside the engine is another one, and the caller's is kept beside it.
         for holder in (parent, request):
             for name in ("external_req_id", "request_id"):
                 collect = self._waiting.get(getattr(holder, name, None) or "")

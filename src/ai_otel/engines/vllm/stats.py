@@ -105,10 +105,12 @@ class EngineStats:
     def _add_scheduler(self, stats: SchedulerStats) -> None:
         tally = self._tally
         if self._sees_scheduler:
-            deferred = getattr(stats, "num_skipped_waiting_reqs", 0)
+            deferred = getattr(stats, "num_skipped_waiting_reqs", None)  # from 0.20 on; before, those waiting are one sum
+            waiting = semconv.AI_OTEL_REQUEST_WAITING.name
             tally.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)
-            tally.set(semconv.AI_OTEL_REQUEST_WAITING.name, stats.num_waiting_reqs, _CAPACITY)
-            tally.set(semconv.AI_OTEL_REQUEST_WAITING.name, deferred, _DEFERRED)
+            tally.set(waiting, stats.num_waiting_reqs, () if deferred is None else _CAPACITY)
+            if deferred is not None:
+                tally.set(waiting, deferred, _DEFERRED)
             tally.set(semconv.AI_OTEL_KV_CACHE_UTILIZATION.name, stats.kv_cache_usage, _DEVICE)
         self._add_prefix_cache(stats.prefix_cache_stats, _DEVICE)
         self._add_prefix_cache(getattr(stats, "connector_prefix_cache_stats", None), _REMOTE)
@@ -134,7 +136,7 @@ class EngineStats:
         tally.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, stats.num_prompt_tokens)
         tally.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, stats.num_generation_tokens)
         tally.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, stats.num_preempted_reqs)
-        prompts = getattr(stats, "prompt_token_stats", None)  # from 0.14 on
+        prompts = getattr(stats, "prompt_token_stats", None)  # from 0.16 on
         if prompts is not None:
             self._add_cached(prompts)
         for finished in stats.finished_requests:

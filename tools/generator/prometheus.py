@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from contract.model import Metric
+from generator.model import Metric
 
 UNITS = {"s": "seconds", "By": "bytes", "J": "joules", "W": "watts", "Cel": "celsius", "Hz": "hertz", "V": "volts"}
 

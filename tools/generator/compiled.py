@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from contract.model import Attribute, Contract, Metric, Span, Tree, Use
-from contract.prometheus import prometheus_name
-from contract.python_names import metric_constants
+from generator.model import Attribute, Contract, Metric, Span, Tree, Use
+from generator.prometheus import prometheus_name
+from generator.python_names import metric_constants
+
+KINDS = ("metrics", "attributes")
 
 
 def render(contract: Contract) -> str:
@@ -20,8 +22,8 @@ def render(contract: Contract) -> str:
         "metrics": [_metric(metric, constants[metric.original], contract) for metric in contract.metrics],
         "spans": [_span(span) for span in contract.spans],
         "resource": _uses(contract.resource),
-        "engines": {name: _engine(engine, contract) for name, engine in contract.engines.items()},
-        "renames": {kind: contract.renames["upstream"][kind] for kind in ("metrics", "attributes")},
+        "engines": contract.engines,
+        "renames": {who: {kind: rows[kind] for kind in KINDS} for who, rows in contract.renames.items()},
         "deprecated": sorted(contract.deprecated),
     }
     return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
@@ -77,11 +79,3 @@ def _span(span: Span) -> Tree:
         "brief": span.brief,
         "attributes": _uses(span.uses),
     }
-
-
-def _engine(engine: Tree, contract: Contract) -> Tree:
-    """The mapping as it stands, with our renames applied to the metrics it leads to."""
-    names = {metric.original: metric.name for metric in contract.metrics}
-    mapped = [{**row, "to": names[row["to"]]} for row in engine["metrics"]]
-    library = [{**row, "metric": names[row["metric"]]} for row in engine["library"]]
-    return {**engine, "metrics": mapped, "library": library}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from contract.model import Contract, Metric, Native, Tree
+from generator.model import Contract, Metric, Native, Tree
 
 # Which instruments a native type can become. A gauge in Prometheus may be either of ours.
 BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogram": {"histogram"}}

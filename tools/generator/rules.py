@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from contract.engine_rules import engine_violations
-from contract.model import LEVELS, Contract, Metric, Tree, Use
-from contract.python_names import metric_constants
+from generator.engine_rules import engine_violations
+from generator.model import LEVELS, Contract, Metric, Tree, Use
+from generator.python_names import metric_constants
 
 OWN = "ai_otel."
 INSTRUMENTS = {"counter", "histogram", "updowncounter", "gauge"}

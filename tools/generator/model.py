@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `base` is the attribute set it extends."""
+    """One metric. `extends` is the attribute set it builds on."""
 
     name: str
     original: str
@@ -64,7 +64,7 @@ class Metric:
     brief: str
     note: str
     buckets: str | None
-    base: str | None
+    extends: str | None
     uses: tuple[Use, ...]
     refines: str | None = None
 
@@ -113,9 +113,9 @@ class Contract:
     upstream: Mapping[str, Tree]
     deprecated: frozenset[str]
 
-    def metric(self, original: str) -> Metric | None:
-        """The metric that the schema files call `original`, if there is one."""
-        return next((metric for metric in self.metrics if metric.original == original), None)
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name, if there is one."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
 
 
 def constant_name(name: str) -> str:
@@ -137,20 +137,30 @@ def load(schema: Path = SCHEMA) -> Contract:
     reader = _Reader(files, renames["ours"], upstream)
     engines = {path.stem: read(path) for path in sorted((schema / "engines").glob("*.yaml"))}
     return Contract(
-        attributes=reader.used(),
-        sets=reader.sets,
+        # In this order: following the signals' references tells which one leads nowhere.
         metrics=tuple(reader.metrics(layout["subjects"])),
         spans=tuple(reader.spans()),
         resource=reader.uses(files["resource.yaml"][0]),
+        attributes=reader.used(),
+        sets=reader.sets,
         buckets=read(schema / "buckets.yaml")["buckets"],
         subjects=tuple(layout["subjects"]),
         scopes=tuple(layout["scopes"]),
         renames=renames,
-        engines=engines,
+        engines={name: renamed(engine, reader.rename) for name, engine in engines.items()},
         inventories={name: _inventory(schema / "inventory" / f"{name}.tsv") for name in engines},
         upstream=upstream,
         deprecated=frozenset(_deprecated(schema / "upstream", upstream["gen-ai-newest"], renames["upstream"])),
     )
+
+
+def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
+    """The same tree, with every key and every text replaced that is a name with a successor."""
+    if isinstance(tree, dict):
+        return {rename(key): renamed(value, rename) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [renamed(value, rename) for value in tree]
+    return rename(tree) if isinstance(tree, str) else tree
 
 
 def _files(layout: Tree) -> list[str]:
@@ -179,7 +189,7 @@ class _Reader:
 
     def uses(self, group: Tree) -> tuple[Use, ...]:
         """The group's attributes after those it extends; a repeated `ref` changes the level, not the place."""
-        found = {use.key: use for use in self._base_uses(group)}
+        found = {use.key: use for use in self._extended(group)}
         for row in group["attributes"]:
             if row["ref"] not in self._known:
                 raise BrokenContractError(f"{group['id']}: the attribute {row['ref']} is defined nowhere.")
@@ -187,11 +197,11 @@ class _Reader:
             found[use.key] = use
         return tuple(found.values())
 
-    def _base_uses(self, group: Tree) -> tuple[Use, ...]:
-        base = group.get("extends")
-        if base is not None and base not in self._groups:
-            raise BrokenContractError(f"{group['id']}: extends {base}, which is defined nowhere.")
-        return self.uses(self._groups[base]) if base else ()
+    def _extended(self, group: Tree) -> tuple[Use, ...]:
+        extended = group.get("extends")
+        if extended is not None and extended not in self._groups:
+            raise BrokenContractError(f"{group['id']}: extends {extended}, which is defined nowhere.")
+        return self.uses(self._groups[extended]) if extended else ()
 
     def metrics(self, subjects: list[Tree]) -> Iterator[Metric]:
         for subject in subjects:
@@ -210,7 +220,7 @@ class _Reader:
             brief=group["brief"],
             note=group.get("note", ""),
             buckets=ours.get("buckets"),
-            base=group.get("extends"),
+            extends=group.get("extends"),
             uses=self.uses(group),
             refines=ours.get("refines"),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from contract.model import Attribute, Contract, Metric, constant_name
+from generator.model import Attribute, Contract, Metric, constant_name
 
 WIDTH = 120
 
@@ -84,7 +84,7 @@ def _buckets(contract: Contract) -> Iterator[str]:
 
 def _sets(contract: Contract) -> Iterator[str]:
     yield "# Attributes that several metrics share"
-    for name in sorted({metric.base for metric in contract.metrics if metric.base}):
+    for name in sorted({metric.extends for metric in contract.metrics if metric.extends}):
         keys = [contract.attributes[use.key].name for use in contract.sets[name]]
         yield from _tuple(f"{_set_name(name)}: Final[tuple[str, ...]]", keys)
 
@@ -103,10 +103,10 @@ def _metrics(contract: Contract) -> Iterator[str]:
 
 
 def _metric(constant: str, metric: Metric, contract: Contract) -> Iterator[str]:
-    shared = {use.key for use in contract.sets[metric.base]} if metric.base else set()
-    keys = [f"*{_set_name(metric.base)}"] if metric.base else []
+    shared = {use.key for use in contract.sets[metric.extends]} if metric.extends else set()
+    keys = [f"*{_set_name(metric.extends)}"] if metric.extends else []
     keys += [contract.attributes[key].name for key in metric.keys if key not in shared]
-    attributes = _set_name(metric.base) if metric.base and len(keys) == 1 else _one_line(keys)
+    attributes = _set_name(metric.extends) if metric.extends and len(keys) == 1 else _one_line(keys)
     yield f"{constant}: Final = Metric("
     for name in ("name", "instrument", "unit", "value"):
         yield f'    {name}="{getattr(metric, name)}",'

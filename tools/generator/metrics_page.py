@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from contract.model import Attribute, Contract, Metric, Span, Tree, Use
-from contract.prometheus import prometheus_name
+from generator.model import Attribute, Contract, Metric, Span, Tree, Use
+from generator.prometheus import prometheus_name
 
 HEAD = """\
 <!-- Generated from src/ai_otel/schema by `python tools/generate.py`. Do not edit. -->
@@ -78,9 +78,9 @@ def _uses(uses: Sequence[Use]) -> str:
 
 def _sources(metric: Metric, engine: Tree) -> Iterator[tuple[str, str]]:
     for row in engine["library"]:
-        if row["metric"] == metric.original:
+        if row["metric"] == metric.name:
             yield f"{engine['title']}, library", row["from"] + _needs(row)
-    page = [_native(row) for row in engine["metrics"] if row["to"] == metric.original]
+    page = [_native(row) for row in engine["metrics"] if row["to"] == metric.name]
     if page:
         yield f"{engine['title']}, page", "<br>".join(page)
 

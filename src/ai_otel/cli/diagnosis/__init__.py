@@ -1,0 +1,1 @@
+"""What `ai-otel doctor` looks at: one module a question, each yields findings."""

@@ -1,0 +1,99 @@
+"""A real vLLM server with our wheel installed, started the way a user starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+import environments
+import parts
+from harness.otlp import Sink, listening
+from harness.server import Server, free_port, serving
+
+Start = Callable[..., AbstractContextManager[Server]]
+
+
+@pytest.fixture(scope="session")
+def installed(vllm: parts.VllmEnvironment, tmp_path_factory: pytest.TempPathFactory) -> parts.VllmEnvironment:
+    """vLLM's environment with this checkout's wheel in it."""
+    vllm.install(environments.build_wheel(tmp_path_factory.mktemp("wheel")))
+    return vllm
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """Where telemetry arrives."""
+    with listening() as kept:
+        yield kept
+
+
+@pytest.fixture(scope="module")
+def module_sink() -> Iterator[Sink]:
+    """One for a whole module."""
+    with listening() as kept:
+        yield kept
+
+
+@pytest.fixture
+def start(installed: parts.VllmEnvironment, sink: Sink, tmp_path: Path) -> Start:
+    """Start `vllm serve` below `ai-otel run`, with extra flags and variables."""
+    return starter(installed, sink, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_start(
+    installed: parts.VllmEnvironment, module_sink: Sink, tmp_path_factory: pytest.TempPathFactory
+) -> Start:
+    """The same for a whole module."""
+    return starter(installed, module_sink, tmp_path_factory.mktemp("vllm"))
+
+
+def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> Start:
+    """How to start a server whose telemetry goes to `sink`."""
+
+    @contextmanager
+    def run(*flags: str, bare: bool = False, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+        port = free_port()
+        command = [
+            *([] if bare else [installed.python.parent / "ai-otel", "run", "--"]),
+            installed.python, "-m", "vllm.entrypoints.openai.api_server",
+            "--model", installed.model, "--served-model-name", "tiny", "--enforce-eager",
+            "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags,
+        ]  # fmt: skip
+        with serving(command, port, {**telemetry_to(sink), **CPU, **(environment or {})}, directory / "vllm.log") as server:
+            yield server
+
+    return run
+
+
+CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def telemetry_to(sink: Sink) -> dict[str, str]:
+    """The variables a user sets."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+
+
+def run_offline(installed: parts.VllmEnvironment, sink: Sink, program: str) -> str:
+    """Run a Python program in vLLM's environment, below `ai-otel run`."""
+    done = subprocess.run(
+        [installed.python.parent / "ai-otel", "run", "--", installed.python, "-c", program],
+        env={**os.environ, **telemetry_to(sink), **CPU},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    print(done.stdout[-3000:], done.stderr[-6000:], file=sys.stderr)
+    assert done.returncode == 0
+    return done.stdout

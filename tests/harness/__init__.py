@@ -1,0 +1,1 @@
+"""What the end-to-end tiers share: real servers, a client that keeps books, and a place where telemetry arrives."""

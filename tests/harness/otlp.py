@@ -1,0 +1,170 @@
+"""Where telemetry arrives: an OTLP/HTTP endpoint on loopback that decodes and keeps everything."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+@dataclass
+class Arrived:
+    """One span as it arrived."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    status: int
+    attributes: dict[str, Any]
+    scope: str
+    resource: dict[str, Any]
+    children: list[Arrived] = field(default_factory=list)
+
+
+class Sink:
+    """Keeps what arrived. Metrics are cumulative: of each series the newest point counts."""
+
+    def __init__(self) -> None:
+        self.spans: list[Arrived] = []
+        self.traces: list[Any] = []
+        self.metrics: list[Any] = []
+        self.url = ""
+
+    def trees(self) -> dict[str, list[Arrived]]:
+        """Roots by trace id, with their children."""
+        by_id = {span.span_id: span for span in self.spans}
+        for span in self.spans:
+            span.children = []
+        roots: dict[str, list[Arrived]] = defaultdict(list)
+        for span in self.spans:
+            parent = by_id.get(span.parent_id)
+            if parent is not None:
+                parent.children.append(span)
+            else:
+                roots[span.trace_id].append(span)
+        return roots
+
+    def points(self, name: str) -> dict[tuple[str, frozenset[tuple[str, Any]]], Any]:
+        """The newest point of each series of a metric, by the instance that sent it and its attributes."""
+        newest: dict[tuple[str, frozenset[tuple[str, Any]]], Any] = {}
+        for request in list(self.metrics):
+            for resource_metrics in request.resource_metrics:
+                resource = read(resource_metrics.resource.attributes)
+                for scope in resource_metrics.scope_metrics:
+                    for metric in scope.metrics:
+                        if metric.name == name:
+                            for point in points_of(metric):
+                                key = (resource["service.instance.id"], frozenset(read(point.attributes).items()))
+                                newest[key] = point
+        return newest
+
+    def total(self, name: str, **labels: Any) -> float:
+        """Sum of a counter, or count of a histogram's points, over the series that carry these labels."""
+        wanted = {(key.replace("__", "."), value) for key, value in labels.items()}
+        return sum(_value(point) for (_, key), point in self.points(name).items() if wanted <= set(key))
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float = 30) -> bool:
+        """Wait until something is true of what arrived."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def points_of(metric: Any) -> Any:
+    """The points of a metric, whatever it is."""
+    return getattr(metric, metric.WhichOneof("data")).data_points
+
+
+def _value(point: Any) -> float:
+    if hasattr(point, "bucket_counts"):
+        return float(point.count)
+    return float(getattr(point, point.WhichOneof("value")))
+
+
+def read(attributes: Any) -> dict[str, Any]:
+    """Attributes as a dictionary."""
+    return {item.key: _read(item.value) for item in attributes}
+
+
+def _read(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(_read(item) for item in value.array_value.values)
+    return getattr(value, kind) if kind else None
+
+
+@contextmanager
+def listening() -> Iterator[Sink]:
+    """A sink that listens until the block ends."""
+    sink = Sink()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            _keep(sink, self.path, body)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    sink.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield sink
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _keep(sink: Sink, path: str, body: bytes) -> None:
+    if path == "/v1/metrics":
+        sink.metrics.append(ExportMetricsServiceRequest.FromString(body))
+        return
+    request = ExportTraceServiceRequest.FromString(body)
+    sink.traces.append(request)
+    for resource_spans in request.resource_spans:
+        resource = read(resource_spans.resource.attributes)
+        for scope in resource_spans.scope_spans:
+            for span in scope.spans:
+                sink.spans.append(_arrived(span, scope.scope.name, resource))
+
+
+def _arrived(span: Any, scope: str, resource: dict[str, Any]) -> Arrived:
+    return Arrived(
+        name=span.name,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        kind=span.kind,
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        status=span.status.code,
+        attributes=read(span.attributes),
+        scope=scope,
+        resource=resource,
+    )

@@ -1,0 +1,102 @@
+"""Starts a real server as a child process, waits until it answers, and stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ServerError(RuntimeError):
+    """The server did not come up; the message ends with its last lines."""
+
+
+class Server:
+    """One running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+
+    def page(self, path: str = "/metrics") -> str:
+        """One page of it."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return str(response.read().decode())
+
+    def output(self) -> str:
+        """What it printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Ask it to end, then make it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                pass
+        # Whatever it left behind is in its process group.
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(10)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def serving(
+    command: Sequence[str | Path],
+    port: int,
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    health: str = "/health",
+    timeout_s: float = 240,
+) -> Iterator[Server]:
+    """Run `command` until the block ends; it must listen on `port`."""
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=log.parent,
+        )
+    server = Server(process, url, log)
+    try:
+        _wait(server, health, timeout_s)
+        yield server
+    finally:
+        server.stop()
+
+
+def _wait(server: Server, health: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            server.page(health)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.3)
+        else:
+            return
+    raise ServerError(f"{server.url} did not come up:\n" + "\n".join(server.output().splitlines()[-40:]))
