@@ -4,12 +4,12 @@
     python tools/sources.py --list        say what is there
     python tools/sources.py vllm 0.34.0   fetch one more, to look at a version that just came out
 
-An engine's wheel is hundreds of megabytes of kernels around one megabyte that we read. Wheels are zip files: the table at
-the end says where each member lies, and a range request brings just that piece. Where the index refuses ranges, the
-source distribution (20 to 40 MB) is downloaded and unpacked instead.
+An engine's wheel is hundreds of megabytes of kernels around one megabyte that we read. Wheels are zip files: the table
+at the end says where each member lies, and a range request brings just that piece. Where the index refuses ranges, the
+source distribution (17 to 47 MB) is downloaded and unpacked instead.
 
-pip does the talking, with this machine's own settings: its index, certificates, proxy and credentials. So this file runs
-twice: here, and below (`--fetch`) on the interpreter of our uv, which has a pip.
+pip does the talking, with this machine's own settings: its index, certificates, proxy and credentials. So this file
+runs twice: here, and below (`--fetch`) on the interpreter of our uv, which has a pip.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ MARKER = "complete"
 JOINED_BELOW = 256 * 1024
 # What pip asks for at the least, and therefore reads past a member's end.
 AT_LEAST = 10 * 1024
+UV_TO_PIP = {"UV_DEFAULT_INDEX": "PIP_INDEX_URL", "UV_INDEX_URL": "PIP_INDEX_URL", "SSL_CERT_FILE": "PIP_CERT"}
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ SOURCES = {
         ),
         # A name without a slash at its end covers a module and the package that it became: config.py, config/.
         kept=(
-            "vllm/config", "vllm/engine/", "vllm/entrypoints/", "vllm/envs.py", "vllm/exceptions.py", "vllm/lora/request.py",
-            "vllm/outputs.py", "vllm/plugins/", "vllm/pooling_params.py", "vllm/sampling_params.py", "vllm/tracing",
-            "vllm/v1/engine/", "vllm/v1/metrics/", "vllm/v1/request.py", "vllm/v1/spec_decode/metrics.py",
+            "vllm/config", "vllm/engine/", "vllm/entrypoints/", "vllm/envs.py", "vllm/exceptions.py",
+            "vllm/lora/request.py", "vllm/outputs.py", "vllm/plugins/", "vllm/pooling_params.py",
+            "vllm/sampling_params.py", "vllm/tracing", "vllm/v1/engine/", "vllm/v1/metrics/", "vllm/v1/request.py",
+            "vllm/v1/spec_decode/metrics.py",
         ),
     ),
 }  # fmt: skip
@@ -103,12 +105,14 @@ def ensure(engine: str, versions: Sequence[str] | None = None) -> None:
         plan = {version: str(sources.directory(version)) for version in sources.missing(absent)}
         order = json.dumps({"distribution": sources.distribution, "kept": sources.kept, "plan": plan})
         _run_below(order)
-    say(f"{engine}: {len(absent)} versions in {time.monotonic() - started:.0f} s, in {environments.cache_dir() / 'sources'}")
+    where = environments.cache_dir() / "sources"
+    say(f"{engine}: {len(absent)} versions in {time.monotonic() - started:.0f} s, in {where}")
 
 
 def _run_below(order: str) -> None:
     python = environments.uv().with_name("python")
-    done = subprocess.run([python, __file__, "--fetch", order], env=pip_settings(), stdin=subprocess.DEVNULL, check=False)
+    command = [str(python), __file__, "--fetch", order]
+    done = subprocess.run(command, env=pip_settings(), stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise SystemExit("the sources could not be fetched; pip's own settings are used: see `pip config list`")
 
@@ -116,10 +120,9 @@ def _run_below(order: str) -> None:
 def pip_settings() -> dict[str, str]:
     """Return the process environment, with uv's settings said in pip's words where pip has none."""
     env = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-    for target, names in {"PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"), "PIP_CERT": ("SSL_CERT_FILE",)}.items():
-        for name in names:
-            if name in env:
-                env.setdefault(target, env[name])
+    for name, target in UV_TO_PIP.items():
+        if name in env:
+            env.setdefault(target, env[name])
     return env
 
 
@@ -161,7 +164,11 @@ def open_index(distribution: str) -> Index:
         contents = [finder._link_collector.fetch_response(link(page)) for page in pages]  # noqa: SLF001
     links = [found for content in contents if content is not None for found in collector.parse_links(content)]
     files = {found.filename: found.url_without_fragment for found in reversed(links)}
-    return Index(session, files, lambda url: lazy.LazyZipOverHTTP(url, session, AT_LEAST), lazy.HTTPRangeRequestUnsupported)
+
+    def ranged(url: str) -> Any:
+        return lazy.LazyZipOverHTTP(url, session, AT_LEAST)
+
+    return Index(session, files, ranged, lazy.HTTPRangeRequestUnsupported)
 
 
 def fetch(order: str) -> int:

@@ -49,19 +49,23 @@ class AiOtelInstrumentor:
 
     def uninstrument(self, **_: Any) -> None:
         """Undo it."""
-        from ai_otel.start import uninstrument
-
-        _guard(uninstrument)
+        _guard(_leave)
 
 
 def _enter(**providers: Any) -> Handle | None:
     from ai_otel.settings import Settings
 
-    if not Settings.from_environment().enabled:
+    if not Settings.switched_on():
         return None
     from ai_otel.start import instrument
 
     return instrument(**providers)
+
+
+def _leave() -> None:
+    from ai_otel.start import uninstrument
+
+    uninstrument()
 
 
 def __getattr__(name: str) -> Any:

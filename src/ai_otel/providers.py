@@ -7,6 +7,7 @@ trace every route. They are the SDK's own classes with the SDK's own exporters, 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -14,13 +15,16 @@ from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
+
+from ai_otel import semconv
+from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
 
@@ -34,16 +38,15 @@ class Providers(NamedTuple):
     meter_provider: MeterProvider
     origin: str
     """`passed`, `global`, `file` or `own`."""
-
-    @property
-    def private(self) -> bool:
-        """Whether only we use them, so that we also have to shut them down."""
-        return self.origin in ("own", "file")
+    own_traces: bool = False
+    """Only we use the tracer provider: we have to shut it down, and no span of the application's reaches it."""
+    own_metrics: bool = False
+    """Only we use the meter provider."""
 
     def shutdown(self) -> None:
         """Hand over what is left and end. Only ours are ended; others are flushed."""
-        for provider in (self.tracer_provider, self.meter_provider):
-            end = getattr(provider, "shutdown" if self.private else "force_flush", None)
+        for provider, own in ((self.tracer_provider, self.own_traces), (self.meter_provider, self.own_metrics)):
+            end = getattr(provider, "shutdown" if own else "force_flush", None)
             if end is not None:
                 end()
 
@@ -64,11 +67,15 @@ def global_meter_provider() -> MeterProvider | None:
 def own(resource: Resource, environment: Mapping[str, str]) -> Providers:
     """Private providers, configured by the `OTEL_*` variables as the SDK reads them."""
     tracer_provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
-    for exporter in _exporters("traces", environment):
-        tracer_provider.add_span_processor(BatchSpanProcessor(exporter()))
-    readers = [_reader(exporter) for exporter in _exporters("metrics", environment)]
+    for name, exporter in _exporters("traces", environment):
+        # One that cannot be made, say for its own variables, does not take the others with it.
+        processor = Guard(f"exporter {name}", alone=True)(lambda make=exporter: BatchSpanProcessor(make()))
+        if processor is not None:
+            tracer_provider.add_span_processor(processor)
+    made = [Guard(f"exporter {name}", alone=True)(_reader, make) for name, make in _exporters("metrics", environment)]
+    readers = [reader for reader in made if reader is not None]
     meter_provider = SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-    return Providers(tracer_provider, meter_provider, "own")
+    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True)
 
 
 def from_file(path: str, resource: Resource) -> Providers | None:
@@ -79,30 +86,46 @@ def from_file(path: str, resource: Resource) -> Providers | None:
         from opentelemetry.configuration._resource import create_resource
         from opentelemetry.configuration._tracer_provider import create_tracer_provider
     except ImportError:
-        log.warning("ai-otel: OTEL_CONFIG_FILE is set: pip install 'opentelemetry-sdk[file-configuration]' to have it read")
+        log.warning(
+            "ai-otel: OTEL_CONFIG_FILE is set, but what reads it is not installed: "
+            "pip install 'opentelemetry-sdk[file-configuration]'; using the other OTEL_* variables"
+        )
         return None
     try:
         config = load_config_file(path)
+        if config.disabled:
+            return Providers(NoOpTracerProvider(), NoOpMeterProvider(), "file", own_traces=True, own_metrics=True)
+        merged = resource.merge(_stated(create_resource(config.resource)))
+        tracer_provider = create_tracer_provider(config.tracer_provider, merged, config.attribute_limits)
+        meter_provider = create_meter_provider(config.meter_provider, merged)
     except (ConfigurationError, OSError, ValueError) as error:
-        log.warning("ai-otel: OTEL_CONFIG_FILE=%s cannot be used: %s", path, error)
+        log.warning("ai-otel: OTEL_CONFIG_FILE=%s cannot be used: %s; using the other OTEL_* variables", path, error)
         return None
-    merged = resource.merge(create_resource(config.resource))
-    limits = config.attribute_limits
-    return Providers(
-        create_tracer_provider(config.tracer_provider, merged, limits),
-        create_meter_provider(config.meter_provider, merged),
-        "file",
-    )
+    for provider in (tracer_provider, meter_provider):
+        # At exit they would end before us, and without our time limit.
+        atexit.unregister(provider.shutdown)
+    for reader in getattr(meter_provider, "_metric_readers", ()):
+        _bind(reader)
+    return Providers(tracer_provider, meter_provider, "file", own_traces=True, own_metrics=True)
 
 
-def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[type[Any]]:
-    names = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp")
+def _stated(resource: Resource) -> Resource:
+    """What the file says, without the name that the SDK makes up where it says none."""
+    name = resource.attributes.get(semconv.SERVICE_NAME, "")
+    made_up = isinstance(name, str) and name.startswith("unknown_service")
+    attributes = resource.attributes.items()
+    return Resource({key: value for key, value in attributes if not (made_up and key == semconv.SERVICE_NAME)})
+
+
+def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[tuple[str, type[Any]]]:
+    # An empty variable counts as unset, as everywhere in OpenTelemetry.
+    names = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or "otlp"
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name == "none":
             continue
         exporter = _load(f"opentelemetry_{signal}_exporter", _entry(name, signal, environment))
         if exporter is not None:
-            yield exporter
+            yield name, exporter
 
 
 def _entry(name: str, signal: str, environment: Mapping[str, str]) -> str:
@@ -113,7 +136,8 @@ def _entry(name: str, signal: str, environment: Mapping[str, str]) -> str:
         if protocol in _OTLP:
             return _OTLP[protocol]
         if protocol:
-            log.warning("ai-otel: %s=%r is not known: write %s; using http/protobuf", variable, protocol, " or ".join(_OTLP))
+            known = " or ".join(_OTLP)
+            log.warning("ai-otel: %s=%r is not known: write %s; using http/protobuf", variable, protocol, known)
     return _OTLP["http/protobuf"]
 
 
@@ -129,24 +153,23 @@ def _load(group: str, name: str) -> type[Any] | None:
     return None
 
 
-class _ProcessBoundReader(PeriodicExportingMetricReader):
+def _reader(exporter: type[Any]) -> MetricReader:
+    reader = exporter() if issubclass(exporter, MetricReader) else PeriodicExportingMetricReader(exporter())
+    return _bind(reader)
+
+
+def _bind(reader: MetricReader) -> MetricReader:
     """
-    Exports only in the process that made it.
+    Have a reader export only in the process that made it.
 
     A fork inherits every sum, and the SDK starts the reader again in the child: what the parent counted would be
     reported twice.
     """
+    made_in, receive = os.getpid(), reader._receive_metrics  # noqa: SLF001 - the one step that all readers share
 
-    def __init__(self, exporter: MetricExporter) -> None:
-        self._made_in = os.getpid()
-        super().__init__(exporter)
+    def receive_here(*arguments: Any, **options: Any) -> None:
+        if os.getpid() == made_in:
+            receive(*arguments, **options)
 
-    def collect(self, timeout_millis: float = 10_000) -> None:
-        if os.getpid() == self._made_in:
-            super().collect(timeout_millis)
-
-
-def _reader(exporter: type[Any]) -> MetricReader:
-    if issubclass(exporter, MetricReader):
-        return exporter()
-    return _ProcessBoundReader(exporter())
+    reader._receive_metrics = receive_here  # type: ignore[method-assign]  # noqa: SLF001
+    return reader

@@ -161,6 +161,8 @@ class RequestRecord:
     end_ns: int = 0
     outcome: Outcome | None = None
     error_type: str | None = None
+    refusal: str | None = None
+    """Why admission refused it, where that is known by a better name than a status."""
     closed: bool = False
     generation: int = 0
     _started: int = 0
@@ -178,10 +180,15 @@ class RequestRecord:
             self.outcome, self.error_type = Outcome.CANCELLED, Outcome.CANCELLED.value
         elif exchange is not None and exchange.status is not None and exchange.status >= 400:
             self._settle_refusal(exchange.status, inner)
-        elif inner is not None and inner.outcome is not None:
+        elif inner is not None and inner.outcome in (Outcome.FAILED, Outcome.REJECTED):
             self.outcome, self.error_type = inner.outcome, inner.error_type
-        elif exchange is not None and (exchange.error_type or exchange.status is None):
-            self.outcome, self.error_type = Outcome.FAILED, exchange.error_type or "no_response"
+        elif exchange is not None and exchange.error_type and exchange.last_byte_ns is None:
+            # What was raised after the last byte, by a background task, is none of the client's business.
+            self.outcome, self.error_type = Outcome.FAILED, exchange.error_type
+        elif inner is not None:
+            self.outcome, self.error_type = inner.outcome, inner.error_type
+        elif exchange is not None and exchange.status is None:
+            self.outcome, self.error_type = Outcome.FAILED, "no_response"
         elif self.outcome is None:
             self.outcome = Outcome.FINISHED
 
@@ -194,7 +201,7 @@ class RequestRecord:
         else:
             self.outcome = Outcome.FAILED
         raised = self.exchange.error_type if self.exchange is not None else None
-        self.error_type = (inner.error_type if inner is not None else None) or raised or str(status)
+        self.error_type = (inner.error_type if inner is not None else None) or self.refusal or raised or str(status)
 
     def _worst_inference(self) -> Inference | None:
         for outcome in _WORST_FIRST:
@@ -207,12 +214,17 @@ class RequestRecord:
 def begin_clock(subject: RequestRecord | Inference) -> None:
     """Stamp the start. The end is the start plus a monotonic difference, so a clock step cannot make it negative."""
     subject.start_ns = time.time_ns()
-    subject._started = time.perf_counter_ns()
+    subject._started = time.perf_counter_ns()  # noqa: SLF001 - of this module
+
+
+def share_clock(record: RequestRecord, inference: Inference) -> None:
+    """Let an inference that is a call of its own start with its record, on one time line."""
+    inference.start_ns, inference._started = record.start_ns, record._started  # noqa: SLF001 - of this module
 
 
 def clock(subject: RequestRecord | Inference) -> int:
     """The present, in wall-clock nanoseconds on the subject's own time line."""
-    return subject.start_ns + time.perf_counter_ns() - subject._started
+    return subject.start_ns + time.perf_counter_ns() - subject._started  # noqa: SLF001 - of this module
 
 
 Labels = tuple[tuple[str, str | int | bool], ...]
@@ -226,7 +238,7 @@ class Tally:
     anything through OpenTelemetry. Keys are metric names of the contract and closed sets of labels.
     """
 
-    __slots__ = ("labels", "sums", "states")
+    __slots__ = ("labels", "states", "sums")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels

@@ -12,11 +12,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakMethod
 
-from ai_otel.record import Inference, Labels, Outcome, RequestRecord, Tallies, Tally, begin_clock, clock
+from ai_otel.record import Inference, Labels, Outcome, RequestRecord, Tallies, Tally, begin_clock, clock, share_clock
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
 """The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""
@@ -36,8 +38,9 @@ class Recorder:
     """
     Opens, closes and queues records.
 
-    `deliver` is called on the recorder's own thread, once for each closed record. `capture` returns the caller's
-    current OpenTelemetry context. Records beyond `limit` waiting ones are dropped and counted in `dropped`.
+    `deliver` is called on the recorder's own thread, once for each closed record, and does not raise. `capture`
+    returns the caller's current OpenTelemetry context. Beyond `limit` waiting records, more are dropped and counted in
+    `dropped`.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Recorder:
 
     def _begin_life(self) -> None:
         self._queue: deque[RequestRecord] = deque()
-        self._wake = threading.Event()
+        # An Event's lock would be held when garbage collection ends a dropped stream, which wakes us from inside it.
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._signalled = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -80,10 +84,12 @@ class Recorder:
 
     def open(self, operation: str | None = None, headers: Mapping[str, str] | None = None) -> RequestRecord:
         """Open the record of one call."""
-        record = RequestRecord(operation=operation, headers=headers, generation=self.generation)
-        record.context = self.capture()
+        record = RequestRecord(operation, headers, self.capture(), generation=self.generation)
         begin_clock(record)
         self.open_count += 1
+        if self._thread is None:
+            # Everything is made ready while the first request runs; a short script may have no second one.
+            self.wake()
         return record
 
     def begin(self, inference: Inference, headers: Mapping[str, str] | None = None) -> Inference:
@@ -96,9 +102,11 @@ class Recorder:
         if record is None or record.closed:
             record = self.open(inference.operation, headers)
             inference.owns_record = True
+            share_clock(record, inference)
+        else:
+            begin_clock(inference)
         inference.record = record
         record.inferences.append(inference)
-        begin_clock(inference)
         return inference
 
     def end(self, inference: Inference, outcome: Outcome, error_type: str | None = None) -> None:
@@ -109,14 +117,17 @@ class Recorder:
         inference.error_type = error_type
         inference.end_ns = clock(inference)
         if inference.owns_record and inference.record is not None:
-            self.close(inference.record)
+            self._close(inference.record, inference.end_ns)
 
     def close(self, record: RequestRecord) -> None:
         """Close a record and queue it; the first close counts."""
+        self._close(record, clock(record))
+
+    def _close(self, record: RequestRecord, end_ns: int) -> None:
         if record.closed:
             return
         record.closed = True
-        record.end_ns = clock(record)
+        record.end_ns = end_ns
         if record.generation != self.generation:
             self.dropped["fork"] += 1
             return
@@ -129,11 +140,18 @@ class Recorder:
             self._queue.append(record)
             self.wake()
 
+    def refuse(self, error_type: str) -> None:
+        """Name the reason for which the call that is being served is about to be refused."""
+        record = CURRENT.get()
+        if record is not None and not record.closed:
+            record.refusal = error_type
+
     def discard(self, record: RequestRecord) -> None:
         """Close a record that turned out to be no inference: nothing is made of it."""
         if not record.closed:
             record.closed = True
-            self.open_count -= 1
+            if record.generation == self.generation:
+                self.open_count -= 1
 
     def tally(self, labels: Labels) -> Tally:
         """The tally with these labels, which from now on is observed."""
@@ -148,32 +166,46 @@ class Recorder:
 
     def wake(self) -> None:
         """Make sure that the thread runs soon, starting it if need be."""
-        if self._signalled:
+        if self._signalled or self._stopped:
             return
         self._signalled = True
         if self._thread is None:
-            with self._starting:
-                if self._thread is None and not self._stopped:
-                    self._thread = threading.Thread(target=self._run, name="ai-otel", daemon=True)
-                    self._thread.start()
-        self._wake.set()
+            self._start()
+        self._bell.put(None)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="ai-otel", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:
+                # No thread is to be had, as at interpreter exit: the next record tries again, and `limit` holds.
+                self._thread = None
+                self._signalled = False
 
     def _run(self) -> None:
         self._prepare()
         while not self._stopped:
-            self._wake.wait()
-            self._wake.clear()
+            self._bell.get()
             # Let a batch gather, so that the server is disturbed rarely; stop() cuts this short.
-            self._wake.wait(self._interval_s)
+            with suppress(Empty):
+                self._bell.get(timeout=self._interval_s)
             self._drain()
-            self._signalled = False
-            self._drain()
+        self._drain()
         self._finish()
 
     def _drain(self) -> None:
         queue = self._queue
-        while queue:
-            self._deliver(queue.popleft())
+        while True:
+            while queue:
+                self._deliver(queue.popleft())
+            self._signalled = False
+            # A record that came before this line saw that we were awake, a later one wakes us.
+            if not queue:
+                return
+            self._signalled = True
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """
@@ -185,7 +217,7 @@ class Recorder:
         if self._stopped:
             return
         self._stopped = True
-        self._wake.set()
+        self._bell.put(None)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)

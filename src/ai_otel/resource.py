@@ -9,6 +9,8 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
@@ -17,22 +19,34 @@ from ai_otel.settings import Surroundings
 from ai_otel.version import __version__
 
 
-def build(surroundings: Surroundings, engine: str | None = None, engine_version: str | None = None) -> Resource:
+def build(
+    surroundings: Surroundings, engine: str | None = None, engine_version: str | None = None, *, forked: bool = False
+) -> Resource:
     """
     The resource of this process.
 
-    Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then Kubernetes' downward API, then what the process
-    knows of itself.
+    Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then the detectors that the user chose, then
+    Kubernetes' downward API, then what the process knows of itself. `forked` tells that its parent may speak too.
     """
     user = dict(OTELResourceDetector().detect().attributes)
     own = {**_process(), **surroundings.pod, **_engine(engine, engine_version)}
     own[semconv.SERVICE_NAME] = engine or "ai-otel"
-    own[semconv.SERVICE_INSTANCE_ID] = _instance(surroundings.pod)
+    own[semconv.SERVICE_INSTANCE_ID] = _instance(surroundings.pod, forked=forked)
     if "k8s.namespace.name" in surroundings.pod:
         own[semconv.SERVICE_NAMESPACE] = surroundings.pod["k8s.namespace.name"]
-    sdk = Resource.create().attributes
-    telemetry = {key: value for key, value in sdk.items() if key.startswith("telemetry.")}
-    return Resource({**telemetry, **own, **user})
+    # The SDK makes up a name and a random id where it is told none.
+    made_up = (semconv.SERVICE_NAME, semconv.SERVICE_INSTANCE_ID)
+    detected = {key: value for key, value in _detect().items() if key not in made_up}
+    return Resource({**own, **detected, **user})
+
+
+def _detect() -> Mapping[str, Any]:
+    try:
+        return Resource.create().attributes
+    except RuntimeError:
+        # The SDK runs detectors in an executor, which takes no more work once the interpreter shuts down: a script that
+        # ends right after its first request still gets its telemetry out.
+        return {}
 
 
 def _process() -> dict[str, str | int]:
@@ -42,7 +56,7 @@ def _process() -> dict[str, str | int]:
         semconv.HOST_NAME: socket.gethostname(),
         semconv.HOST_ARCH: {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         semconv.PROCESS_PID: os.getpid(),
-        semconv.PROCESS_EXECUTABLE_NAME: os.path.basename(sys.executable),
+        semconv.PROCESS_EXECUTABLE_NAME: Path(sys.executable).name,
         semconv.PROCESS_RUNTIME_NAME: sys.implementation.name,
         semconv.PROCESS_RUNTIME_VERSION: platform.python_version(),
     }
@@ -53,15 +67,18 @@ def _engine(engine: str | None, version: str | None) -> dict[str, str]:
     return {key: value for key, value in known.items() if value is not None}
 
 
-def _instance(pod: Mapping[str, str]) -> str:
+def _instance(pod: Mapping[str, str], *, forked: bool) -> str:
     """
     `<namespace>.<pod>.<container>` as the conventions ask, where the manifest tells all three; else a random id.
 
-    Workers of one container are several sources of the same series, so a child process adds its own name.
+    Workers of one container are several sources of the same series, so a child process adds its own name, or its number
+    where it was not given a name.
     """
     parts = [pod.get(f"k8s.{part}.name") for part in ("namespace", "pod", "container")]
     if not all(parts):
         return str(uuid.uuid4())
     instance = ".".join(part for part in parts if part)
     worker = multiprocessing.current_process().name
-    return instance if worker == "MainProcess" else f"{instance}.{worker}"
+    if worker != "MainProcess":
+        return f"{instance}.{worker}"
+    return f"{instance}.{os.getpid()}" if forked else instance

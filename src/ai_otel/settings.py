@@ -7,6 +7,7 @@ Where telemetry goes is not here: the OpenTelemetry SDK's own variables (`OTEL_E
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -36,7 +37,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise ValueError("write a number above 0")
     return value
 
@@ -73,7 +74,9 @@ class Settings:
     phases: bool = option(True, _flag, "Give each request span its queue, prefill and decode as child spans.")
     edge: bool = option(True, _flag, "Watch the HTTP layer of Starlette and FastAPI servers.")
     engine_tracing: str = option(
-        "keep", _one_of("keep", "ignore"), "Where the engine traces a request itself: keep its span, or ignore it and make ours too."
+        "keep",
+        _one_of("keep", "ignore"),
+        "Where the engine traces a request itself: keep its span, or ignore it and make ours too.",
     )
     foreign_parent: str = option(
         "link", _one_of("link", "parent", "ignore"), "What to do with a local parent span of somebody else's provider."
@@ -81,6 +84,18 @@ class Settings:
     queue_limit: int = option(8192, _count, "How many ended requests may wait for the exporting thread.")
     flush_interval: float = option(0.1, _positive, "Seconds over which ended requests are gathered.")
     stop_timeout: float = option(5.0, _positive, "Seconds that stopping may take to hand over what is left.")
+
+    @classmethod
+    def switched_on(cls, environment: Mapping[str, str] | None = None) -> bool:
+        """Whether the doors are open. Reads nothing else: a process that is off hears nothing of us."""
+        text = (os.environ if environment is None else environment).get(_SWITCH, "")
+        try:
+            return _flag(text)
+        except ValueError as error:
+            if text not in _told:  # each door asks
+                _told.add(text)
+                log.warning("ai-otel: %s=%r makes no sense: %s; ai-otel is off", _SWITCH, text, error)
+            return False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -114,11 +129,23 @@ def _checked(cls: type[Settings], overrides: Mapping[str, Any]) -> dict[str, Any
         if name not in options:
             raise SettingsError(f"unknown setting {name!r}: known are {', '.join(sorted(options))}")
         try:
-            checked[name] = options[name].metadata["read"](value) if isinstance(value, str) else value
+            checked[name] = options[name].metadata["read"](_text(value))
         except ValueError as error:
             raise SettingsError(f"{name}={value!r} makes no sense: {error}") from None
     return checked
 
+
+def _text(value: object) -> str:
+    """The value as the environment would say it, so that both are judged alike."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(item) for item in value)
+    if not isinstance(value, (str, bool, int, float)):
+        raise ValueError("write a string, a number, true or false")  # noqa: TRY004 - told like every malformed value
+    return str(value)
+
+
+_SWITCH = f"{PREFIX}ENABLED"
+_told: set[str] = set()
 
 # Variables of ours that are no options: where the tools keep their files.
 _NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"})
@@ -139,26 +166,41 @@ class Surroundings:
     def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
         """Read them now."""
         environment = os.environ if environment is None else environment
-        pod = {
-            attribute: value
-            for attribute, names in DOWNWARD_API.items()
-            if (value := next((environment[name] for name in names if environment.get(name)), None))
-        }
         rust = environment.get("VLLM_USE_RUST_FRONTEND", "").strip().lower() in ("1", "true")
         return cls(
             otel={name: value for name, value in environment.items() if name.startswith("OTEL_")},
-            pod=pod,
+            pod=_pod(environment),
             vllm_plugins=environment.get("VLLM_PLUGINS"),
             rust_front_end=rust,
         )
 
 
+def _pod(environment: Mapping[str, str]) -> dict[str, str]:
+    in_pod = "KUBERNETES_SERVICE_HOST" in environment
+    pod = {}
+    for attribute, names in DOWNWARD_API.items():
+        candidates = (*names, *_COMMON_NAMES.get(attribute, ())) if in_pod else names
+        value = next((environment[name] for name in candidates if environment.get(name)), None)
+        if value is not None:
+            pod[attribute] = value
+    return pod
+
+
 DOWNWARD_API: Mapping[str, tuple[str, ...]] = {
-    "k8s.pod.name": ("K8S_POD_NAME", "POD_NAME", "OTEL_RESOURCE_ATTRIBUTES_POD_NAME"),
-    "k8s.pod.uid": ("K8S_POD_UID", "POD_UID", "OTEL_RESOURCE_ATTRIBUTES_POD_UID"),
-    "k8s.pod.ip": ("K8S_POD_IP", "POD_IP"),
-    "k8s.namespace.name": ("K8S_NAMESPACE_NAME", "POD_NAMESPACE", "OTEL_RESOURCE_ATTRIBUTES_POD_NAMESPACE"),
-    "k8s.node.name": ("K8S_NODE_NAME", "NODE_NAME", "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME"),
-    "k8s.container.name": ("K8S_CONTAINER_NAME", "CONTAINER_NAME"),
+    "k8s.pod.name": ("K8S_POD_NAME", "OTEL_RESOURCE_ATTRIBUTES_POD_NAME"),
+    "k8s.pod.uid": ("K8S_POD_UID", "OTEL_RESOURCE_ATTRIBUTES_POD_UID"),
+    "k8s.pod.ip": ("K8S_POD_IP",),
+    "k8s.namespace.name": ("K8S_NAMESPACE_NAME", "OTEL_RESOURCE_ATTRIBUTES_POD_NAMESPACE"),
+    "k8s.node.name": ("K8S_NODE_NAME", "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME"),
+    "k8s.container.name": ("K8S_CONTAINER_NAME",),
 }
-"""Resource attribute → variables that a pod's manifest usually fills by `fieldRef`, ours first."""
+"""Resource attribute → variables that a pod's manifest fills by `fieldRef` for us or for the Operator, ours first."""
+
+# What other manifests call the same. Outside a pod such names may mean anything.
+_COMMON_NAMES: Mapping[str, tuple[str, ...]] = {
+    "k8s.pod.name": ("POD_NAME",),
+    "k8s.pod.uid": ("POD_UID",),
+    "k8s.pod.ip": ("POD_IP",),
+    "k8s.namespace.name": ("POD_NAMESPACE",),
+    "k8s.node.name": ("NODE_NAME",),
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,10 @@ class Handle:
         self._chosen: tuple[TracerProvider | None, MeterProvider | None] | None = None
         self._spans: SpanEmitter | None = None
         self._metrics: MetricEmitter | None = None
-        self._emit_guard = Guard("emit")
+        self._born = os.getpid()
+        # Nobody stands above these: they run on the recorder's thread.
+        self._emit_guard = Guard("emit", alone=True)
+        self._complete_guard = Guard("complete", alone=True)
         self.recorder = Recorder(
             self._deliver,
             prepare=self._prepare,
@@ -114,6 +118,9 @@ class Handle:
 
         self.recorder.capture = get_current
         self._choose()
+        # Exit runs backwards: before the providers that the user has set up since we began.
+        atexit.unregister(self.stop)
+        atexit.register(self.stop)
         module, _, cls = engine.adapter.partition(":")
         adapter: EngineAdapter = getattr(importlib.import_module(module), cls)()
         patcher = Patcher(name, lambda: self.version_of(name))
@@ -161,8 +168,7 @@ class Handle:
             )
 
     def _prepare(self) -> None:
-        guard_name = Guard("start")
-        guard_name(self._build)
+        Guard("start", alone=True)(self._build)
 
     def _build(self) -> None:
         from opentelemetry import metrics, trace
@@ -181,13 +187,15 @@ class Handle:
         own = meter_provider.get_meter(semconv.SCOPE, __version__)
         self._spans = SpanEmitter(
             tracer_provider.get_tracer(semconv.SCOPE_GEN_AI, __version__, schema_url=semconv.SCHEMA_URL_GEN_AI),
-            local_is_ours=not self.providers.private,
+            local_is_ours=not self.providers.own_traces,
             foreign=self.settings.foreign_parent,
             phases=self.settings.phases,
             keep_engine_spans=self.settings.engine_tracing == "keep",
         )
-        self._metrics = MetricEmitter(gen_ai, own, self.recorder.tallies)
-        observe_health(own, self)
+        if self._metrics is None or self.providers.own_metrics:
+            self._metrics = MetricEmitter(gen_ai, own, self.recorder.tallies)
+            observe_health(own, self)
+        # Else this is the child of a fork, whose copy of the user's provider has our instruments already.
 
     def _make_providers(self) -> Providers:
         from ai_otel import providers, resource
@@ -198,12 +206,18 @@ class Handle:
             return providers.Providers(tracer_provider, meter_provider, origin)
         engine = self.engine
         version = self.version_of(engine) if engine is not None else None
-        built = resource.build(self.surroundings, engine, version)
+        built = resource.build(self.surroundings, engine, version, forked=os.getpid() != self._born)
         path = self.surroundings.otel.get("OTEL_CONFIG_FILE")
         ours = (providers.from_file(path, built) if path else None) or providers.own(built, self.surroundings.otel)
         if tracer_provider is None and meter_provider is None:
             return ours
-        return providers.Providers(tracer_provider or ours.tracer_provider, meter_provider or ours.meter_provider, "passed")
+        return providers.Providers(
+            tracer_provider or ours.tracer_provider,
+            meter_provider or ours.meter_provider,
+            "passed" if any(self._passed) else "global",
+            own_traces=tracer_provider is None,
+            own_metrics=meter_provider is None,
+        )
 
     def _deliver(self, record: RequestRecord) -> None:
         self._emit_guard(self._emit, record)
@@ -211,7 +225,8 @@ class Handle:
     def _emit(self, record: RequestRecord) -> None:
         for inference in record.inferences:
             if inference.complete is not None:
-                inference.complete(inference)
+                # What cannot be read stays unknown; the request is told all the same.
+                self._complete_guard(inference.complete, inference)
         record.settle()
         engine = record.inferences[0].engine if record.inferences else self.engine
         if engine is None or self._spans is None or self._metrics is None:
@@ -221,7 +236,7 @@ class Handle:
 
     def _finish(self) -> None:
         if self.providers is not None:
-            Guard("stop")(self.providers.shutdown)
+            Guard("stop", alone=True)(self.providers.shutdown)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Hand every ended request to the exporters and flush them; `False` where that took longer."""
@@ -238,6 +253,7 @@ class Handle:
         if not self.active:
             return
         self.active = False
+        atexit.unregister(self.stop)
         for patcher in self.patchers.values():
             patcher.undo()
         self.recorder.stop(self.settings.stop_timeout)
@@ -281,7 +297,6 @@ def uninstrument() -> None:
         handle = _handle
     if handle is not None:
         handle.stop()
-        atexit.unregister(handle.stop)
 
 
 def current() -> Handle | None:

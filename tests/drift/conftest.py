@@ -1,16 +1,26 @@
-"""The pinned versions of the engines, as source trees; a version that is not in the cache is named with the next step."""
+"""The pinned versions of the engines, as source trees; where one is not in the cache, the reason and the next step."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
 import sources
 
 from .source_tree import SourceTree
 
 EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_garbage() -> Iterator[None]:
+    """Millions of syntax nodes that all stay: the collector would look through them again and again, for nothing."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

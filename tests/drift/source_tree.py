@@ -1,4 +1,4 @@
-"""A package's source files as its importer would see them, read with `ast`: nothing of the package is imported or run."""
+"""A package's source files as its importer would see them, read with `ast`: nothing of it is imported or run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 
 
@@ -58,7 +57,7 @@ class Class:
     def name(self) -> str:
         return f"{self.module.name}:{self.node.name}"
 
-    @cached_property
+    @property
     def own_fields(self) -> frozenset[str]:
         """Names of its instances' attributes: in the body, or set on `self` in one of its methods."""
         names = set[str]()
@@ -106,6 +105,7 @@ class SourceTree:
         self.root = root
         self.version = version
         self._modules: dict[str, Module | None] = {}
+        self._fields: dict[str, frozenset[str]] = {}
 
     def module(self, name: str) -> Module:
         """The module, or `Absent`."""
@@ -172,7 +172,10 @@ class SourceTree:
 
     def fields(self, target: str) -> frozenset[str]:
         """All attribute names of a class: its own and inherited ones."""
-        return frozenset[str]().union(*(each.own_fields for each in self.lineage(self.a_class(target))))
+        if target not in self._fields:
+            parts = [each.own_fields for each in self.lineage(self.a_class(target))]
+            self._fields[target] = frozenset[str]().union(*parts)
+        return self._fields[target]
 
     def strings(self, module: str) -> frozenset[str]:
         """Every string constant of a module."""

@@ -1,4 +1,4 @@
-"""Fetching sources, without a network: the piece of a wheel that is asked for, and the way out where ranges are refused."""
+"""Fetching sources, without a network: the pieces of a wheel, and the way out where ranges are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import sources
 
 KEPT = ("engine/v1/", "engine/outputs.py", "engine/config")
@@ -24,7 +25,7 @@ FILES = {
 WANTED = {"engine/config.py", "engine/outputs.py", "engine/v1/core.py"}
 
 
-class Refused(Exception):  # noqa: N818 (pip's own has no "Error" at its end either)
+class Refused(Exception):
     """What pip raises where an index refuses ranges."""
 
 
@@ -67,12 +68,18 @@ class Session:
 
 
 def index(ranged: Callable[[str], Any]) -> sources.Index:
-    names = ["engine-1.0-cp38-abi3-linux_x86_64.whl", "engine-1.0.tar.gz", "engine-1.0.post1.tar.gz", "engine-1.0.1-py3.whl"]
+    names = [
+        "engine-1.0-cp38-abi3-linux_x86_64.whl",
+        "engine-1.0.1-py3.whl",
+        "engine-1.0.tar.gz",
+        "engine-1.0.post1.tar.gz",
+    ]
     return sources.Index(Session(), {name: f"there/{name}" for name in names}, ranged, Refused)
 
 
 def fetched(directory: Path) -> set[str]:
-    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()} - {sources.MARKER}
+    files = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return files - {sources.MARKER}
 
 
 def refuse(_: str) -> Any:

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 from unittest.mock import Mock
 
-import environments
 import pytest
-import sources
 
+import environments
+import sources
 from ai_otel.engines.vllm import VllmAdapter, offline, reading, serving, states, stats
 from ai_otel.hooks.point import HookPoint, in_range
 
@@ -153,6 +153,11 @@ def test_the_adapter_claims_what_is_checked_here() -> None:
     assert unused == []
 
 
+def test_the_rows_name_every_argument_that_is_read() -> None:
+    read = {name for module in MODULES for name in names_asked_for(module, "arguments.get", 0)}
+    assert read == {name for point in VllmAdapter.hooks for name in point.reads}
+
+
 @pytest.mark.parametrize("change", ["target", "reads"])
 def test_a_misspelt_row_is_found(vllm_tree: SourceTree, change: str) -> None:
     """The check can fail: one wrong letter in a name is reported, in every version."""
@@ -173,13 +178,22 @@ def test_a_misspelt_row_is_found(vllm_tree: SourceTree, change: str) -> None:
 # ---------------------------------------------------------------- the fields
 
 
+def lacking(tree: SourceTree, protocol: type, target: str) -> set[str]:
+    """Fields of a Protocol that the class in this version does not have."""
+    return set(inspect.get_annotations(protocol)) - tree.fields(target)
+
+
 def test_every_field_of_a_protocol_is_in_the_class_that_it_stands_for(vllm_tree: SourceTree) -> None:
-    missing = {
-        target: lacking
-        for protocol, target in STANDS_FOR.items()
-        if (lacking := set(inspect.get_annotations(protocol)) - vllm_tree.fields(target))
-    }
-    assert missing == {}
+    missing = {target: lacking(vllm_tree, protocol, target) for protocol, target in STANDS_FOR.items()}
+    assert {target: names for target, names in missing.items() if names} == {}
+
+
+def test_a_misspelt_field_is_found(vllm_tree: SourceTree) -> None:
+    class Misspelt(Protocol):
+        queued_ts: float
+        schedule_ts: float
+
+    assert lacking(vllm_tree, Misspelt, STANDS_FOR[states.RequestStateStats]) == {"schedule_ts"}
 
 
 def test_a_field_that_came_later_came_when_we_say(vllm_tree: SourceTree) -> None:
@@ -201,11 +215,16 @@ def test_no_protocol_and_no_loosely_read_field_is_forgotten_here() -> None:
     assert {name for module in MODULES for name in loosely_read(module)} - known == set()
 
 
-def loosely_read(module: ModuleType) -> Iterator[str]:
+def loosely_read(module: ModuleType) -> set[str]:
     """Names in `getattr(x, "name", …)` and `hasattr(x, "name")`."""
+    return {*names_asked_for(module, "getattr", 1), *names_asked_for(module, "hasattr", 1)}
+
+
+def names_asked_for(module: ModuleType, function: str, position: int) -> Iterator[str]:
+    """String constants that stand at `position` in a call of `function`."""
     for node in ast.walk(ast.parse(inspect.getsource(module))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"getattr", "hasattr"}:
-            name = node.args[1]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == function:
+            name = node.args[position]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 yield name.value
 

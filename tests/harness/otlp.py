@@ -60,16 +60,22 @@ class Sink:
     def points(self, name: str) -> dict[tuple[str, frozenset[tuple[str, Any]]], Any]:
         """The newest point of each series of a metric, by the instance that sent it and its attributes."""
         newest: dict[tuple[str, frozenset[tuple[str, Any]]], Any] = {}
+        for instance, point in self._all_points(name):
+            newest[instance, frozenset(read(point.attributes).items())] = point
+        return newest
+
+    def exemplars(self, name: str) -> set[str]:
+        """Trace ids of every exemplar that came with this metric."""
+        return {exemplar.trace_id.hex() for _, point in self._all_points(name) for exemplar in point.exemplars}
+
+    def _all_points(self, name: str) -> Iterator[tuple[str, Any]]:
         for request in list(self.metrics):
             for resource_metrics in request.resource_metrics:
-                resource = read(resource_metrics.resource.attributes)
+                instance = read(resource_metrics.resource.attributes)["service.instance.id"]
                 for scope in resource_metrics.scope_metrics:
                     for metric in scope.metrics:
                         if metric.name == name:
-                            for point in points_of(metric):
-                                key = (resource["service.instance.id"], frozenset(read(point.attributes).items()))
-                                newest[key] = point
-        return newest
+                            yield from ((instance, point) for point in points_of(metric))
 
     def total(self, name: str, **labels: Any) -> float:
         """Sum of a counter, or count of a histogram's points, over the series that carry these labels."""

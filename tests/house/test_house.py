@@ -128,7 +128,7 @@ def test_the_wheel_holds_the_library_and_its_door_and_nothing_else(wheel: zipfil
 
 
 def test_the_wheel_requires_five_packages_and_no_engine(wheel: zipfile.ZipFile) -> None:
-    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    (name,) = [name for name in wheel.namelist() if re.fullmatch(r"ai_otel-[^/]*\.dist-info/METADATA", name)]
     metadata = Parser().parsestr(wheel.read(name).decode())
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     assert {requirement.name for requirement in requirements if requirement.marker is None} == {

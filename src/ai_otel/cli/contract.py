@@ -37,7 +37,7 @@ class _Metric(TypedDict):
 class Metric(_Metric, total=False):
     """One common metric; histograms have `buckets`."""
 
-    buckets: list[float]
+    buckets: list[float] | None
 
 
 class Span(TypedDict):
@@ -74,8 +74,8 @@ class Native(_Native, total=False):
     labels: dict[str, Any]
 
 
-class _Measured(TypedDict):
-    metric: str
+# Not a class: `from` is a word of Python's own.
+_Measured = TypedDict("_Measured", {"metric": str, "from": str})
 
 
 class Measured(_Measured, total=False):
@@ -84,11 +84,15 @@ class Measured(_Measured, total=False):
     needs: str
 
 
-class Unmapped(TypedDict):
-    """Native metrics that become nothing, and why."""
-
+class _Unmapped(TypedDict):
     natives: list[str]
     why: str
+
+
+class Unmapped(_Unmapped, total=False):
+    """Native metrics that become nothing, and why."""
+
+    needs: str
 
 
 class _Inventory(TypedDict):

@@ -1,14 +1,15 @@
 """
 Doors that are only there while we are on.
 
-vLLM turns its statistics on as soon as any stat logger plug-in is installed, even with `--disable-log-stats`. Installing
-is not activating, so that entry point is not in our wheel's metadata: it stands in this directory, which is put on
-`sys.path` when we are switched on. The directory also holds the `sitecustomize` that `ai-otel run` uses.
+vLLM turns its statistics on as soon as any stat logger plug-in is installed, even with `--disable-log-stats`.
+Installing is not activating, so that entry point is not in our wheel's metadata: it stands in this directory, which is
+put on `sys.path` when we are switched on. The directory also holds the `sitecustomize` that `ai-otel run` uses.
 """
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -42,6 +43,8 @@ def tell_shut(engine: str, surroundings: Surroundings) -> None:
     """Say, once, which of our doors the engine's own configuration keeps shut."""
     if engine != "vllm":
         return
+    if multiprocessing.parent_process() is not None:
+        return  # the parent, which reads the same variables, has told it
     allowed = surroundings.vllm_plugins
     if allowed is not None and "ai_otel" not in [name.strip() for name in allowed.split(",")]:
         wanted = ",".join(filter(None, (allowed, "ai_otel")))
@@ -53,6 +56,6 @@ def tell_shut(engine: str, surroundings: Surroundings) -> None:
         )
     if surroundings.rust_front_end:
         log.warning(
-            "ai-otel: VLLM_USE_RUST_FRONTEND is on: the front end is not Python, so there are no request spans from here. "
-            "Have a Collector scrape vLLM's /metrics, or use --otlp-traces-endpoint."
+            "ai-otel: VLLM_USE_RUST_FRONTEND is on: the front end is not Python, so there are no request spans from "
+            "here. Have a Collector scrape vLLM's /metrics, or use --otlp-traces-endpoint."
         )

@@ -1,4 +1,4 @@
-"""Runs at the start of every interpreter below `ai-otel run`: opens our door, then lets the next `sitecustomize` run."""
+"""Runs at the start of every interpreter below `ai-otel run`: opens our door, then has the next `sitecustomize` run."""
 
 import importlib.machinery
 import importlib.util

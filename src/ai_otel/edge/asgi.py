@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from ai_otel.edge.routes import is_background, operation_of
@@ -76,10 +77,15 @@ class _Watch:
         self._receive = receive
         self._send = send
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message to the client, and look at its type."""
+    async def send(self, message: Message) -> None:
+        """Pass a message to the client, look at its type, and notice when the client is gone."""
         self._guard(self._saw, message)
-        return self._send(message)
+        try:
+            await self._send(message)
+        except OSError:
+            # So servers say it; an OSError of the application's own does not come from here.
+            self.exchange.hung_up = True
+            raise
 
     def _saw(self, message: Message) -> None:
         exchange = self.exchange
@@ -109,6 +115,7 @@ class AsgiEdge:
         self._edge = Edge(recorder, serving)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as the application does."""
         await self._edge.serve(self._app, scope, receive, send)
 
 
@@ -134,8 +141,10 @@ class Edge:
             error = raised
             raise
         finally:
-            CURRENT.reset(token)
             self._guard(self._close, watch, scope, error)
+            # A coroutine that garbage collection closes is in another context, which never had our record.
+            with suppress(ValueError):
+                CURRENT.reset(token)
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request could be an inference that nobody has a record of yet."""
@@ -162,11 +171,10 @@ class Edge:
     def _close(self, watch: _Watch, scope: Scope, error: BaseException | None) -> None:
         record, exchange = watch.record, watch.exchange
         exchange.route = route_of(scope)
-        if error is not None:
-            if exchange.last_byte_ns is None and _is_hang_up(error):
-                exchange.hung_up = True
-            else:
-                exchange.error_type = type(error).__name__
+        if error is not None and exchange.last_byte_ns is None and _is_hang_up(error):
+            exchange.hung_up = True
+        elif error is not None and not exchange.hung_up:
+            exchange.error_type = type(error).__name__
         if record.operation is None and not record.inferences:
             self._recorder.discard(record)
             return
@@ -174,8 +182,10 @@ class Edge:
 
 
 def _is_hang_up(error: BaseException) -> bool:
-    # Servers raise OSError into a send to a client that is gone, which Starlette turns into its ClientDisconnect.
-    return isinstance(error, (asyncio.CancelledError, OSError)) or type(error).__name__ == "ClientDisconnect"
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return True
+    # Starlette turns every OSError of a streamed response into its ClientDisconnect, the application's own too.
+    return type(error).__name__ == "ClientDisconnect" and not isinstance(error.__context__, OSError)
 
 
 def route_of(scope: Scope) -> str | None:

@@ -67,22 +67,21 @@ class MetricEmitter:
             first = [choice.first_token_s for choice in inference.choices if choice.first_token_s is not None]
             if first:
                 self._first_token.record(min(first), attributes, context)
-        queued = {**attributes, **_ENGINE_QUEUE}
+        rates = successful and inference.beam_width is None
         for choice in inference.choices:
             if choice.completed:
-                self._emit_choice(choice, attributes, queued, context, rates=successful and inference.beam_width is None)
+                self._emit_choice(choice, attributes, context, rates=rates)
 
-    def _emit_choice(
-        self, choice: Choice, attributes: Attributes, queued: Attributes, context: Context | None, *, rates: bool
-    ) -> None:
+    def _emit_choice(self, choice: Choice, attributes: Attributes, context: Context | None, *, rates: bool) -> None:
         if choice.queue_s is not None:
-            self._queue.record(choice.queue_s, queued, context)
+            self._queue.record(choice.queue_s, {**_ENGINE_QUEUE, **attributes}, context)
         if choice.prefill_s is not None:
             self._prefill.record(choice.prefill_s, attributes, context)
         if choice.decode_s is not None:
             self._decode.record(choice.decode_s, attributes, context)
-        if choice.inference_s is not None:
-            self._inference.record(choice.inference_s, attributes, context)
+        inference_s = choice.inference_s
+        if inference_s is not None:
+            self._inference.record(inference_s, attributes, context)
         if choice.counted_input_tokens is not None:
             self._input.record(choice.counted_input_tokens, attributes, context)
         if choice.output_tokens is None:

@@ -11,7 +11,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from ai_otel import semconv
 from ai_otel.propagation import http_span_of, parent_of
-from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord
+from ai_otel.record import Choice, Exchange, Inference, Outcome, Parameters, RequestRecord
 
 Attributes = dict[str, Any]
 
@@ -148,6 +148,8 @@ def phases_of(inference: Inference) -> Iterator[tuple[str, int, int]]:
 def first_choice(inference: Inference) -> Choice | None:
     """The choice whose first token came first."""
     timed = [choice for choice in inference.choices if choice.first_token_s is not None]
+    if len(timed) == 1:
+        return timed[0]
     return min(timed, key=lambda choice: choice.first_token_s or 0.0, default=None)
 
 
@@ -202,46 +204,77 @@ def _add_sums(attributes: Attributes, record: RequestRecord, model: str | None) 
 
 def _inference_attributes(inference: Inference) -> Attributes:
     attributes: Attributes = {}
-    asked = inference.parameters
+    _add_names(attributes, inference)
+    _add_parameters(attributes, inference.parameters)
+    _add_usage(attributes, inference)
+    if inference.finish_reasons:
+        told = [FINISH_REASONS.get(reason, reason) for reason in inference.finish_reasons]
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = told
     first = first_choice(inference)
-    reasons = inference.finish_reasons
-    beam = inference.beam_width is not None
-    for name, value in (
-        (semconv.GEN_AI_REQUEST_MODEL, inference.model),
-        (semconv.GEN_AI_RESPONSE_MODEL, inference.response_model),
-        (semconv.GEN_AI_RESPONSE_ID, inference.request_id),
-        (semconv.GEN_AI_REQUEST_STREAM, inference.stream or None),
-        (semconv.GEN_AI_REQUEST_MAX_TOKENS, asked.max_tokens),
-        (semconv.GEN_AI_REQUEST_TEMPERATURE, asked.temperature),
-        (semconv.GEN_AI_REQUEST_TOP_P, asked.top_p),
-        (semconv.GEN_AI_REQUEST_TOP_K, asked.top_k),
-        (semconv.GEN_AI_REQUEST_SEED, asked.seed),
-        (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, asked.stop_sequences),
-        (semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, asked.frequency_penalty),
-        (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, asked.presence_penalty),
-        (semconv.GEN_AI_REQUEST_CHOICE_COUNT, asked.choice_count),
-        (semconv.GEN_AI_REQUEST_ENCODING_FORMATS, asked.encoding_formats),
-        (semconv.GEN_AI_EMBEDDINGS_DIMENSION_COUNT, inference.embedding_dimensions),
-        (semconv.GEN_AI_USAGE_INPUT_TOKENS, inference.input_tokens),
-        (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, inference.output_tokens),
-        (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, inference.cached_tokens),
-        (semconv.GEN_AI_RESPONSE_FINISH_REASONS, [FINISH_REASONS.get(r, r) for r in reasons] if reasons else None),
-        (semconv.AI_OTEL_TIME_TO_FIRST_TOKEN, first.first_token_s if first is not None else None),
-        (semconv.AI_OTEL_LORA_NAME, inference.lora),
-        (semconv.AI_OTEL_REQUEST_PRIORITY, inference.priority),
-        (semconv.AI_OTEL_ENGINE_INDEX, inference.engine_index),
-        (semconv.AI_OTEL_REQUEST_PREEMPTIONS, _preemptions(inference)),
-        (semconv.AI_OTEL_BEAM_WIDTH, inference.beam_width),
-        (semconv.AI_OTEL_BEAM_ENGINE_INPUT_TOKENS, _sum(inference, "counted_input_tokens") if beam else None),
-        (semconv.AI_OTEL_BEAM_ENGINE_OUTPUT_TOKENS, _sum(inference, "output_tokens") if beam else None),
-    ):
-        if value is not None:
-            attributes[name] = value
+    if first is not None:
+        attributes[semconv.AI_OTEL_TIME_TO_FIRST_TOKEN] = first.first_token_s
+    preemptions = sum([choice.preemptions or 0 for choice in inference.choices])
+    if preemptions:
+        attributes[semconv.AI_OTEL_REQUEST_PREEMPTIONS] = preemptions
     return attributes
 
 
-def _preemptions(inference: Inference) -> int | None:
-    return sum(choice.preemptions or 0 for choice in inference.choices) or None
+# Written out, because a table of names and fields takes four times as long, and this runs for every request.
+
+
+def _add_names(attributes: Attributes, inference: Inference) -> None:
+    if inference.model is not None:
+        attributes[semconv.GEN_AI_REQUEST_MODEL] = inference.model
+    if inference.response_model is not None:
+        attributes[semconv.GEN_AI_RESPONSE_MODEL] = inference.response_model
+    if inference.request_id is not None:
+        attributes[semconv.GEN_AI_RESPONSE_ID] = inference.request_id
+    if inference.stream:
+        attributes[semconv.GEN_AI_REQUEST_STREAM] = True
+    if inference.lora is not None:
+        attributes[semconv.AI_OTEL_LORA_NAME] = inference.lora
+    if inference.priority is not None:
+        attributes[semconv.AI_OTEL_REQUEST_PRIORITY] = inference.priority
+    if inference.engine_index is not None:
+        attributes[semconv.AI_OTEL_ENGINE_INDEX] = inference.engine_index
+
+
+def _add_parameters(attributes: Attributes, asked: Parameters) -> None:
+    if asked.max_tokens is not None:
+        attributes[semconv.GEN_AI_REQUEST_MAX_TOKENS] = asked.max_tokens
+    if asked.temperature is not None:
+        attributes[semconv.GEN_AI_REQUEST_TEMPERATURE] = asked.temperature
+    if asked.top_p is not None:
+        attributes[semconv.GEN_AI_REQUEST_TOP_P] = asked.top_p
+    if asked.top_k is not None:
+        attributes[semconv.GEN_AI_REQUEST_TOP_K] = asked.top_k
+    if asked.seed is not None:
+        attributes[semconv.GEN_AI_REQUEST_SEED] = asked.seed
+    if asked.stop_sequences is not None:
+        attributes[semconv.GEN_AI_REQUEST_STOP_SEQUENCES] = asked.stop_sequences
+    if asked.frequency_penalty is not None:
+        attributes[semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY] = asked.frequency_penalty
+    if asked.presence_penalty is not None:
+        attributes[semconv.GEN_AI_REQUEST_PRESENCE_PENALTY] = asked.presence_penalty
+    if asked.choice_count is not None:
+        attributes[semconv.GEN_AI_REQUEST_CHOICE_COUNT] = asked.choice_count
+    if asked.encoding_formats is not None:
+        attributes[semconv.GEN_AI_REQUEST_ENCODING_FORMATS] = asked.encoding_formats
+
+
+def _add_usage(attributes: Attributes, inference: Inference) -> None:
+    if inference.input_tokens is not None:
+        attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = inference.input_tokens
+    if inference.output_tokens is not None:
+        attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = inference.output_tokens
+    if inference.cached_tokens is not None:
+        attributes[semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = inference.cached_tokens
+    if inference.embedding_dimensions is not None:
+        attributes[semconv.GEN_AI_EMBEDDINGS_DIMENSION_COUNT] = inference.embedding_dimensions
+    if inference.beam_width is not None:
+        attributes[semconv.AI_OTEL_BEAM_WIDTH] = inference.beam_width
+        _put(attributes, semconv.AI_OTEL_BEAM_ENGINE_INPUT_TOKENS, _sum(inference, "counted_input_tokens"))
+        _put(attributes, semconv.AI_OTEL_BEAM_ENGINE_OUTPUT_TOKENS, _sum(inference, "output_tokens"))
 
 
 def _sum(inference: Inference, name: str) -> int | None:

@@ -1,8 +1,8 @@
 """
 The boundary that keeps the server safe from us.
 
-Every hook of ours runs inside a `Guard`. It holds the only broad `except` in the library: what a hook raises is counted,
-told once, and forgotten; after ten failures in a row the hook is switched off. Only `Exception` is caught:
+Every hook of ours runs inside a `Guard`. It holds the only broad `except` in the library: what a hook raises is
+counted, told once, and forgotten; after ten failures in a row the hook is switched off. Only `Exception` is caught:
 cancellation, exit and interrupts are the server's.
 """
 
@@ -12,7 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 from ai_otel.version import __version__
@@ -32,17 +32,22 @@ disabled: set[str] = set()
 # What failed in the parent of a fork is the parent's to report.
 os.register_at_fork(after_in_child=errors.clear)
 
-_strict = False
+_strict: list[Exception] | None = None
 
 
 class Guard:
-    """Runs the hooks of one hook point, and survives them."""
+    """
+    Runs the hooks of one hook point, and survives them.
 
-    __slots__ = ("_in_a_row", "name", "off")
+    `alone` says that nobody stands above, as on a thread of ours: `strict` then keeps a failure and does not raise it.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("_alone", "_in_a_row", "name", "off")
+
+    def __init__(self, name: str, *, alone: bool = False) -> None:
         self.name = name
         self.off = False
+        self._alone = alone
         self._in_a_row = 0
 
     def __call__(self, hook: Callable[..., T], *arguments: Any) -> T | None:
@@ -52,7 +57,13 @@ class Guard:
         try:
             result = hook(*arguments)
         except Exception as error:
-            self._failed(error)
+            # Telling may fail too: a log handler that raises, or no stack left.
+            with suppress(Exception):
+                self._failed(error)
+            if _strict is not None:
+                _strict.append(error)
+                if not self._alone:
+                    raise
             return None
         self._in_a_row = 0
         return result
@@ -72,16 +83,14 @@ class Guard:
             self.off = True
             disabled.add(self.name)
             log.warning("ai-otel: hook %s is off after %d failures in a row", self.name, self._in_a_row)
-        if _strict:
-            raise error
 
 
 @contextmanager
-def strict() -> Iterator[None]:
-    """Let hook failures through, so that what production swallows fails a test."""
+def strict() -> Iterator[list[Exception]]:
+    """Keep hook failures in a list, and let them through, so that what production swallows fails a test."""
     global _strict  # noqa: PLW0603 - one switch for the process, read on every failure only
-    before, _strict = _strict, True
+    before, _strict = _strict, []
     try:
-        yield
+        yield _strict
     finally:
         _strict = before

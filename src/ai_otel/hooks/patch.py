@@ -18,11 +18,14 @@ from typing import Any
 
 import wrapt
 
+from ai_otel.hooks.answers import answered
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.point import HookPoint
-from ai_otel.hooks.streams import AsyncStream, SyncStream, Watch
+from ai_otel.hooks.streams import Watch, async_watched, watched
 
 log = logging.getLogger("ai_otel")
+
+_ABSENT = object()
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -45,6 +48,20 @@ class Arguments:
         if position is not None and position < len(self._args):
             return self._args[position]
         return default
+
+    def exchanged(self, name: str, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """All arguments; `value`, unless it is `None`, stands where the caller passed `name`."""
+        if value is None:
+            return self._args, self._kwargs
+        if name in self._kwargs:
+            return self._args, {**self._kwargs, name: value}
+        position = self._positions[name]
+        return (*self._args[:position], value, *self._args[position + 1 :]), self._kwargs
+
+    def with_keywords(self, added: Mapping[str, Any]) -> dict[str, Any]:
+        """The call's keyword arguments, and those of `added` that the caller did not pass in any way."""
+        absent = {str(name): value for name, value in added.items() if self.get(name, _ABSENT) is _ABSENT}
+        return {**absent, **self._kwargs}
 
 
 Before = Callable[[Any, Arguments], Any]
@@ -74,8 +91,10 @@ class Patcher:
         self.engine = engine
         self.version = version
         self.attachments: list[Attachment] = []
+        self._registered: set[tuple[HookPoint, str]] = set()
         self._undo: list[Callable[[], None]] = []
         self._active = True
+        self._told_range = False
 
     # How a hook listens, by the kind of function.
 
@@ -102,7 +121,7 @@ class Patcher:
 
             return wrapper
 
-        self._when_imported(point, make)
+        self._when_imported(point, make, "call")
 
     def coroutine(self, point: HookPoint, before: Before, after: After) -> None:
         """Listen to an `async def` function; like `call`."""
@@ -119,22 +138,33 @@ class Patcher:
 
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
                 state = guard(before, instance, Arguments(positions, args, kwargs))
-                awaitable = wrapped(*args, **kwargs)
+                try:
+                    awaitable = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    if state is not None:
+                        guard(after, state, None, error)
+                    raise
                 return awaitable if state is None else watched(state, awaitable)
 
             return wrapper
 
-        self._when_imported(point, make)
+        self._when_imported(point, make, "call")
 
     def async_stream(self, point: HookPoint, watch: OpenWatch) -> None:
-        """Listen to a function that returns an asynchronous iterator; `watch` may decline with `None`."""
-        self._stream(point, watch, AsyncStream)
+        """
+        Listen to a function that returns an asynchronous iterator; `watch` may decline with `None`.
+
+        A result that is none is an answer in one piece: the one item of its stream.
+        """
+        self._stream(point, watch, async_watched, "__anext__")
 
     def stream(self, point: HookPoint, watch: OpenWatch) -> None:
-        """Listen to a function that returns an iterator."""
-        self._stream(point, watch, SyncStream)
+        """Listen to a function that returns an iterator; like `async_stream`."""
+        self._stream(point, watch, watched, "__next__")
 
-    def _stream(self, point: HookPoint, watch: OpenWatch, proxy: type[AsyncStream] | type[SyncStream]) -> None:
+    def _stream(
+        self, point: HookPoint, watch: OpenWatch, proxy: Callable[[Any, Watch, Guard], Any], step: str
+    ) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
                 watching = guard(watch, instance, Arguments(positions, args, kwargs))
@@ -142,13 +172,36 @@ class Patcher:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
                     if watching is not None:
-                        guard(functools.partial(watching.ended, error, closed=False))
+                        guard(_failed_at_once, watching, error)
                     raise
-                return stream if watching is None else proxy(stream, watching, guard)
+                if watching is None:
+                    return stream
+                if hasattr(type(stream), step):
+                    return proxy(stream, watching, guard)
+                guard(_ended_at_once, watching, stream)
+                return stream
 
             return wrapper
 
-        self._when_imported(point, make)
+        self._when_imported(point, make, "stream")
+
+    def answer(self, point: HookPoint, watch: OpenWatch, callback: str = "") -> None:
+        """
+        Listen to a function that returns its answer, whole or as an iterator, or gives it in pieces to the function
+        that the caller passes as `callback`; `watch` may decline with `None`.
+        """
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                arguments = Arguments(positions, args, kwargs)
+                watching = guard(watch, instance, arguments)
+                if watching is None:
+                    return wrapped(*args, **kwargs)
+                return answered(wrapped, arguments, callback, watching, guard)
+
+            return wrapper
+
+        self._when_imported(point, make, "answer")
 
     def around(self, point: HookPoint, wants: Callable[[Any, Arguments], bool], serve: Callable[..., Any]) -> None:
         """
@@ -164,23 +217,31 @@ class Patcher:
 
             return wrapper
 
-        self._when_imported(point, make)
+        self._when_imported(point, make, "around")
 
     def defaults(self, point: HookPoint, defaults: Callable[[Any, Arguments], Mapping[str, Any] | None]) -> None:
         """Add keyword arguments that the caller left out; what the caller passed always stands."""
 
+        def with_added(instance: Any, arguments: Arguments) -> dict[str, Any]:
+            return arguments.with_keywords(defaults(instance, arguments) or {})
+
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                added = guard(defaults, instance, Arguments(positions, args, kwargs)) or {}
-                return wrapped(*args, **{**added, **kwargs})
+                keywords = guard(with_added, instance, Arguments(positions, args, kwargs))
+                return wrapped(*args, **(kwargs if keywords is None else keywords))
 
             return wrapper
 
-        self._when_imported(point, make)
+        self._when_imported(point, make, "defaults")
 
     # Attaching and undoing.
 
-    def _when_imported(self, point: HookPoint, make: Callable[[Guard, Mapping[str, int]], Wrapper]) -> None:
+    def _when_imported(
+        self, point: HookPoint, make: Callable[[Guard, Mapping[str, int]], Wrapper], kind: str
+    ) -> None:
+        if (point, kind) in self._registered:
+            return
+        self._registered.add((point, kind))
         attachment = Attachment(point, "waiting")
         self.attachments.append(attachment)
         guard = Guard(f"attach {point.target}")
@@ -198,12 +259,13 @@ class Patcher:
         version = self.version()
         if version is not None and not point.covers(version):
             attachment.state, attachment.detail = "out of range", f"{self.engine} {version} is not {point.versions}"
+            self._tell_range(version)
             return
         try:
             parent, name, original = wrapt.resolve_path(sys.modules[point.module], point.path)
         except AttributeError as error:
             attachment.state, attachment.detail = "missing", str(error)
-            log.warning("ai-otel: %s %s has no %s: %s", self.engine, version, point.target, "it is not observed")
+            log.warning("ai-otel: %s %s has no %s: it is not observed", self.engine, version, point.target)
             return
         wrapper = make(Guard(point.target), _positions(original))
         own = name in vars(parent)
@@ -211,6 +273,18 @@ class Patcher:
         setattr(parent, name, hooked)
         attachment.state, attachment.detail = "attached", version or ""
         self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))
+
+    def _tell_range(self, version: str) -> None:
+        # Rows that stand aside for others are as it should be; a version that none of them knows is told, once.
+        if self._told_range or any(attachment.point.covers(version) for attachment in self.attachments):
+            return
+        self._told_range = True
+        log.warning(
+            "ai-otel: %s %s is not observed: its hooks hold for %s. Use such a version, or upgrade ai-otel.",
+            self.engine,
+            version,
+            " or ".join(dict.fromkeys(attachment.point.versions for attachment in self.attachments)),
+        )
 
     def undo(self) -> None:
         """Put the originals back. Where somebody wrapped ours meanwhile, ours stays and passes everything through."""
@@ -220,6 +294,17 @@ class Patcher:
         self._undo.clear()
         for attachment in self.attachments:
             attachment.state = "undone"
+
+
+def _failed_at_once(watch: Watch, error: BaseException) -> None:
+    watch.ended(error, closed=False)
+
+
+def _ended_at_once(watch: Watch, result: Any) -> None:
+    watch.last = result
+    if watch.item is not None:
+        watch.item(result)
+    watch.ended(None, closed=False)
 
 
 def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> None:

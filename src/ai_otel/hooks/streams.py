@@ -1,13 +1,17 @@
 """
 Proxies that watch an iterator on its way to the caller.
 
-They forward everything (`send`, `throw`, `close`, attributes, `isinstance`) to the real one and deliver the very objects
-it yields. Nothing is attached to the context while the consumer runs.
+They forward everything (`send`, `throw`, `close`, attributes, `isinstance`) to the real one and deliver the very
+objects it yields. Nothing is attached to the context while the consumer runs.
+
+Each kind of stream has two proxies. Python's own generators are what engines return, and have nothing but their methods
+and attributes: a plain class forwards these at half of what `wrapt` costs. `wrapt` stands for any other iterator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Protocol
 
 import wrapt
@@ -26,36 +30,50 @@ class Watch(Protocol):
         """Called once: `error` is what came out, `closed` says that the consumer closed or dropped the stream."""
 
 
-class _Stream(wrapt.ObjectProxy):
-    """What both kinds of stream share: one watch, told about the end once."""
+def watched(stream: Any, watch: Watch, guard: Guard) -> Any:
+    """The proxy of an iterator."""
+    return (GeneratorStream if type(stream) is GeneratorType else SyncStream)(stream, watch, guard)
 
-    def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
-        super().__init__(wrapped)
-        self._self_watch = watch
-        self._self_guard = guard
-        self._self_over = False
+
+def async_watched(stream: Any, watch: Watch, guard: Guard) -> Any:
+    """The proxy of an asynchronous iterator."""
+    return (AsyncGeneratorStream if type(stream) is AsyncGeneratorType else AsyncStream)(stream, watch, guard)
+
+
+class _Watched:
+    """What all share: one watch, told about the end once; a proxy without a watch has told it."""
+
+    __slots__ = ()
+
+    __wrapped__: Any
+    _self_watch: Watch | None
+    _self_guard: Guard
 
     def _self_end(self, error: BaseException | None, closed: bool = False) -> None:
-        if not self._self_over:
-            self._self_over = True
-            watch = self._self_watch
+        watch = self._self_watch
+        if watch is not None:
+            self._self_watch = None  # type: ignore[misc]
             self._self_guard(lambda: watch.ended(error, closed=closed))
 
     def _self_saw(self, item: Any) -> None:
         watch = self._self_watch
-        watch.last = item
-        if watch.item is not None:
-            self._self_guard(watch.item, item)
+        if watch is not None:
+            watch.last = item
+            if watch.item is not None:
+                self._self_guard(watch.item, item)
 
     def __del__(self) -> None:
-        if not getattr(self, "_self_over", True):
+        # Without an attribute only where __init__ failed.
+        if getattr(self, "_self_watch", None) is not None:
             self._self_end(None, closed=True)
 
 
-class SyncStream(_Stream):
-    """A watched iterator or generator."""
+class _Steps(_Watched):
+    """The steps of an iterator or generator."""
 
-    def __iter__(self) -> SyncStream:
+    __slots__ = ()
+
+    def __iter__(self) -> Any:
         return self
 
     def __next__(self) -> Any:
@@ -86,10 +104,12 @@ class SyncStream(_Stream):
         return item
 
 
-class AsyncStream(_Stream):
-    """A watched asynchronous iterator or generator."""
+class _AsyncSteps(_Watched):
+    """The steps of an asynchronous iterator or generator."""
 
-    def __aiter__(self) -> AsyncStream:
+    __slots__ = ()
+
+    def __aiter__(self) -> Any:
         return self
 
     def __anext__(self) -> Awaitable[Any]:
@@ -118,3 +138,53 @@ class AsyncStream(_Stream):
             raise
         self._self_saw(item)
         return item
+
+
+class _Stream(_Watched, wrapt.ObjectProxy):  # type: ignore[type-arg]
+    """Stands for anything."""
+
+    def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
+        super().__init__(wrapped)
+        self._self_watch = watch
+        self._self_guard = guard
+
+
+class _Generator(_Watched):
+    """Stands for a generator: its attributes can be read and none can be set."""
+
+    __slots__ = ("__weakref__", "__wrapped__", "_self_guard", "_self_watch")
+
+    def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
+        self.__wrapped__ = wrapped
+        self._self_watch = watch
+        self._self_guard = guard
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return self.__wrapped__.__class__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+
+class SyncStream(_Steps, _Stream):
+    """A watched iterator."""
+
+
+class GeneratorStream(_Steps, _Generator):
+    """A watched generator."""
+
+    __slots__ = ()
+
+
+class AsyncStream(_AsyncSteps, _Stream):
+    """A watched asynchronous iterator."""
+
+
+class AsyncGeneratorStream(_AsyncSteps, _Generator):
+    """A watched asynchronous generator."""
+
+    __slots__ = ()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +12,7 @@ import environments
 import parts
 from harness.otlp import Sink, listening
 from harness.server import Server, free_port, serving
-
-Start = Callable[..., AbstractContextManager[Server]]
-
+from harness.vllm import CPU, Start, telemetry_to
 
 @pytest.fixture(scope="session")
 def installed(vllm: parts.VllmEnvironment, tmp_path_factory: pytest.TempPathFactory) -> parts.VllmEnvironment:
@@ -70,30 +65,3 @@ def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> St
             yield server
 
     return run
-
-
-CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-
-
-def telemetry_to(sink: Sink) -> dict[str, str]:
-    """The variables a user sets."""
-    return {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
-        "OTEL_METRIC_EXPORT_INTERVAL": "500",
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-    }
-
-
-def run_offline(installed: parts.VllmEnvironment, sink: Sink, program: str) -> str:
-    """Run a Python program in vLLM's environment, below `ai-otel run`."""
-    done = subprocess.run(
-        [installed.python.parent / "ai-otel", "run", "--", installed.python, "-c", program],
-        env={**os.environ, **telemetry_to(sink), **CPU},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    print(done.stdout[-3000:], done.stderr[-6000:], file=sys.stderr)
-    assert done.returncode == 0
-    return done.stdout

@@ -13,30 +13,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import oracle
 from harness.client import Client, Sent
 from harness.otlp import Arrived, Sink
 from harness.server import Server
+from harness.vllm import PROMPT, STREAM, Page, chat, completion, settled
 
 pytestmark = pytest.mark.requires(part="vllm")
 
 SERVER, INTERNAL = 2, 1
 ERROR = 2
-PROMPT = "the quick brown fox observes a model server on kubernetes "
-
-
-class Page:
-    """vLLM's own page, read by Prometheus' parser."""
-
-    def __init__(self, text: str) -> None:
-        self.samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-
-    def total(self, name: str, **labels: str) -> float:
-        """Sum over all series of a sample name that carry these labels."""
-        return sum(s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items())
-
 
 class Scene:
     """One server under the mixed load, and everything that was seen of it from all three sides."""
@@ -58,17 +45,6 @@ class Scene:
         return root
 
 
-def chat(content: str, **more: Any) -> dict[str, Any]:
-    return {"model": "tiny", "messages": [{"role": "user", "content": content}], "ignore_eos": True, **more}
-
-
-def completion(prompt: Any, **more: Any) -> dict[str, Any]:
-    return {"model": "tiny", "prompt": prompt, "ignore_eos": True, **more}
-
-
-STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-
-
 def mixed_load() -> list[Sent]:
     """190 requests of every kind that ends by itself, by the client, or by the API layer."""
     chats, texts = "/v1/chat/completions", "/v1/completions"
@@ -87,8 +63,8 @@ def mixed_load() -> list[Sent]:
         text = f"{PROMPT} again {i}"
         load += [
             Sent("n=2 stream", chats, chat(text, max_tokens=6, n=2, **STREAM)),
-            Sent("hang-up", chats, chat(text, max_tokens=400, **STREAM), hang_up_after=5),
-            Sent("too long", texts, completion("word " * 2000, max_tokens=5)),
+            Sent("hang-up", chats, chat(text, max_tokens=1800, **STREAM), hang_up_after=5),
+            Sent("too long", texts, completion("word " * 4000, max_tokens=5)),
             Sent("bad parameter", chats, chat(text, temperature=-3)),
             Sent("unknown model", chats, {**chat(text), "model": "nope"}),
             Sent("responses", "/v1/responses", {"model": "tiny", "input": text, "max_output_tokens": 9}),
@@ -99,26 +75,17 @@ def mixed_load() -> list[Sent]:
 
 @pytest.fixture(scope="module")
 def scene(module_start: Any, module_sink: Sink) -> Iterator[Scene]:
-    with module_start() as server:
+    with module_start("--max-model-len", "2048", "--max-num-queued-reqs", "40") as server:
         client = Client(server.url)
         client.run([Sent("warm-up", "/v1/completions", completion("a", max_tokens=2)) for _ in range(3)], 1)
         before = settled(server)
         client.sent.clear()
         client.run(mixed_load(), concurrency=8)
+        client.run([Sent("burst", "/v1/completions", completion(PROMPT, max_tokens=40)) for _ in range(60)], concurrency=60)
         after = settled(server)
         assert module_sink.wait(lambda: len(module_sink.trees()) >= len(client.sent) + 3)
         time.sleep(1.5)  # two metric export intervals
         yield Scene(server, client, module_sink, before, after)
-
-
-def settled(server: Server) -> Page:
-    """The page once nothing runs any more."""
-    for _ in range(100):
-        page = Page(server.page())
-        if page.total("vllm:num_requests_running") == 0 and page.total("vllm:num_requests_waiting") == 0:
-            return page
-        time.sleep(0.1)
-    raise AssertionError("requests still run")
 
 
 def test_every_request_has_one_span_tree_with_its_parent(scene: Scene) -> None:
@@ -138,12 +105,26 @@ OUTCOMES = {
 }
 
 
+def expected(sent: Sent) -> tuple[str, int | None]:
+    """Outcome and status; of a burst beyond the queue's limit some are refused at admission."""
+    if sent.name == "burst" and sent.status == 503:
+        return "rejected", 503
+    return OUTCOMES.get(sent.name, ("finished", 200))
+
+
+def test_some_were_refused_before_the_engine_and_some_at_admission(scene: Scene) -> None:
+    refused = Counter(sent.status for sent in scene.client.sent if expected(sent)[0] == "rejected")
+    assert (refused[400], refused[404]) == (20, 10)
+    assert refused[503] == scene.rise("vllm:admission_rejections_total") > 0
+    assert refused[503] == scene.sink.total("ai_otel.request.rejected", error__type="queue_full")
+
+
 def test_status_and_outcome_are_right(scene: Scene) -> None:
     for sent in scene.client.sent:
         root = scene.tree(sent)
-        outcome, status = OUTCOMES.get(sent.name, ("finished", 200))
+        outcome, status = expected(sent)
         assert root.attributes["ai_otel.outcome"] == outcome, sent.name
-        assert root.status != ERROR, sent.name
+        assert (root.status == ERROR) == (status == 503), sent.name
         if status is not None:
             assert sent.status == root.attributes["http.response.status_code"] == status, sent.name
         assert ("error.type" in root.attributes) == (outcome != "finished"), sent.name
@@ -152,9 +133,11 @@ def test_status_and_outcome_are_right(scene: Scene) -> None:
 def test_names_follow_operation_and_model(scene: Scene) -> None:
     for sent in scene.client.sent:
         operation = "text_completion" if sent.path == "/v1/completions" else "chat"
-        model = "" if OUTCOMES.get(sent.name, ("", 0))[0] == "rejected" and sent.name != "too long" else " tiny"
-        names = {operation, operation + model}
-        assert scene.tree(sent).name in names, sent.name
+        root = scene.tree(sent)
+        model = root.attributes.get("gen_ai.request.model")
+        assert root.name == (f"{operation} {model}" if model else operation), sent.name
+        # What the API layer refuses names a model that only the client knows.
+        assert model == "tiny" or expected(sent)[1] in (400, 404), sent.name
 
 
 def test_span_tokens_equal_the_clients_usage(scene: Scene) -> None:
@@ -194,7 +177,7 @@ def test_span_tokens_add_up_to_the_engines_counters_exactly(scene: Scene) -> Non
     assert sum(inputs for inputs, _ in counted) == scene.rise("vllm:prompt_tokens_total")
     assert sum(outputs for _, outputs in counted) == scene.rise("vllm:generation_tokens_total")
     hang_ups = [engine_tokens(scene.tree(sent))[1] for sent in scene.client.sent if sent.name == "hang-up"]
-    assert all(5 <= tokens < 400 for tokens in hang_ups)
+    assert all(5 <= tokens < 1800 for tokens in hang_ups)
 
 
 SAME = {
@@ -239,7 +222,7 @@ def test_our_histograms_equal_vllms_page(scene: Scene, ours: str, theirs: str) -
 
 
 def test_the_duration_metric_counts_every_request_once(scene: Scene) -> None:
-    outcomes = Counter(OUTCOMES.get(sent.name, ("finished",))[0] for sent in scene.client.sent)
+    outcomes = Counter(expected(sent)[0] for sent in scene.client.sent)
     duration = "gen_ai.server.request.duration"
     assert scene.sink.total(duration) == len(scene.client.sent) + 3
     assert scene.sink.total(duration, error__type="cancelled") == outcomes["cancelled"]
@@ -262,10 +245,9 @@ def test_phases_lie_inside_the_request_and_follow_each_other(scene: Scene) -> No
 
 def test_exemplars_lead_from_metric_points_to_traces(scene: Scene) -> None:
     sent = {request.trace_id for request in scene.client.sent}
-    points = scene.sink.points("gen_ai.server.time_to_first_token").values()
-    exemplars = [exemplar.trace_id.hex() for point in points for exemplar in point.exemplars]
+    exemplars = scene.sink.exemplars("gen_ai.server.time_to_first_token")
     assert exemplars
-    assert set(exemplars) & sent
+    assert exemplars & sent
 
 
 def test_everything_emitted_conforms(scene: Scene) -> None:
@@ -308,17 +290,18 @@ def test_first_token_at_concurrency_1(scene: Scene) -> None:
 
 def test_engine_death_fails_the_requests_in_flight(scene: Scene) -> None:
     """The last test of this server: its engine process is killed while requests run."""
-    requests = [Sent("doomed", "/v1/chat/completions", chat(PROMPT, max_tokens=480)) for _ in range(10)]
+    requests = [Sent("doomed", "/v1/chat/completions", chat(PROMPT, max_tokens=1800)) for _ in range(10)]
     client = Client(scene.server.url)
     thread = threading.Thread(target=client.run, args=(requests, 10))
     thread.start()
-    time.sleep(0.4)
+    while Page(scene.server.page()).total("vllm:num_requests_running") < len(requests):
+        time.sleep(0.05)
     os.kill(engine_process(scene.server), signal.SIGKILL)
     thread.join()
     assert scene.sink.wait(lambda: all(r.trace_id in scene.sink.trees() for r in requests))
     for sent in requests:
         root = scene.tree(sent)
-        assert sent.status is None or sent.status >= 500
+        assert sent.status is None or sent.status >= 500, sent.answer
         assert (root.attributes["ai_otel.outcome"], root.status) == ("failed", ERROR)
         assert root.attributes["error.type"] == "EngineDeadError"
 

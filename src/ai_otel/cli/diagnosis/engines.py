@@ -12,7 +12,7 @@ from ai_otel.cli.diagnosis.finding import Finding, Level
 from ai_otel.cli.diagnosis.source import Absent, InstalledSource, Unreadable, package_folders
 from ai_otel.engines import Engine
 from ai_otel.engines.adapter import EngineAdapter
-from ai_otel.hooks.point import HookPoint, Rung, release_numbers
+from ai_otel.hooks.point import HookPoint, release_numbers
 
 
 class Installed(NamedTuple):
@@ -34,9 +34,16 @@ def installed_engines(engines: Mapping[str, Engine]) -> Iterator[Installed | Fin
             adapter: EngineAdapter = getattr(importlib.import_module(module), cls)()
         except (ImportError, AttributeError) as error:
             says = f"is installed, but our adapter cannot be loaded: {error}"
-            yield Finding("engines", name, Level.WRONG, says, "Reinstall ai-otel, or the package that brings the adapter.")
+            yield Finding(
+                "engines", name, Level.WRONG, says, "Reinstall ai-otel, or the package that brings the adapter."
+            )
             continue
         yield Installed(name, *_distribution(adapter), adapter)
+
+
+def broken_adapter(sentence: str) -> Finding:
+    """What the library says of a third party's adapter that it cannot use."""
+    return Finding("engines", "ai_otel.engines", Level.WRONG, sentence.removeprefix("ai-otel: "))
 
 
 def _distribution(adapter: EngineAdapter) -> tuple[str | None, str | None]:
@@ -57,22 +64,24 @@ def _carriers() -> Mapping[str, list[str]]:
 
 def check_engines(found: Iterable[Installed | Finding], *, edge: bool) -> Iterator[Finding]:
     """One finding for each engine, then one for each of its hooks."""
-    any_engine = False
+    any_engine, source = False, InstalledSource()
     for each in found:
         any_engine = True
         if isinstance(each, Finding):
             yield each
         else:
-            yield from _check_engine(each)
+            yield from _check_engine(each, source)
     if not any_engine:
         says = "none is installed that ai-otel knows"
-        yield Finding("engines", "engines", Level.WRONG, says, "Install ai-otel into the environment that runs the server.")
+        yield Finding(
+            "engines", "engines", Level.WRONG, says, "Install ai-otel into the environment that runs the server."
+        )
     elif edge:
-        yield from _check_edge()
+        yield from _check_edge(source)
 
 
-def _check_engine(engine: Installed) -> Iterator[Finding]:
-    hooks = [_check_hook(engine.name, engine.version, point) for point in engine.adapter.hooks]
+def _check_engine(engine: Installed, source: InstalledSource) -> Iterator[Finding]:
+    hooks = [_check_hook(source, engine.name, engine.version, point) for point in engine.adapter.hooks]
     in_range = [hook for hook in hooks if hook.details["state"] != "out of range"]
     level, says, next_step = _judge_version(engine, any_hook=bool(in_range) or not hooks)
     details = {
@@ -93,7 +102,11 @@ def _judge_version(engine: Installed, *, any_hook: bool) -> tuple[Level, str, st
         return Level.NOTE, says, "Install the engine as a distribution, so that its version can be told."
     says = f"{engine.distribution} {engine.version}, {tested}"
     if not any_hook:
-        return Level.WRONG, f"{says}: no hook holds for this version, nothing is observed", "Upgrade the engine or ai-otel."
+        return (
+            Level.WRONG,
+            f"{says}: no hook holds for this version, nothing is observed",
+            "Upgrade the engine or ai-otel.",
+        )
     release = release_numbers(engine.version)
     if release > release_numbers(newest):
         return Level.NOTE, f"{says}: this one is newer", "The hooks below say whether they still find what they need."
@@ -102,8 +115,8 @@ def _judge_version(engine: Installed, *, any_hook: bool) -> tuple[Level, str, st
     return Level.OK, says, ""
 
 
-def _check_hook(engine: str, engine_version: str | None, point: HookPoint) -> Finding:
-    state, detail = _state_of(engine_version, point)
+def _check_hook(source: InstalledSource, engine: str, engine_version: str | None, point: HookPoint) -> Finding:
+    state, detail = _state_of(source, engine_version, point)
     details = {
         "target": point.target,
         "rung": point.rung.value,
@@ -112,7 +125,7 @@ def _check_hook(engine: str, engine_version: str | None, point: HookPoint) -> Fi
         "why": point.why,
     }
     next_step = "Please report it with the engine's version." if _LEVELS[state] is Level.WRONG else ""
-    says = point.why if state == "here" else f"{state}: {detail}"
+    says = point.why if state == "here" else detail
     return Finding("engines", f"{engine} {point.path}", _LEVELS[state], says, next_step, details)
 
 
@@ -125,29 +138,29 @@ _LEVELS = {
 }
 
 
-def _state_of(engine_version: str | None, point: HookPoint) -> tuple[str, str]:
+def _state_of(source: InstalledSource, engine_version: str | None, point: HookPoint) -> tuple[str, str]:
     if engine_version is not None and not point.covers(engine_version):
-        return "out of range", f"{engine_version} is not {point.versions}"
+        return "out of range", f"{engine_version} is another version"
     try:
-        lacking = InstalledSource().function(point.target).lacks(point.reads)
+        lacking = source.function(point.target).lacks(point.reads)
     except Absent as error:
-        return "missing", str(error)
+        return "missing", f"missing: {error}"
     except (Unreadable, OSError, SyntaxError) as error:
-        return "not readable", f"{error}: whether it exists shows when it runs"
+        return "not readable", f"cannot be checked, {error}"
     if lacking:
-        return "changed", f"it takes no {', '.join(lacking)}"
+        return "changed", f"changed: it takes no {', '.join(lacking)}"
     return "here", ""
 
 
-def _check_edge() -> Iterator[Finding]:
+def _check_edge(source: InstalledSource) -> Iterator[Finding]:
     from ai_otel.edge.asgi import STARLETTE
 
     if not package_folders("starlette"):
         says = "is not installed: the HTTP layer is not watched, requests are what the engine sees of them"
-        yield Finding("engines", "starlette", Level.NOTE, says, details={"rung": Rung.PUBLIC.value, "state": "not installed"})
+        yield Finding("engines", "starlette", Level.NOTE, says, details={"state": "not installed"})
         return
     try:
         installed: str | None = version("starlette")
     except PackageNotFoundError:
         installed = None
-    yield _check_hook("starlette", installed, STARLETTE)
+    yield _check_hook(source, "starlette", installed, STARLETTE)

@@ -47,7 +47,7 @@ class InstalledSource:
         return _signature(found)
 
     def _method(self, module: str, owner: str, name: str) -> Signature:
-        for where, each in self._lineage(module, owner):
+        for _, each in self._lineage(module, owner):
             found = [node for node in each.body if name in _bound(node)]
             if found:
                 # The last definition counts: those before it are overloads.
@@ -69,23 +69,21 @@ class InstalledSource:
                     continue
 
     def _definition(self, module: str, name: str) -> tuple[str, ast.stmt]:
-        """Where the name is defined, following imports; the last definition counts."""
+        """Where the name is defined, following imports; the last definition that is there counts."""
         statements = list(_top_level(self._module(module).body))
         for statement in reversed(statements):
-            if name in _bound(statement):
-                return self._followed(module, name, statement)
-        stars = [node for node in statements if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
-        for star in stars:
-            try:
-                return self._definition(self._origin(module, star), name)
-            except Absent:
-                continue
+            if name in _bound(statement) or "*" in _bound(statement):
+                try:
+                    return self._followed(module, name, statement)
+                except Absent:
+                    continue  # such as an import in a `try`, of what another version has
         raise Absent(f"no {name} in {module}")
 
     def _followed(self, module: str, name: str, statement: ast.stmt) -> tuple[str, ast.stmt]:
         if not isinstance(statement, ast.ImportFrom):
             return module, statement
-        original = next(alias.name for alias in statement.names if name in (alias.asname, alias.name))
+        named = [alias.name for alias in statement.names if name == (alias.asname or alias.name)]
+        original = named[0] if named else name  # from a `*`
         return self._definition(self._origin(module, statement), original)
 
     def _origin(self, module: str, statement: ast.ImportFrom) -> str:
@@ -127,8 +125,10 @@ def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for statement in body:
         yield statement
         if isinstance(statement, (ast.If, ast.Try, ast.With)):
-            for branch in ("body", "orelse", "finalbody"):
-                yield from _top_level(getattr(statement, branch, []))
+            handlers = statement.handlers if isinstance(statement, ast.Try) else []
+            for branch in (statement, *handlers):
+                for part in ("body", "orelse", "finalbody"):
+                    yield from _top_level(getattr(branch, part, []))
 
 
 def _bound(statement: ast.stmt) -> set[str]:

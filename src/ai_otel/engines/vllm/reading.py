@@ -10,10 +10,10 @@ from ai_otel.engines.vllm.states import RequestState, first_stats, read_choice
 from ai_otel.record import Inference, Outcome, Parameters
 
 # Exceptions that refuse a request before the engine works on it, by class name: most are younger than 0.11.1.
-_REFUSALS = {"QueueOverflowError": "queue_full", "MaxQueuedTokensError": "queued_tokens_full"}
+_REFUSALS = {"QueueOverflowError": "queue_full", "MaxQueuedTokensError": "queue_tokens_full"}
 _CLIENT_ERRORS = frozenset({"VLLMClientError", "VLLMValidationError", "GracefulHTTPError", "ValueError", "TypeError"})
 
-# vLLM's pooling tasks in the conventions' words; the others (`classify`, `score`, …) are legal custom values as they are.
+# vLLM's pooling tasks in the conventions' words; the others (`classify`, `score`, …) are legal values as they are.
 _POOLING_OPERATIONS = {"embed": "embeddings", "token_embed": "embeddings"}
 
 
@@ -133,11 +133,17 @@ def judge(
     return Outcome.ABANDONED, Outcome.ABANDONED.value
 
 
+def refusal_of(error: BaseException | None) -> str | None:
+    """Why admission refused, if that is what this error says."""
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_REFUSALS[name] for name in names if name in _REFUSALS), None)
+
+
 def _judge_error(error: Exception, *, produced: bool) -> tuple[Outcome, str]:
+    reason = refusal_of(error)
+    if reason is not None:
+        return Outcome.REJECTED, reason
     names = [kind.__name__ for kind in type(error).__mro__]
-    for name in names:
-        if name in _REFUSALS:
-            return Outcome.REJECTED, _REFUSALS[name]
     if not produced and not _CLIENT_ERRORS.isdisjoint(names):
         return Outcome.REJECTED, names[0]
     # vLLM wraps what really happened in an EngineGenerateError.

@@ -8,11 +8,12 @@ it is over, on the recorder's thread.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from ai_otel.engines.vllm.reading import fill, is_stream, judge, pooling_operation, read_sampling, reasons_of
-from ai_otel.engines.vllm.stats import StatsState
+from ai_otel.engines.vllm.reading import fill, is_stream, judge, pooling_operation, read_sampling, reasons_of, refusal_of
 from ai_otel.engines.vllm.states import RequestState, States
+from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.hooks.patch import Arguments
 from ai_otel.record import Inference, clock
 from ai_otel.recorder import Recorder
@@ -54,7 +55,7 @@ class ServedWatch:
         self.inference = inference
         self.states: list[RequestState] = []
         self.last: Any = None
-        self.item = self._item if every_item else None
+        self.item: Callable[[Any], None] | None = self._item if every_item else None
 
     def _item(self, output: Any) -> None:
         # Only where the last output does not tell all: choices that end at different steps, or no statistics.
@@ -140,6 +141,17 @@ class ServingHooks:
         if inference.request_id is not None:
             self._beams[inference.request_id] = watch
         return watch
+
+    @staticmethod
+    def asked_admission(_engine: Any, _arguments: Arguments) -> bool:
+        """`AsyncLLM.check_admission` is called; what matters is whether it raises."""
+        return True
+
+    def admission(self, _: bool, __: Any, error: BaseException | None) -> None:
+        """It refused, if it raised."""
+        reason = refusal_of(error)
+        if reason is not None:
+            self.recorder.refuse(reason)
 
     def over(self, inference: Inference) -> None:
         """Nothing more comes for this inference."""

@@ -17,7 +17,6 @@ from ai_otel.recorder import Recorder
 
 _REMOTE = ((semconv.AI_OTEL_CACHE_TIER, "remote"),)
 _DEVICE = ((semconv.AI_OTEL_CACHE_TIER, "device"),)
-_UNKNOWN_TIER = ((semconv.AI_OTEL_CACHE_TIER, "unknown"),)
 _CAPACITY = ((semconv.AI_OTEL_WAIT_REASON, "capacity"),)
 _DEFERRED = ((semconv.AI_OTEL_WAIT_REASON, "deferred"),)
 
@@ -105,7 +104,8 @@ class EngineStats:
     def _add_scheduler(self, stats: SchedulerStats) -> None:
         tally = self._tally
         if self._sees_scheduler:
-            deferred = getattr(stats, "num_skipped_waiting_reqs", None)  # from 0.20 on; before, those waiting are one sum
+            # From 0.20 on those that wait are told apart; before, they are one sum.
+            deferred = getattr(stats, "num_skipped_waiting_reqs", None)
             waiting = semconv.AI_OTEL_REQUEST_WAITING.name
             tally.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)
             tally.set(waiting, stats.num_waiting_reqs, () if deferred is None else _CAPACITY)
@@ -145,12 +145,8 @@ class EngineStats:
             tally.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
 
     def _add_cached(self, prompts: Any) -> None:
-        local = getattr(prompts, "local_cache_hit", None)
         name = semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name
-        if local is None:
-            self._tally.add(name, prompts.cached_tokens, _UNKNOWN_TIER)
-            return
-        self._tally.add(name, local, _DEVICE)
+        self._tally.add(name, prompts.local_cache_hit, _DEVICE)
         if prompts.external_kv_transfer:
             self._tally.add(name, prompts.external_kv_transfer, _REMOTE)
 

@@ -1,0 +1,333 @@
+"""A probe is really sent, and what becomes of it is told with the next step."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import requests.certs
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+
+from ai_otel.cli.diagnosis import delivery
+from ai_otel.cli.diagnosis.export import check_export
+from ai_otel.cli.diagnosis.finding import Finding, Level
+from ai_otel.cli.diagnosis.reach import Reach
+
+
+def traces(**otel: str) -> Finding:
+    """What is said of the traces."""
+    variables = {f"OTEL_{name}": value for name, value in otel.items()}
+    return next(each for each in check_export({"OTEL_METRICS_EXPORTER": "none", **variables}) if each.subject == "traces")
+
+
+def reach_of(finding: Finding) -> str:
+    reach: str = finding.details["reach"]
+    return reach
+
+
+@pytest.fixture(autouse=True)
+def _untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporters read the environment for what nobody passes them."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+
+# ---------------------------------------------------------------- over HTTP
+
+
+def test_an_endpoint_that_takes_it_gets_one_span_and_one_point(sink) -> None:
+    found = list(check_export({"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}))
+    assert [(each.subject, each.level, reach_of(each)) for each in found] == [
+        ("traces", Level.OK, "accepted"),
+        ("metrics", Level.OK, "accepted"),
+    ]
+    (span,) = sink.spans
+    assert (span.name, span.resource["service.name"]) == ("ai-otel doctor", "ai-otel-doctor")
+    (metric,) = sink.metrics[0].resource_metrics[0].scope_metrics[0].metrics
+    assert metric.name == "ai_otel.record.open"
+    assert [point.as_int for point in metric.sum.data_points] == [0]
+
+
+def test_headers_are_sent_and_only_their_names_are_told(answering) -> None:
+    with answering(200) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_HEADERS="Authorization=Bearer%20s3cret,x-team=blue")
+    assert found.level is Level.OK
+    assert found.details["headers"] == ["authorization", "x-team"]
+    assert "authorization, x-team" in found.says
+    assert "s3cret" not in repr(found)
+
+
+def test_a_password_in_the_endpoint_is_not_told(answering) -> None:
+    with answering(200) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url.replace("://", "://me:s3cret@"))
+    assert found.level is Level.OK
+    assert "s3cret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("status", "next_step"),
+    [
+        (302, "follows no redirect"),
+        (400, "does it want https"),
+        (401, "OTEL_EXPORTER_OTLP_HEADERS"),
+        (404, "is this a Collector's otlp port?"),
+        (500, "Look at the server's log."),
+        (503, "overloaded or not ready"),
+    ],
+)
+def test_a_bad_status_is_told_once_and_with_the_next_step(answering, status: int, next_step: str) -> None:
+    """Exporters try again for up to a minute; whoever asks a doctor wants the first answer."""
+    began = time.monotonic()
+    with answering(status, {"Location": "http://127.0.0.1:1/"}) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url)
+    assert (found.level, found.details["status"]) == (Level.WRONG, status)
+    assert next_step in found.next_step
+    assert time.monotonic() - began < 2
+
+
+def test_an_endpoint_of_one_signal_without_a_path_is_recognised(answering) -> None:
+    """The SDK adds /v1/traces to the general variable only: the most common mistake there is."""
+    with answering(404) as url:
+        found = traces(EXPORTER_OTLP_TRACES_ENDPOINT=url)
+    assert found.next_step.startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it stands: end it with /v1/traces")
+
+
+def test_what_the_server_leaves_out_of_a_200_is_told(answering) -> None:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = 1
+    answer.partial_success.error_message = "over quota"
+    with answering(200, {"Content-Type": "application/x-protobuf"}, answer.SerializeToString()) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url)
+    assert (found.level, reach_of(found)) == (Level.WRONG, "partly accepted")
+    assert "over quota" in found.says
+
+
+def test_a_closed_port_asks_whether_a_collector_listens(nobody) -> None:
+    found = traces(EXPORTER_OTLP_ENDPOINT=nobody)
+    assert (found.level, reach_of(found)) == (Level.WRONG, "connection refused")
+    assert "Start a Collector there" in found.next_step
+    assert "status.hostIP" in found.next_step
+
+
+def test_a_black_hole_is_no_answer_and_does_not_keep_us(black_hole, monkeypatch) -> None:
+    monkeypatch.setattr(delivery, "ATTEMPT_S", 0.5)
+    began = time.monotonic()
+    found = traces(EXPORTER_OTLP_ENDPOINT=black_hole)
+    assert (found.level, reach_of(found)) == (Level.WRONG, "no answer")
+    assert time.monotonic() - began < 2
+
+
+def test_an_unknown_name_is_told_as_such() -> None:
+    found = traces(EXPORTER_OTLP_ENDPOINT="http://collector.invalid:4318")
+    assert reach_of(found) in ("name not found", "no answer")  # a resolver that nobody answers takes its time
+    assert "Kubernetes service is NAME.NAMESPACE.svc" in found.next_step or reach_of(found) == "no answer"
+
+
+def test_https_to_a_plain_port_is_a_tls_error(answering) -> None:
+    with answering(200) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url.replace("http:", "https:"))
+    assert (found.level, reach_of(found)) == (Level.WRONG, "TLS error")
+    assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in found.next_step
+
+
+def test_an_unknown_certificate_is_a_tls_error_and_a_known_one_is_accepted(certificate, monkeypatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with secured(certificate) as url:
+        assert reach_of(traces(EXPORTER_OTLP_ENDPOINT=url)) == "TLS error"
+        known = traces(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_CERTIFICATE=str(certificate))
+    assert reach_of(known) == "accepted", known.says
+
+
+def test_a_certificate_that_does_not_help_names_the_variables_that_win_over_it(certificate, tmp_path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_bytes(Path(requests.certs.where()).read_bytes())
+    with secured(certificate) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_CERTIFICATE=str(other))
+    assert reach_of(found) == "TLS error"
+    assert "REQUESTS_CA_BUNDLE" in found.next_step
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector:4318", "http://collector:port"])
+def test_a_malformed_endpoint_is_told_with_a_well_formed_one(endpoint: str) -> None:
+    found = traces(EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert (found.level, reach_of(found)) == (Level.WRONG, "malformed endpoint")
+    assert "http://HOST:4318" in found.next_step
+
+
+def test_a_disabled_sdk_is_not_asked_to_send(sink, monkeypatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert reach_of(traces(EXPORTER_OTLP_ENDPOINT=sink.url)) == "not tried"
+    assert sink.spans == []
+
+
+def test_other_exporters_are_named_and_not_tried() -> None:
+    assert traces(TRACES_EXPORTER="none").says == "go nowhere: the exporter is none"
+    assert traces(TRACES_EXPORTER="console").says == "go to the exporter console; it is not tried"
+
+
+def test_an_unknown_protocol_is_told(nobody) -> None:
+    found = {each.subject: each for each in check_export({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})}
+    assert found["OTEL_EXPORTER_OTLP_PROTOCOL"].next_step == "Write http/protobuf or grpc."
+
+
+def test_a_configuration_file_decides_alone(tmp_path: Path) -> None:
+    (found,) = check_export({"OTEL_CONFIG_FILE": str(tmp_path / "otel.yaml")})
+    assert found.level is Level.NOTE
+
+
+# ---------------------------------------------------------------- over gRPC
+
+
+class Taking(TraceServiceServicer):
+    """Takes spans, and remembers them."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.metadata: list[dict[str, str]] = []
+
+    def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:
+        self.requests.append(request)
+        self.metadata.append({item.key: item.value for item in context.invocation_metadata()})
+        return ExportTraceServiceResponse()
+
+
+@contextmanager
+def over_grpc(service: Any) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+def test_grpc_gets_its_span_and_its_headers() -> None:
+    service = Taking()
+    with over_grpc(service) as url:
+        found = traces(
+            EXPORTER_OTLP_PROTOCOL="grpc", EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_HEADERS="authorization=s3cret"
+        )
+    assert (found.level, reach_of(found)) == (Level.OK, "accepted")
+    spans = [span for request in service.requests for each in request.resource_spans for span in each.scope_spans[0].spans]
+    assert [span.name for span in spans] == ["ai-otel doctor"]
+    assert {each["authorization"] for each in service.metadata} == {"s3cret"}
+
+
+def test_grpc_without_this_signal_is_told() -> None:
+    with over_grpc(Taking()) as url:
+        found = {each.subject: each for each in check_export(
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+        )}  # fmt: skip
+    assert found["traces"].level is Level.OK
+    assert found["metrics"].details["status"] == "UNIMPLEMENTED"
+    assert "add a pipeline for it to the Collector" in found["metrics"].next_step
+
+
+def test_grpc_that_wants_credentials_is_told() -> None:
+    class Strict(Taking):
+        def Export(self, request: Any, context: Any) -> Any:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+
+    with over_grpc(Strict()) as url:
+        found = traces(EXPORTER_OTLP_PROTOCOL="grpc", EXPORTER_OTLP_ENDPOINT=url)
+    assert found.details["status"] == "UNAUTHENTICATED"
+    assert "no token" in found.says
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in found.next_step
+
+
+def test_grpc_to_a_closed_port_is_refused(nobody) -> None:
+    assert reach_of(traces(EXPORTER_OTLP_PROTOCOL="grpc", EXPORTER_OTLP_ENDPOINT=nobody)) == "connection refused"
+
+
+def test_grpc_to_a_port_that_speaks_http_is_another_protocol(answering) -> None:
+    with answering(200) as url:
+        found = traces(EXPORTER_OTLP_PROTOCOL="grpc", EXPORTER_OTLP_ENDPOINT=url)
+    assert (found.level, reach_of(found)) == (Level.WRONG, "another protocol")
+    assert "4318" in found.next_step
+
+
+def test_http_to_a_port_that_speaks_grpc_is_another_protocol() -> None:
+    with over_grpc(Taking()) as url:
+        found = traces(EXPORTER_OTLP_ENDPOINT=url)
+    assert (found.level, reach_of(found)) == (Level.WRONG, "another protocol")
+
+
+def test_grpc_without_a_scheme_means_tls(answering) -> None:
+    """`host:4317` is what people write, and the SDK then speaks TLS to a plain port."""
+    with over_grpc(Taking()) as url:
+        found = traces(EXPORTER_OTLP_PROTOCOL="grpc", EXPORTER_OTLP_ENDPOINT=url.removeprefix("http://"))
+    assert reach_of(found) == "TLS error"
+    assert f"write {url} if the server speaks plain text" in found.next_step
+
+
+# ---------------------------------------------------------------- a server with TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key in the same file."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, file = folder / "key.pem", folder / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(file)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not on PATH; next: install openssl")
+    file.write_bytes(file.read_bytes() + key.read_bytes())
+    return file
+
+
+@contextmanager
+def secured(certificate: Path) -> Iterator[str]:
+    """An HTTPS server that answers 200 to everything."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                raw, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                with context.wrap_socket(raw, server_side=True) as connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            except OSError:
+                raw.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def test_every_way_to_fail_has_a_next_step() -> None:
+    from ai_otel.cli.diagnosis.export import _STEPS
+
+    assert set(Reach) - set(_STEPS) == {Reach.ACCEPTED}

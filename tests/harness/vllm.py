@@ -1,0 +1,81 @@
+"""What tests of a vLLM server share: bodies of requests, and its own page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+import parts
+from harness.otlp import Sink
+from harness.server import Server
+
+Start = Callable[..., AbstractContextManager[Server]]
+"""`start(*flags, bare=False, environment=None)`: a running vLLM."""
+
+PROMPT = "the quick brown fox observes a model server on kubernetes "
+
+
+class Page:
+    """vLLM's own page, read by Prometheus' parser."""
+
+    def __init__(self, text: str) -> None:
+        self.samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum over all series of a sample name that carry these labels."""
+        return sum(s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items())
+
+
+def chat(content: str, **more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [{"role": "user", "content": content}], "ignore_eos": True, **more}
+
+
+def completion(prompt: Any, **more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "prompt": prompt, "ignore_eos": True, **more}
+
+
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def settled(server: Server) -> Page:
+    """The page once nothing runs any more."""
+    for _ in range(100):
+        page = Page(server.page())
+        if page.total("vllm:num_requests_running") == 0 and page.total("vllm:num_requests_waiting") == 0:
+            return page
+        time.sleep(0.1)
+    raise AssertionError("requests still run")
+
+
+CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def telemetry_to(sink: Sink) -> dict[str, str]:
+    """The variables a user sets."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+
+
+def run_offline(installed: parts.VllmEnvironment, sink: Sink, program: str) -> str:
+    """Run a Python program in vLLM's environment, below `ai-otel run`."""
+    done = subprocess.run(
+        [installed.python.parent / "ai-otel", "run", "--", installed.python, "-c", program],
+        env={**os.environ, **telemetry_to(sink), **CPU},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    print(done.stdout[-3000:], done.stderr[-6000:], file=sys.stderr)
+    assert done.returncode == 0
+    return done.stdout
