@@ -95,7 +95,12 @@ class OutputProcessor:
         self.request_states: dict[str, State] = {}
 
     def add_request(
-        self, request: EngineRequest, prompt: str | None, parent_req: Any = None, request_index: int = 0, queue: Any = None
+        self,
+        request: EngineRequest,
+        prompt: str | None,
+        parent_req: Any = None,
+        request_index: int = 0,
+        queue: Any = None,
     ) -> None:
         """Make the state of one choice."""
         self.request_states[request.request_id] = State(request.request_id, Stats(time.time()))
@@ -120,6 +125,55 @@ class VllmConfig:
     """What the stat logger is given."""
 
     model_config: ModelConfig = field(default_factory=ModelConfig)
+    cache_config: None = None
+    parallel_config: None = None
+
+
+@dataclass
+class PrefixCacheStats:
+    """Tokens looked up and found."""
+
+    queries: int = 512
+    hits: int = 16
+
+
+@dataclass
+class SchedulerStats:
+    """The scheduler's state after one step."""
+
+    num_running_reqs: int = 64
+    num_waiting_reqs: int = 3
+    num_skipped_waiting_reqs: int = 0
+    kv_cache_usage: float = 0.42
+    prefix_cache_stats: PrefixCacheStats = field(default_factory=PrefixCacheStats)
+    connector_prefix_cache_stats: None = None
+    spec_decoding_stats: None = None
+
+
+@dataclass
+class PromptTokenStats:
+    """Where the prompt's tokens came from."""
+
+    local_cache_hit: int = 16
+    external_kv_transfer: int = 0
+
+
+@dataclass
+class FinishedRequestStats:
+    """One choice that ended in this step."""
+
+    finish_reason: str = "stop"
+
+
+@dataclass
+class IterationStats:
+    """What one step of 64 running requests produced."""
+
+    num_prompt_tokens: int = 512
+    num_generation_tokens: int = 64
+    num_preempted_reqs: int = 0
+    prompt_token_stats: PromptTokenStats = field(default_factory=PromptTokenStats)
+    finished_requests: list[FinishedRequestStats] = field(default_factory=lambda: [FinishedRequestStats()])
 
 
 class AsyncLLM:
@@ -155,3 +209,10 @@ class AsyncLLM:
             yield self._chunk
         self.output_processor.request_states.pop(inside)
         yield self._last
+
+    async def encode(self, prompt: str, pooling_params: Any, request_id: str) -> AsyncIterator[RequestOutput]:
+        """Not measured."""
+        yield self._last
+
+    async def check_admission(self) -> None:
+        """Not measured."""

@@ -57,6 +57,10 @@ class Telemetry:
         self.tracer_provider.add_span_processor(BatchSpanProcessor(self.exporter))
         self.meter_provider = MeterProvider([self.reader], resource=resource, shutdown_on_exit=False)
 
+    def flush(self) -> None:
+        """Export all spans. Metrics are collected once a minute whatever the load, so that is no cost of a request."""
+        assert self.tracer_provider.force_flush(30_000)
+
     def shutdown(self) -> None:
         """End its threads."""
         self.tracer_provider.shutdown()
@@ -114,20 +118,24 @@ class Observed(Server):
         super().__init__(chunks=chunks, http=http)
         self.telemetry = Telemetry()
         self.handle = Handle(
-            Settings(edge=http, phases=phases),
+            Settings(edge=http, phases=phases, flush_interval=0.02),
             Surroundings.read({}),
             self.telemetry.tracer_provider,
             self.telemetry.meter_provider,
         )
-        with imported({name: self.vllm for name in VLLM} | {name: self.web for name in STARLETTE}):
+        with imported(dict.fromkeys(VLLM, self.vllm) | dict.fromkeys(STARLETTE, self.web)):
             self.handle.watch({"vllm": ENGINES["vllm"]})
         attached = {a.point.path for p in self.handle.patchers.values() for a in p.attachments if a.state == "attached"}
         expected = {"AsyncLLM.generate", "OutputProcessor.add_request"} | ({"Starlette.__call__"} if http else set())
         assert expected <= attached, f"the fakes no longer fit the hooks: {expected - attached}"
+        # As where vLLM has loaded our stat logger: its counters come from there, once an iteration.
+        adapter: Any = self.handle.adapters["vllm"]
+        self.statistics = adapter.follow(self.handle.recorder, self.vllm.VllmConfig(), 0)
 
     def settle(self) -> None:
         """Emit and export all."""
-        assert self.handle.flush(30)
+        assert self.handle.recorder.flush(30)
+        self.telemetry.flush()
         assert not self.handle.dropped, self.handle.dropped
         assert not self.handle.hook_errors, self.handle.hook_errors
 
@@ -149,6 +157,9 @@ class Floor(Server):
         self.telemetry = Telemetry()
         self._phases = phases
         self._spans, self._points = emitted_by(observed)
+        self.attributes = len(self._spans[0].attributes or ())
+        self.points = len(self._points)
+        self.phases = len(self._spans) - 1
 
     def start(self) -> None:
         """Make the instruments."""
@@ -156,10 +167,10 @@ class Floor(Server):
 
         super().start()
         tracer = self.telemetry.tracer_provider.get_tracer("floor")
-        meter = self.telemetry.meter_provider.get_meter("floor")
+        create = self.telemetry.meter_provider.get_meter("floor").create_histogram
         points = [
-            (meter.create_histogram(name, unit=unit, explicit_bucket_boundaries_advisory=bounds).record, value, attributes)
-            for name, unit, bounds, value, attributes in self._points
+            (create(name, unit=unit, explicit_bucket_boundaries_advisory=bounds).record, value, labels)
+            for name, unit, bounds, value, labels in self._points
         ]
         request = self._spans[0]
         phases = [span.name for span in self._spans[1:]] if self._phases else []
@@ -188,7 +199,7 @@ class Floor(Server):
 
     def settle(self) -> None:
         """Export all."""
-        self.telemetry.tracer_provider.force_flush(30_000)
+        self.telemetry.flush()
 
     def stop(self) -> None:
         """End the SDK's threads."""

@@ -28,18 +28,21 @@ import parts
 HERE = Path(__file__).parent
 EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
 
+# In the order they run: what answers quickly comes first.
 TIERS = {
+    "house": "the rules of this repository",
     "unit": "each module, alone",
     "contract": "one suite for all engines, all GPU sources",
     "safety": "whatever a hook does, the app does not notice",
-    "drift": "hook points and fields exist in the engines' own wheels",
     "conformance": "every name, unit and bucket against the published conventions",
-    "engines": "the real server, a real request",
-    "collector": "the real Collector on every shipped file",
-    "dashboards": "every query returns data, every alert fires when it should",
-    "kubernetes": "manifests against a real API server",
+    "drift": "hook points and fields exist in the engines' own wheels",
+    "cli": "the commands, as a person types them",
+    "demo": "a first look, from nothing to a trace",
     "gpu": "a fake NVML, and a real GPU where there is one",
-    "house": "the rules of this repository",
+    "dashboards": "every query returns data, every alert fires when it should",
+    "collector": "the real Collector on every shipped file",
+    "kubernetes": "manifests against a real API server",
+    "engines": "the real server, a real request",
 }
 
 
@@ -50,9 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {tier: place for place, tier in enumerate(TIERS)}
+    items.sort(key=lambda item: order.get(tier_of(item.path), len(order)))
     for item in items:
-        tier = tier_of(item.path)
-        if tier in TIERS:
+        if (tier := tier_of(item.path)) in TIERS:
             item.add_marker(tier)
 
 

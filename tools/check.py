@@ -60,7 +60,7 @@ def static_steps() -> list[Step]:
         ("types (mypy)", [tool / "mypy"]),
         ("imports (lint-imports)", [tool / "lint-imports", "--no-cache"]),
         ("lint (ruff check)", [tool / "ruff", "check", "--quiet"]),
-        ("format (ruff format)", [tool / "ruff", "format", "--check", "--quiet"]),
+        ("format (ruff format)", [tool / "ruff", "format", "--check", "--output-format", "concise"]),
         ("generated files are fresh", [tool / "python", "tools/generate.py", "--check"]),
     ]
     return [functools.partial(finished, name, command) for name, command in commands]
@@ -152,7 +152,7 @@ def suite(everything: bool) -> Result:
     """Run all tiers on `.venv`, alone on the machine and in full view."""
     started = time.monotonic()
     report = REPORTS / "suite.xml"
-    command = [VENV / "bin/python", "-m", "pytest", f"--junitxml={report}"]
+    command = [VENV / "bin/python", "-m", "pytest", "--durations=5", f"--junitxml={report}"]
     env = {**os.environ, "AI_OTEL_TEST_ALL": "1" if everything else ""}
     done = subprocess.run([str(part) for part in command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False)
     return Result("all tiers, here", done.returncode == 0, time.monotonic() - started, "", counted(report))

@@ -62,13 +62,19 @@ def _trace_id(context: Context) -> int:
 
 
 def http_span_of(record: RequestRecord) -> trace.Span | None:
-    """The HTTP span that somebody opened for this very request below our edge: ours steps back from it."""
+    """The HTTP span that somebody opened for this very request, below our edge or around it: ours steps back."""
     if record.exchange is None:
         return None
     inner, outer = _local_span(record.exchange.inner_context), _local_span(record.context)
-    if inner is None or (outer is not None and inner.get_span_context() == outer.get_span_context()):
-        return None
-    return inner
+    if inner is None or outer is None or inner.get_span_context() != outer.get_span_context():
+        return inner
+    return inner if _serves_http(inner) else None
+
+
+def _serves_http(span: trace.Span) -> bool:
+    # FastAPI's own telemetry, from 0.137 on, opens its span outside of Starlette. Only the SDK's spans can be read.
+    attributes = getattr(span, "attributes", None) or {}
+    return getattr(span, "kind", None) is SpanKind.SERVER and "http.request.method" in attributes
 
 
 def _local_span(context: object) -> trace.Span | None:

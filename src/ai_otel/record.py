@@ -196,7 +196,7 @@ class RequestRecord:
         failed = inner is not None and inner.outcome is Outcome.FAILED
         refused = inner is not None and inner.outcome is Outcome.REJECTED
         # 503 without an inference is an overloaded or not yet ready API layer: it refused, nothing broke.
-        if (status < 500 and not failed) or refused or (status == 503 and inner is None):
+        if (status < 500 and not failed) or refused or (status == 503 and not self.inferences):
             self.outcome = Outcome.REJECTED
         else:
             self.outcome = Outcome.FAILED

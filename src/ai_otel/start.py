@@ -126,6 +126,7 @@ class Handle:
         patcher = Patcher(name, lambda: self.version_of(name))
         self.adapters[name] = adapter
         self.patchers[name] = patcher
+        _tell_out_of_range(name, self.version_of(name), adapter)
         adapter.attach(self.recorder, patcher)
         doors.tell_shut(name, self.surroundings)
 
@@ -257,6 +258,19 @@ class Handle:
         for patcher in self.patchers.values():
             patcher.undo()
         self.recorder.stop(self.settings.stop_timeout)
+
+
+def _tell_out_of_range(name: str, version: str | None, adapter: EngineAdapter) -> None:
+    # A row that stands aside for another is as it should be; a version that no row knows is told.
+    if version is None or not adapter.hooks or any(point.covers(version) for point in adapter.hooks):
+        return
+    known = " or ".join(dict.fromkeys(point.versions for point in adapter.hooks))
+    log.warning(
+        "ai-otel: %s %s is not observed: our hooks hold for %s. Use such a version, or upgrade ai-otel.",
+        name,
+        version,
+        known,
+    )
 
 
 _handle: Handle | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
+import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from ai_otel.cli.diagnosis import delivery
-from ai_otel.cli.diagnosis.export import check_export
+from ai_otel.cli.diagnosis.export import _STEPS, check_export
 from ai_otel.cli.diagnosis.finding import Finding, Level
 from ai_otel.cli.diagnosis.reach import Reach
 
@@ -31,7 +29,9 @@ from ai_otel.cli.diagnosis.reach import Reach
 def traces(**otel: str) -> Finding:
     """What is said of the traces."""
     variables = {f"OTEL_{name}": value for name, value in otel.items()}
-    return next(each for each in check_export({"OTEL_METRICS_EXPORTER": "none", **variables}) if each.subject == "traces")
+    return next(
+        each for each in check_export({"OTEL_METRICS_EXPORTER": "none", **variables}) if each.subject == "traces"
+    )
 
 
 def reach_of(finding: Finding) -> str:
@@ -42,8 +42,6 @@ def reach_of(finding: Finding) -> str:
 @pytest.fixture(autouse=True)
 def _untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporters read the environment for what nobody passes them."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
 
@@ -105,7 +103,9 @@ def test_an_endpoint_of_one_signal_without_a_path_is_recognised(answering) -> No
     """The SDK adds /v1/traces to the general variable only: the most common mistake there is."""
     with answering(404) as url:
         found = traces(EXPORTER_OTLP_TRACES_ENDPOINT=url)
-    assert found.next_step.startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it stands: end it with /v1/traces")
+    assert found.next_step.startswith(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it stands: end it with /v1/traces"
+    )
 
 
 def test_what_the_server_leaves_out_of_a_200_is_told(answering) -> None:
@@ -146,19 +146,21 @@ def test_https_to_a_plain_port_is_a_tls_error(answering) -> None:
     assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in found.next_step
 
 
-def test_an_unknown_certificate_is_a_tls_error_and_a_known_one_is_accepted(certificate, monkeypatch) -> None:
+def test_an_unknown_certificate_is_a_tls_error_and_a_known_one_is_accepted(answering, certificate, monkeypatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    with secured(certificate) as url:
+    with answering(200, certificate=certificate) as url:
         assert reach_of(traces(EXPORTER_OTLP_ENDPOINT=url)) == "TLS error"
         known = traces(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_CERTIFICATE=str(certificate))
     assert reach_of(known) == "accepted", known.says
 
 
-def test_a_certificate_that_does_not_help_names_the_variables_that_win_over_it(certificate, tmp_path) -> None:
+def test_a_certificate_that_does_not_help_names_the_variables_that_win_over_it(
+    answering, certificate, tmp_path
+) -> None:
     other = tmp_path / "other.pem"
     other.write_bytes(Path(requests.certs.where()).read_bytes())
-    with secured(certificate) as url:
+    with answering(200, certificate=certificate) as url:
         found = traces(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_CERTIFICATE=str(other))
     assert reach_of(found) == "TLS error"
     assert "REQUESTS_CA_BUNDLE" in found.next_step
@@ -227,7 +229,9 @@ def test_grpc_gets_its_span_and_its_headers() -> None:
             EXPORTER_OTLP_PROTOCOL="grpc", EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_HEADERS="authorization=s3cret"
         )
     assert (found.level, reach_of(found)) == (Level.OK, "accepted")
-    spans = [span for request in service.requests for each in request.resource_spans for span in each.scope_spans[0].spans]
+    spans = [
+        span for request in service.requests for each in request.resource_spans for span in each.scope_spans[0].spans
+    ]
     assert [span.name for span in spans] == ["ai-otel doctor"]
     assert {each["authorization"] for each in service.metadata} == {"s3cret"}
 
@@ -297,37 +301,5 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@contextmanager
-def secured(certificate: Path) -> Iterator[str]:
-    """An HTTPS server that answers 200 to everything."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                raw, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                with context.wrap_socket(raw, server_side=True) as connection:
-                    connection.recv(65536)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            except OSError:
-                raw.close()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
-
-
 def test_every_way_to_fail_has_a_next_step() -> None:
-    from ai_otel.cli.diagnosis.export import _STEPS
-
     assert set(Reach) - set(_STEPS) == {Reach.ACCEPTED}

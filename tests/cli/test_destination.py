@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from opentelemetry.exporter.otlp.proto.grpc import exporter as grpc_exporter
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
@@ -39,24 +40,41 @@ environments = st.fixed_dictionaries({}, optional={name: st.sampled_from(values)
 
 @given(environment=environments)
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_endpoint_and_tls_are_resolved_as_the_sdk_does(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+def test_endpoint_and_tls_are_resolved_as_the_sdk_does(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
     with monkeypatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("OTEL_")]:
             patch.delenv(name)
         for name, value in environment.items():
             patch.setenv(name, value)
+        channels = watched_channels(patch)
         for goal in destinations(environment):
             exporter = EXPORTERS[goal.signal, goal.protocol]()
-            assert same(goal, exporter), (goal, exporter._endpoint)
+            if goal.protocol == "grpc":
+                address = urlsplit(goal.endpoint).netloc or goal.endpoint
+                assert channels.pop() == (address, goal.secure), goal
+            else:
+                assert exporter._endpoint == goal.endpoint, goal
             exporter.shutdown()
 
 
-def same(goal: Destination, exporter: Any) -> bool:
-    """The gRPC exporter keeps the address and whether it is plain, the HTTP one the whole URL."""
-    if goal.protocol != "grpc":
-        return bool(exporter._endpoint == goal.endpoint)
-    address = urlsplit(goal.endpoint).netloc or goal.endpoint
-    return (exporter._endpoint, exporter._insecure) == (address, not goal.secure)
+def watched_channels(patch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """The channels that gRPC exporters open: address, and whether they speak TLS."""
+    opened: list[tuple[str, bool]] = []
+
+    def watch(name: str, secure: bool) -> None:
+        original = getattr(grpc_exporter, name)
+
+        def open_channel(address: str, *arguments: Any, **options: Any) -> Any:
+            opened.append((address, secure))
+            return original(address, *arguments, **options)
+
+        patch.setattr(grpc_exporter, name, open_channel)
+
+    watch("insecure_channel", secure=False)
+    watch("secure_channel", secure=True)
+    return opened
 
 
 def only(**otel: str) -> Destination:

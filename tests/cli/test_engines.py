@@ -116,6 +116,16 @@ def test_the_version_is_judged_by_tests_and_hooks(install: Install, version: str
     assert says in found.says
 
 
+def test_a_hook_into_a_package_that_is_not_installed_is_not_missing(install: Install) -> None:
+    """An adapter may cover several packages of one engine."""
+    install(engine=ENGINE)
+    elsewhere = HookPoint("other_toy.engine:Engine.generate", (), "", Rung.PUBLIC, "Elsewhere.")
+    assert [each.subject for each in examined(point("engine:Engine.generate"), elsewhere)] == [
+        "toy",
+        "toy Engine.generate",
+    ]
+
+
 def test_a_folder_of_that_name_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who cloned the engine's repository has not installed it."""
     (tmp_path / "toy").mkdir()

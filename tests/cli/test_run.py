@@ -105,6 +105,12 @@ def test_running_inside_a_run_adds_nothing(ai_otel) -> None:
     assert ai_otel(*nested).stdout.strip() == doors.DIRECTORY
 
 
+def test_all_ways_in_at_once_are_one(ai_otel) -> None:
+    program = "import ai_otel; from ai_otel.start import current; print(current() is ai_otel.instrument() is current())"
+    done = ai_otel("run", "--", sys.executable, "-c", program, AI_OTEL_ENABLED="true")
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
+
+
 def test_the_users_sitecustomize_still_runs(ai_otel, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.of_the_user = __file__\n")
     program = f"import builtins, sys; print(builtins.of_the_user, sys.modules['sitecustomize'].__file__); {IS_ON}"

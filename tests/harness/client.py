@@ -1,4 +1,4 @@
-"""A client that keeps its own books: for each request what it asked, what it was told, and when it saw the first token."""
+"""A client that keeps its own books: what it asked, what it was told, and when it saw the first token."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def _has_token(event: dict[str, Any]) -> bool:
         return True
     for choice in event.get("choices") or ():
         delta = choice.get("delta")
-        if choice.get("text") is not None or (delta is not None and delta.get("content")):
+        # A token may be half a character, whose text is still empty.
+        if choice.get("text") is not None or (delta and delta.get("content") is not None and not delta.get("role")):
             return True
         if choice.get("finish_reason") is not None:
             return True

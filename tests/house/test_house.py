@@ -50,6 +50,13 @@ def test_the_makefile_has_at_most_twelve_targets_and_explains_each() -> None:
     assert len(explained) <= 12
 
 
+def test_every_directory_of_tests_is_a_tier(pytestconfig: pytest.Config) -> None:
+    """Or the harness: what is neither has no marker, no place in the order and no line in the summary."""
+    tiers = {marker.partition(":")[0] for marker in pytestconfig.getini("markers")}
+    directories = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("__")}
+    assert directories - {"harness"} <= tiers
+
+
 # ---------------------------------------------------------------- the source
 
 

@@ -43,8 +43,8 @@ def tell_shut(engine: str, surroundings: Surroundings) -> None:
     """Say, once, which of our doors the engine's own configuration keeps shut."""
     if engine != "vllm":
         return
-    if multiprocessing.parent_process() is not None:
-        return  # the parent, which reads the same variables, has told it
+    if multiprocessing.parent_process() is not None or "--multiprocessing-fork" in sys.orig_argv:
+        return  # the parent, which reads the same variables, has told it (a spawned child learns of its parent late)
     allowed = surroundings.vllm_plugins
     if allowed is not None and "ai_otel" not in [name.strip() for name in allowed.split(",")]:
         wanted = ",".join(filter(None, (allowed, "ai_otel")))

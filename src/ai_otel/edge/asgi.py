@@ -42,12 +42,19 @@ class Headers(Mapping[str, str]):
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         self._raw = raw
 
-    def __getitem__(self, name: str) -> str:
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a header; `Mapping` would raise and catch for each that is absent."""
         wanted = name.lower().encode("latin-1")
         for key, value in self._raw:
             if key == wanted:
                 return value.decode("latin-1")
-        raise KeyError(name)
+        return default
+
+    def __getitem__(self, name: str) -> str:
+        value: str | None = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
 
     def __iter__(self) -> Any:
         return (key.decode("latin-1") for key, _ in self._raw)

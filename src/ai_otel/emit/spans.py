@@ -26,7 +26,13 @@ class SpanEmitter:
     """Builds spans with explicit times, after the fact."""
 
     def __init__(
-        self, tracer: Tracer, *, local_is_ours: bool, foreign: str = "link", phases: bool = True, keep_engine_spans: bool = True
+        self,
+        tracer: Tracer,
+        *,
+        local_is_ours: bool,
+        foreign: str = "link",
+        phases: bool = True,
+        keep_engine_spans: bool = True,
     ) -> None:
         self._tracer = tracer
         self._local_is_ours = local_is_ours
@@ -72,6 +78,7 @@ class SpanEmitter:
             self._keep_engine_spans
             and bool(record.inferences)
             and record.outcome is Outcome.FINISHED
+            and record.inferences[0].traced
             and all(inference.traced for inference in record.inferences)
         )
 
@@ -80,11 +87,14 @@ class SpanEmitter:
             semconv.GEN_AI_OPERATION_NAME: operation,
             semconv.GEN_AI_PROVIDER_NAME: inference.engine,
         }
-        attributes.update(_inference_attributes(inference))
-        if inference.outcome is not None:
-            attributes[semconv.AI_OTEL_OUTCOME] = inference.outcome.value
-        if inference.error_type is not None:
-            attributes[semconv.ERROR_TYPE] = inference.error_type
+        _add_inference(attributes, inference, inference.start_ns)
+        # The engine has not let go of an inference that the call did not wait for: it ends as the call does.
+        outcome = inference.outcome or record.outcome
+        if outcome is not None:
+            attributes[semconv.AI_OTEL_OUTCOME] = outcome.value
+        error_type = inference.error_type if inference.outcome is not None else record.error_type
+        if error_type is not None:
+            attributes[semconv.ERROR_TYPE] = error_type
         span = self._tracer.start_span(
             f"{operation} {inference.model}" if inference.model else operation,
             context=parent,
@@ -93,7 +103,7 @@ class SpanEmitter:
             start_time=max(inference.start_ns, record.start_ns),
         )
         self._emit_phases(inference, record, trace.set_span_in_context(span, Context()))
-        _finish(span, inference.outcome, inference.error_type, None, inference.end_ns)
+        _finish(span, outcome, error_type, None, inference.end_ns or record.end_ns)
 
     def _emit_phases(self, inference: Inference, record: RequestRecord, parent: Context) -> None:
         if not self._phases:
@@ -104,7 +114,9 @@ class SpanEmitter:
             span.end(max(start, min(end_ns, record.end_ns)))
 
 
-def _finish(span: Span, outcome: Outcome | None, error_type: str | None, exchange: Exchange | None, end_ns: int) -> None:
+def _finish(
+    span: Span, outcome: Outcome | None, error_type: str | None, exchange: Exchange | None, end_ns: int
+) -> None:
     # As HTTP servers do it: what the client did wrong, or chose to stop, is no error of this server.
     status = exchange.status if exchange is not None else None
     client_error = status is not None and 400 <= status < 500
@@ -140,7 +152,7 @@ def phases_of(inference: Inference) -> Iterator[tuple[str, int, int]]:
         yield "queue", scheduled - _ns(choice.queue_s), scheduled
     if choice.prefill_s is not None:
         yield "prefill", scheduled, first
-    longest = max((c.decode_s for c in inference.choices if c.decode_s is not None), default=None)
+    longest = max([c.decode_s for c in inference.choices if c.decode_s is not None], default=None)
     if longest is not None and (inference.output_tokens or 0) > 1:
         yield "decode", first, first + _ns(longest)
 
@@ -167,7 +179,7 @@ def request_attributes(record: RequestRecord, engine: str, operation: str, model
     if record.exchange is not None:
         _add_exchange(attributes, record, record.exchange)
     if len(record.inferences) == 1:
-        attributes.update(_inference_attributes(record.inferences[0]))
+        _add_inference(attributes, record.inferences[0], record.start_ns)
     elif record.inferences:
         _add_sums(attributes, record, model)
     return attributes
@@ -202,21 +214,17 @@ def _add_sums(attributes: Attributes, record: RequestRecord, model: str | None) 
             attributes[name] = sum(value or 0 for value in values)
 
 
-def _inference_attributes(inference: Inference) -> Attributes:
-    attributes: Attributes = {}
+def _add_inference(attributes: Attributes, inference: Inference, start_ns: int) -> None:
     _add_names(attributes, inference)
     _add_parameters(attributes, inference.parameters)
     _add_usage(attributes, inference)
     if inference.finish_reasons:
         told = [FINISH_REASONS.get(reason, reason) for reason in inference.finish_reasons]
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = told
-    first = first_choice(inference)
-    if first is not None:
-        attributes[semconv.AI_OTEL_TIME_TO_FIRST_TOKEN] = first.first_token_s
-    preemptions = sum([choice.preemptions or 0 for choice in inference.choices])
-    if preemptions:
-        attributes[semconv.AI_OTEL_REQUEST_PREEMPTIONS] = preemptions
-    return attributes
+    if inference.first_token_ns is not None:
+        # From the span's start: what the API layer did before the engine saw the request is part of the wait.
+        attributes[semconv.AI_OTEL_TIME_TO_FIRST_TOKEN] = max(0, inference.first_token_ns - start_ns) / 1e9
+    _put(attributes, semconv.AI_OTEL_REQUEST_PREEMPTIONS, _sum(inference, "preemptions"))
 
 
 # Written out, because a table of names and fields takes four times as long, and this runs for every request.
@@ -279,7 +287,7 @@ def _add_usage(attributes: Attributes, inference: Inference) -> None:
 
 def _sum(inference: Inference, name: str) -> int | None:
     values = [getattr(choice, name) for choice in inference.choices]
-    return sum(values) if values and all(value is not None for value in values) else None
+    return sum(values) if values and None not in values else None
 
 
 def _put(attributes: Attributes, name: str, value: Any) -> None:

@@ -94,7 +94,6 @@ class Patcher:
         self._registered: set[tuple[HookPoint, str]] = set()
         self._undo: list[Callable[[], None]] = []
         self._active = True
-        self._told_range = False
 
     # How a hook listens, by the kind of function.
 
@@ -259,7 +258,6 @@ class Patcher:
         version = self.version()
         if version is not None and not point.covers(version):
             attachment.state, attachment.detail = "out of range", f"{self.engine} {version} is not {point.versions}"
-            self._tell_range(version)
             return
         try:
             parent, name, original = wrapt.resolve_path(sys.modules[point.module], point.path)
@@ -273,18 +271,6 @@ class Patcher:
         setattr(parent, name, hooked)
         attachment.state, attachment.detail = "attached", version or ""
         self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))
-
-    def _tell_range(self, version: str) -> None:
-        # Rows that stand aside for others are as it should be; a version that none of them knows is told, once.
-        if self._told_range or any(attachment.point.covers(version) for attachment in self.attachments):
-            return
-        self._told_range = True
-        log.warning(
-            "ai-otel: %s %s is not observed: its hooks hold for %s. Use such a version, or upgrade ai-otel.",
-            self.engine,
-            version,
-            " or ".join(dict.fromkeys(attachment.point.versions for attachment in self.attachments)),
-        )
 
     def undo(self) -> None:
         """Put the originals back. Where somebody wrapped ours meanwhile, ours stays and passes everything through."""

@@ -56,7 +56,7 @@ def in_range(version: str, bounds: str) -> bool:
     """
     release = release_numbers(version)
     for bound in filter(None, (part.strip() for part in bounds.split(","))):
-        match = re.fullmatch(r"(>=|<=|==|>|<)\s*(.+)", bound)
+        match = re.fullmatch(r"(>=|<=|==|>|<)\s*(v?\d.*)", bound)
         if match is None:
             message = f"bad version bound {bound!r}: write it like '>=0.12,<0.40'"
             raise ValueError(message)

@@ -14,6 +14,7 @@ from harness.otlp import Sink, listening
 from harness.server import Server, free_port, serving
 from harness.vllm import CPU, Start, telemetry_to
 
+
 @pytest.fixture(scope="session")
 def installed(vllm: parts.VllmEnvironment, tmp_path_factory: pytest.TempPathFactory) -> parts.VllmEnvironment:
     """vLLM's environment with this checkout's wheel in it."""
@@ -61,7 +62,9 @@ def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> St
             "--model", installed.model, "--served-model-name", "tiny", "--enforce-eager",
             "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags,
         ]  # fmt: skip
-        with serving(command, port, {**telemetry_to(sink), **CPU, **(environment or {})}, directory / "vllm.log") as server:
+        with serving(
+            command, port, {**telemetry_to(sink), **CPU, **(environment or {})}, directory / "vllm.log"
+        ) as server:
             yield server
 
     return run

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
+import oracle
 import pytest
 
-import oracle
 import parts
 from harness.otlp import Sink
 from harness.vllm import run_offline
-
 
 pytestmark = pytest.mark.requires(part="vllm")
 
@@ -35,7 +34,8 @@ print("RESULT", json.dumps({{
 POOLING = """
 import json
 from vllm import LLM
-llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, runner="pooling", convert={convert!r})
+pooling = {{"runner": "pooling", "convert": {convert!r}}}
+llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, **pooling)
 result = {{"embed": 0, "score": 0, "classify": 0}}
 texts = ["hello world", "kubernetes observability is"]
 if {convert!r} == "embed":

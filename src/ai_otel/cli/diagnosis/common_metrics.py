@@ -34,9 +34,9 @@ def _check_engine(name: str, engine: Engine, flags: frozenset[str] | None) -> It
     page: dict[str, str] = {}
     for row in engine["metrics"]:
         page.setdefault(row["to"], row.get("needs", ""))
-    known = {**page, **library}
-    free = [metric for metric in common() if known.get(metric) == ""]
-    only_page = [metric for metric in free if metric not in library]
+    free = [metric for metric in common() if "" in (library.get(metric), page.get(metric))]
+    only_page = [metric for metric in free if library.get(metric) != ""]
+    known = {**page, **library, **dict.fromkeys(free, "")}
     where = f"{len(free) - len(only_page)} of {len(common())} common metrics from the library"
     says = f"{where}, {len(only_page)} more from its {engine['page']['path']} page" if only_page else where
     yield Finding("metrics", name, Level.OK, says, details={"library": sorted(library), "page": sorted(page)})
@@ -144,7 +144,7 @@ def _compared(url: str, page: Page) -> Iterator[Finding]:
 
 def _one(metric: str, engine: Engine, page: Page) -> Finding:
     natives = [row for row in engine["metrics"] if row["to"] == metric]
-    here = [row["native"] for row in natives if row["native"] in page.valued]
+    here = [row["native"] for row in natives if row["native"] in page.valued and row.get("unless") not in page.valued]
     if here:
         details = {"state": "present", "natives": here}
         return Finding("metrics", metric, Level.OK, " + ".join(here), details=details)

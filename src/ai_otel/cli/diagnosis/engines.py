@@ -81,7 +81,9 @@ def check_engines(found: Iterable[Installed | Finding], *, edge: bool) -> Iterat
 
 
 def _check_engine(engine: Installed, source: InstalledSource) -> Iterator[Finding]:
-    hooks = [_check_hook(source, engine.name, engine.version, point) for point in engine.adapter.hooks]
+    # An adapter may cover several packages of one engine; what is not installed has nothing to be missing.
+    points = [point for point in engine.adapter.hooks if package_folders(point.module.partition(".")[0])]
+    hooks = [_check_hook(source, engine.name, engine.version, point) for point in points]
     in_range = [hook for hook in hooks if hook.details["state"] != "out of range"]
     level, says, next_step = _judge_version(engine, any_hook=bool(in_range) or not hooks)
     details = {

@@ -74,7 +74,7 @@ def next_step(goal: Destination, verdict: Verdict) -> str:
         return f"Without a scheme gRPC means TLS: write http://{goal.endpoint} if the server speaks plain text."
     if verdict.reach is Reach.TLS and goal.protocol != "grpc" and goal.certificate:
         # requests asks these variables before its session's `verify`, which newer exporters set (psf/requests#3829).
-        return f"Is {goal.certificate} the CA that signed it? Where set, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE win over it."
+        return f"Did {goal.certificate} sign it? Where set, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE win over it."
     if verdict.reach is Reach.REFUSED and goal.address is not None and _is_local(goal.address[0]):
         return (
             "Start a Collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT. In a Kubernetes pod localhost is the pod "

@@ -22,6 +22,8 @@ class Server:
 
     pid: int
     program: str
+    runs: str
+    """The program, and the module or script where it is a Python: never an argument."""
     flags: frozenset[str]
     environment: Mapping[str, str]
 
@@ -42,11 +44,21 @@ class Server:
         except PermissionError:
             raise UnknownServerError(f"{pid}: not allowed; run doctor as the user who started it, or as root") from None
         environment = dict(line.split("=", 1) for line in lines if "=" in line)
-        return cls(pid, words[0] if words else "", frozenset(flags_of(words)), environment)
+        return cls(pid, words[0] if words else "", _named(words), frozenset(flags_of(words)), environment)
 
 
 def _words(path: Path) -> list[str]:
     return [word for word in path.read_bytes().decode(errors="replace").split("\0") if word]
+
+
+def _named(words: list[str]) -> str:
+    program, *rest = [*words, ""]
+    name = Path(program).name
+    if not name.startswith("python") or not rest[0]:
+        return name
+    if rest[0] == "-m":
+        return f"{name} -m {rest[1]}"
+    return name if rest[0].startswith("-") else f"{name} {Path(rest[0]).name}"
 
 
 def flags_of(words: list[str]) -> Iterator[str]:
@@ -61,7 +73,7 @@ def check_server(server: Server) -> Iterator[Finding]:
         says = "shows no environment: it has overwritten it, as processes that set their own title do"
         yield Finding("server", f"pid {server.pid}", Level.WRONG, says, "Name the process that started it.", details)
         return
-    yield Finding("server", f"pid {server.pid}", Level.OK, f"runs {Path(server.program).name}", details=details)
+    yield Finding("server", f"pid {server.pid}", Level.OK, f"runs {server.runs}", details=details)
     if _elsewhere(server.program):
         says = f"runs {server.program}; packages and engines below are those of {sys.prefix}"
         yield Finding("server", "environment", Level.NOTE, says, "Run the ai-otel of the server's own environment.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import site
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -23,6 +25,8 @@ class Configuration:
     settings: Settings
     surroundings: Surroundings
     complaints: tuple[str, ...]
+    door_open: bool = False
+    """The door of `ai-otel run` is on the path."""
     pid: int | None = None
     """The process it belongs to, where it is not this one."""
 
@@ -32,15 +36,16 @@ class Configuration:
         with overheard("ai_otel") as messages:
             settings = Settings.from_environment(environment)
         told = tuple(message.removeprefix("ai-otel: ") for message in messages)
-        return cls(settings, Surroundings.read(environment), told, pid)
+        path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
+        return cls(settings, Surroundings.read(environment), told, doors.DIRECTORY in path, pid)
 
 
 def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
     """The switch, the doors, then everything that would leave them open for nothing."""
     yield _switched(configuration)
-    yield _pth()
+    yield from _doors(configuration, vllm="vllm" in engines)
     if "vllm" in engines:
-        yield from _vllm_doors(configuration.surroundings)
+        yield from _shut_by_vllm(configuration.surroundings)
     for told in configuration.complaints:
         named = re.search(r"AI_OTEL_\w+", told)
         yield Finding("switch", named[0] if named else "settings", Level.WRONG, told)
@@ -62,6 +67,17 @@ def _switched(configuration: Configuration) -> Finding:
     return Finding("switch", name, Level.NOTE, says, details={"on": False})
 
 
+def _doors(configuration: Configuration, *, vllm: bool) -> Iterator[Finding]:
+    """The ways in from outside; one is enough."""
+    if configuration.door_open:
+        yield Finding("switch", "ai-otel run", Level.OK, "its door is on the path of every Python below it")
+        return
+    yield _pth()
+    if vllm and not entry_points(group="vllm.general_plugins", name="ai_otel"):
+        says = "our plug-in is not in this environment's metadata: vLLM's own processes open no door"
+        yield Finding("switch", "vllm plug-in", Level.NOTE, says, "Use `ai-otel run`, or pip install ai-otel.")
+
+
 def _pth() -> Finding:
     folders = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
     found = [str(path) for folder in folders if (path := Path(folder) / "ai_otel.pth").exists()]
@@ -72,12 +88,8 @@ def _pth() -> Finding:
     return Finding("switch", "ai_otel.pth", Level.NOTE, says, next_step, {"paths": []})
 
 
-def _vllm_doors(surroundings: Surroundings) -> Iterator[Finding]:
-    if not entry_points(group="vllm.general_plugins", name="ai_otel"):
-        says = "our plug-in is not in this environment's metadata: vLLM's own processes open no door"
-        yield Finding("switch", "vllm plug-in", Level.NOTE, says, "Use `ai-otel run`, or pip install ai-otel.")
-    told = complaints(lambda: doors.tell_shut("vllm", surroundings))
-    for sentence in told:
+def _shut_by_vllm(surroundings: Surroundings) -> Iterator[Finding]:
+    for sentence in complaints(lambda: doors.tell_shut("vllm", surroundings)):
         subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
         yield Finding("switch", subject, Level.WRONG, sentence)
 

@@ -7,6 +7,7 @@ Source of the names: `tools/server/server-task.cpp` of llama.cpp, whose JSON is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from ai_otel.record import Choice, Inference, Outcome, Parameters
@@ -42,7 +43,7 @@ class Reply:
             # An answer in one piece has those of its first choice only; the usage of a stream follows its choice.
             self.timings[0 if len(piece.get("choices") or ()) > 1 else self._index] = timings
         if self.model is None:
-            self.request_id, self.model = piece.get("id"), piece.get("model")
+            self.request_id, self.model = piece.get("id"), model_name(piece.get("model"))
         if isinstance(piece.get("error"), Mapping):
             self.error = piece["error"]
         elif "code" in piece and "message" in piece:
@@ -96,6 +97,13 @@ class Reply:
         elif len(self.timings) == expected:
             # With several choices the server's own `usage` is that of one of them.
             inference.output_tokens = sum(each["predicted_n"] for each in self.timings.values())
+
+
+def model_name(model: Any) -> str | None:
+    """The name that the server gives its model: an alias, or without one the file's, less the directories."""
+    if not isinstance(model, str) or not model:
+        return None
+    return PurePath(model).name if model.endswith(".gguf") else model
 
 
 def _judge_error(error: Json) -> tuple[Outcome, str]:

@@ -1,0 +1,65 @@
+"""What the start of an interpreter costs: most of a server's processes never serve."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+from measure import Figure, less
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def starts(rounds: int) -> list[Figure]:
+    """Wall-clock milliseconds of `python -c pass`, each kind in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain, installed = environment(Path(folder, "plain"), door=False), environment(Path(folder, "ours"), door=True)
+        kinds = {
+            "plain": (plain, "pass", {}),
+            "off": (installed, "pass", {}),
+            "on": (installed, "pass", {"AI_OTEL_ENABLED": "true"}),
+            "wrapt": (plain, "import wrapt", {}),
+        }
+        took: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for turn in range(rounds + 1):
+            for kind, (python, statement, extra) in kinds.items():
+                milliseconds = start(python, statement, extra)
+                if turn:
+                    took[kind].append(milliseconds)
+    return [
+        Figure("python -c pass, without ai-otel", "ms", took["plain"]),
+        Figure("installed, not switched on: more", "ms", less(took["off"], took["plain"])),
+        Figure("switched on (AI_OTEL_ENABLED=true), no engine: more", "ms", less(took["on"], took["plain"])),
+        Figure("  of which a bare `import wrapt`", "ms", less(took["wrapt"], took["plain"])),
+    ]
+
+
+def environment(path: Path, *, door: bool) -> Path:
+    """A bare environment that sees our dependencies and source, with or without the door that the wheel installs."""
+    venv.create(path, with_pip=False)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(path), "platbase": str(path)}))
+    (packages / "a.pth").write_text(f"{sysconfig.get_path('purelib')}\n{SOURCE}\n")
+    if door:
+        (packages / "ai_otel.pth").write_text((SOURCE / "ai_otel.pth").read_text())
+    return path / "bin/python"
+
+
+def start(python: Path, statement: str, extra: dict[str, str]) -> float:
+    """One start and end, in milliseconds."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AI_OTEL_", "PYTHON"))}
+    before = time.perf_counter()
+    done = subprocess.run([python, "-c", statement], env=inherited | extra, capture_output=True, check=True, text=True)
+    milliseconds = (time.perf_counter() - before) * 1e3
+    assert done.stderr == "", done.stderr
+    return milliseconds
+
+
+if __name__ == "__main__":
+    for figure in starts(20):
+        sys.stdout.write(f"{figure}\n")

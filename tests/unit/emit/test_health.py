@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from ai_otel.emit.health import observe_health
+from ai_otel.hooks import guard
+from ai_otel.testing import captured
+from records import call, deliver, inference
+
+
+class Unwell:
+    """Everything that can be wrong."""
+
+    dropped = {"queue_full": 3, "fork": 1}  # noqa: RUF012 - a fake
+    open_count = 2
+    hook_errors = {"vllm:generate": 12}  # noqa: RUF012 - a fake
+    hooks_disabled = frozenset({"vllm:generate"})
+
+
+def observed(health: Any) -> dict[str, dict[tuple[str, ...], Any]]:
+    reader = InMemoryMetricReader()
+    observe_health(MeterProvider([reader], shutdown_on_exit=False).get_meter("ai_otel"), health)
+    data = reader.get_metrics_data()
+    assert data is not None
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics
+    return {
+        metric.name: {tuple((point.attributes or {}).values()): point.value for point in metric.data.data_points}
+        for metric in metrics
+    }
+
+
+def test_what_we_lost_and_what_broke_in_us_is_measured() -> None:
+    assert observed(Unwell()) == {
+        "ai_otel.record.dropped": {("queue_full",): 3, ("fork",): 1},
+        "ai_otel.record.open": {(): 2},
+        "ai_otel.hook.errors": {("vllm:generate",): 12},
+        "ai_otel.hook.disabled": {("vllm:generate",): 1},
+    }
+
+
+def test_where_all_is_well_only_the_open_records_are_told() -> None:
+    class Well:
+        dropped: dict[str, int] = {}  # noqa: RUF012 - a fake
+        open_count = 0
+        hook_errors: dict[str, int] = {}  # noqa: RUF012 - a fake
+        hooks_disabled: frozenset[str] = frozenset()
+
+    assert observed(Well()) == {"ai_otel.record.open": {(): 0}}
+
+
+def test_the_handle_tells_its_recorder_and_its_guards() -> None:
+    with captured(attach=False) as telemetry:
+        deliver(telemetry, call(inference()))
+        telemetry.recorder.flush()
+        telemetry.recorder.open("chat")
+        telemetry.recorder.dropped["queue_full"] += 4
+        guard.errors["some hook"] += 2
+        guard.disabled.add("some hook")
+        found = {
+            name: [point.value for point in telemetry.points(f"ai_otel.{name}")]
+            for name in ("record.open", "record.dropped", "hook.errors", "hook.disabled")
+        }
+    assert found == {"record.open": [1], "record.dropped": [4], "hook.errors": [2], "hook.disabled": [1]}
+    assert guard.errors["some hook"] == 0  # one test's troubles are not the next one's

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from ai_otel.hooks import guard as guards
+from ai_otel.hooks.guard import FAILURES_IN_A_ROW, Guard, strict
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    guards.errors.clear()
+    guards.disabled.clear()
+    yield
+    guards.errors.clear()
+    guards.disabled.clear()
+
+
+def fail(error: BaseException) -> NoReturn:
+    raise error
+
+
+def test_what_a_hook_returns_is_returned() -> None:
+    assert Guard("g")(lambda a, b: (a, b), 1, 2) == (1, 2)
+
+
+def test_a_failure_is_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard("g")
+    for _ in range(3):
+        assert guard(fail, ValueError("boom")) is None
+    assert guards.errors == {"g": 3}
+    (told,) = caplog.records
+    assert "hook g failed" in told.getMessage()
+    assert "the server is not affected" in told.getMessage()
+    assert told.exc_info is not None
+
+
+def test_ten_failures_in_a_row_switch_a_hook_off(caplog: pytest.LogCaptureFixture) -> None:
+    guard, calls = Guard("g"), []
+    for _ in range(FAILURES_IN_A_ROW + 5):
+        guard(lambda: calls.append(1) or fail(ValueError()))
+    assert len(calls) == FAILURES_IN_A_ROW
+    assert guard.off
+    assert guards.disabled == {"g"}
+    assert guards.errors == {"g": FAILURES_IN_A_ROW}
+    assert "hook g is off after 10 failures in a row" in caplog.messages[-1]
+    assert guard(lambda: 1) is None
+
+
+def test_one_success_begins_the_count_anew() -> None:
+    guard = Guard("g")
+    for _ in range(3):
+        for _ in range(FAILURES_IN_A_ROW - 1):
+            guard(fail, ValueError())
+        assert guard(lambda: "well") == "well"
+    assert not guard.off
+    assert guards.disabled == set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), asyncio.CancelledError(), GeneratorExit()])
+def test_cancellation_exit_and_interrupts_are_the_servers(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised:
+        Guard("g")(fail, error)
+    assert raised.value is error
+    assert guards.errors == {}
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def endless() -> NoReturn:
+    endless()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("hook", [lambda: fail(Mute()), endless], ids=["no words", "no stack"])
+def test_a_failure_that_cannot_be_told_is_counted(hook: object) -> None:
+    assert Guard("g")(hook) is None  # type: ignore[arg-type]
+    assert guards.errors == {"g": 1}
+
+
+def test_a_log_handler_that_raises_does_not_reach_the_server() -> None:
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise OSError(f"disk full: {record.name}")
+
+    broken, guard = Broken(), Guard("g")
+    guards.log.addFilter(broken)
+    try:
+        for _ in range(FAILURES_IN_A_ROW):
+            assert guard(fail, ValueError()) is None
+    finally:
+        guards.log.removeFilter(broken)
+    assert guards.errors == {"g": FAILURES_IN_A_ROW}
+    assert guard.off
+
+
+def test_in_tests_a_failure_is_kept_and_comes_through() -> None:
+    error = ValueError("boom")
+    with strict() as failures, pytest.raises(ValueError, match="boom"):
+        Guard("g")(fail, error)
+    assert failures == [error]
+    assert Guard("g")(fail, error) is None
+
+
+def test_where_nobody_stands_above_a_failure_is_only_kept() -> None:
+    error = ValueError("boom")
+    with strict() as failures:
+        assert Guard("g", alone=True)(fail, error) is None
+    assert failures == [error]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_what_failed_in_the_parent_of_a_fork_is_the_parents_to_report() -> None:
+    Guard("g")(fail, ValueError())
+    child = os.fork()
+    if child == 0:
+        os._exit(sum(guards.errors.values()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert guards.errors == {"g": 1}

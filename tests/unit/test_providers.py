@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import atexit
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+from opentelemetry.trace import NoOpTracerProvider
+
+from ai_otel import providers
+from ai_otel.hooks import guard
+from ai_otel.providers import Providers
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+class Made:
+    """The exporters that were made, and everything that has to be shut down again."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.metrics: list[Any] = []
+        self.providers: list[Providers] = []
+
+    def own(self, **environment: str) -> Providers:
+        made = providers.own(Resource({"service.name": "test"}), environment)
+        self.providers.append(made)
+        return made
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    """Nothing is exported: what is made is only looked at."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)
+    seen = Made()
+
+    def processor(exporter: Any) -> Any:
+        seen.spans.append(exporter)
+        return SimpleNamespace(shutdown=exporter.shutdown, force_flush=lambda _=0: True)
+
+    def reader(exporter: Any) -> InMemoryMetricReader:
+        seen.metrics.append(exporter)
+        return InMemoryMetricReader()
+
+    monkeypatch.setattr(providers, "BatchSpanProcessor", processor)
+    monkeypatch.setattr(providers, "PeriodicExportingMetricReader", reader)
+    yield seen
+    for each in seen.providers:
+        each.shutdown()
+    for exporter in seen.metrics:
+        exporter.shutdown()
+
+
+# ---------------------------------------------------------------- our own
+
+HTTP, GRPC = (HttpSpanExporter, HttpMetricExporter), (GrpcSpanExporter, GrpcMetricExporter)
+CONSOLE = (ConsoleSpanExporter, ConsoleMetricExporter)
+PROTOCOL, TRACES, METRICS = (f"OTEL_EXPORTER_OTLP_{signal}PROTOCOL" for signal in ("", "TRACES_", "METRICS_"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, HTTP),
+        ({PROTOCOL: ""}, HTTP),
+        ({PROTOCOL: "http/protobuf"}, HTTP),
+        ({PROTOCOL: "grpc"}, GRPC),
+        ({PROTOCOL: " grpc "}, GRPC),
+        ({TRACES: "grpc"}, (GrpcSpanExporter, HttpMetricExporter)),
+        ({METRICS: "grpc"}, (HttpSpanExporter, GrpcMetricExporter)),
+        ({PROTOCOL: "grpc", TRACES: "http/protobuf"}, (HttpSpanExporter, GrpcMetricExporter)),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}, HTTP),
+        ({"OTEL_TRACES_EXPORTER": "", "OTEL_METRICS_EXPORTER": " "}, HTTP),
+        ({"OTEL_TRACES_EXPORTER": "otlp_proto_grpc"}, (GrpcSpanExporter, HttpMetricExporter)),
+        ({"OTEL_TRACES_EXPORTER": "none"}, (None, HttpMetricExporter)),
+        ({"OTEL_METRICS_EXPORTER": "none"}, (HttpSpanExporter, None)),
+        (
+            {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"},
+            (ConsoleSpanExporter, ConsoleMetricExporter),
+        ),
+    ],
+    ids=str,
+)
+def test_the_variables_choose_the_exporters(made: Made, environment: dict[str, str], expected: tuple[Any, Any]) -> None:
+    assert made.own(**environment).origin == "own"
+    assert [type(exporter) for exporter in made.spans] == [expected[0]] * (expected[0] is not None)
+    assert [type(exporter) for exporter in made.metrics] == [expected[1]] * (expected[1] is not None)
+
+
+def test_several_exporters_may_be_named(made: Made) -> None:
+    made.own(OTEL_TRACES_EXPORTER="otlp, console,none,")
+    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter, ConsoleSpanExporter]
+
+
+def test_an_unknown_protocol_is_told_and_the_usual_one_is_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    made.own(OTEL_EXPORTER_OTLP_PROTOCOL="http/yaml", OTEL_METRICS_EXPORTER="none")
+    (told,) = caplog.messages
+    assert told.startswith("ai-otel: OTEL_EXPORTER_OTLP_PROTOCOL='http/yaml' is not known: ")
+    assert told.endswith("write http/protobuf or grpc; using http/protobuf")
+    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
+
+
+def test_an_unknown_exporter_is_told_and_the_others_are_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    made.own(OTEL_TRACES_EXPORTER="zipkin_old,otlp", OTEL_METRICS_EXPORTER="none")
+    assert caplog.messages == [
+        "ai-otel: no exporter is called zipkin_old in opentelemetry_traces_exporter: is its package installed?"
+    ]
+    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
+
+
+def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise ValueError("no such compression")
+
+    load = providers._load
+    monkeypatch.setattr(providers, "_load", lambda group, name: refuse if "otlp" in name else load(group, name))
+    monkeypatch.setattr(guard, "errors", Counter())
+    made.own(OTEL_TRACES_EXPORTER="otlp,console", OTEL_METRICS_EXPORTER="otlp,console")
+    assert [type(exporter) for exporter in made.spans] == [ConsoleSpanExporter]
+    assert [type(exporter) for exporter in made.metrics] == [ConsoleMetricExporter]
+    assert "exporter otlp failed" in caplog.messages[0]
+
+
+def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the Prometheus one is: nothing pushes, somebody comes and reads."""
+    monkeypatch.setattr(providers, "_load", lambda *_: InMemoryMetricReader)
+    (reader,) = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="pulled").meter_provider._metric_readers  # type: ignore[attr-defined]
+    assert isinstance(reader, InMemoryMetricReader)
+
+
+def test_ours_are_private_and_end_with_us(made: Made) -> None:
+    own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+    assert own.own_traces
+    assert own.own_metrics
+    assert trace.get_tracer_provider() is not own.tracer_provider
+    assert metrics.get_meter_provider() is not own.meter_provider
+    assert own.tracer_provider._atexit_handler is None  # type: ignore[attr-defined]
+    assert own.meter_provider._atexit_handler is None  # type: ignore[attr-defined]
+
+
+def test_the_sdk_can_be_disabled(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+    assert not own.tracer_provider.get_tracer("ai_otel").start_span("chat").is_recording()
+
+
+# ---------------------------------------------------------------- somebody else's
+
+
+class Told(SimpleNamespace):
+    """Notes how it was ended."""
+
+    def __init__(self) -> None:
+        calls: list[str] = []
+        super().__init__(
+            calls=calls, shutdown=lambda: calls.append("shutdown"), force_flush=lambda: calls.append("force_flush")
+        )
+
+
+@pytest.mark.parametrize("own_traces", [False, True])
+@pytest.mark.parametrize("own_metrics", [False, True])
+def test_only_what_is_ours_is_shut_down(own_traces: bool, own_metrics: bool) -> None:
+    tracers: Any = Told()
+    meters: Any = Told()
+    Providers(tracers, meters, "global", own_traces=own_traces, own_metrics=own_metrics).shutdown()
+    assert tracers.calls == ["shutdown" if own_traces else "force_flush"]
+    assert meters.calls == ["shutdown" if own_metrics else "force_flush"]
+
+
+def test_providers_that_cannot_be_flushed_are_let_be() -> None:
+    Providers(NoOpTracerProvider(), NoOpMeterProvider(), "passed").shutdown()
+
+
+def test_a_placeholder_is_no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert providers.global_tracer_provider() is None
+    assert providers.global_meter_provider() is None
+    tracers, meters = TracerProvider(shutdown_on_exit=False), MeterProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracers)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: meters)
+    assert providers.global_tracer_provider() is tracers
+    assert providers.global_meter_provider() is meters
+
+
+# ---------------------------------------------------------------- from a file
+
+FILE = """\
+file_format: "1.0"
+resource:
+  attributes:
+    - {name: deployment.environment.name, value: from-file}
+tracer_provider:
+  processors:
+    - batch:
+        exporter:
+          otlp_http:
+            endpoint: http://127.0.0.1:9/v1/traces
+meter_provider:
+  readers:
+    - periodic:
+        interval: 60000
+        exporter:
+          otlp_http:
+            endpoint: http://127.0.0.1:9/v1/metrics
+"""
+
+needs_reader = pytest.mark.requires(module="opentelemetry.configuration")
+
+
+@pytest.fixture
+def from_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Providers | None]]:
+    # What is left at the end goes nowhere, and says so.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    opened: list[Providers] = []
+
+    def read(text: str) -> Providers | None:
+        path = tmp_path / "otel.yaml"
+        path.write_text(text)
+        found = providers.from_file(str(path), Resource({"service.name": "vllm", "host.name": "here"}))
+        opened.extend([found] if found is not None else [])
+        return found
+
+    yield read
+    for each in opened:
+        each.shutdown()
+    logging.getLogger("opentelemetry").setLevel(logging.NOTSET)
+
+
+@needs_reader
+def test_a_file_configures_private_providers(from_file: Callable[[str], Providers | None]) -> None:
+    found = from_file(FILE)
+    assert found is not None
+    assert (found.origin, found.own_traces, found.own_metrics) == ("file", True, True)
+    assert isinstance(found.tracer_provider, TracerProvider)
+    attributes = found.tracer_provider.resource.attributes
+    assert attributes["deployment.environment.name"] == "from-file"
+    assert attributes["host.name"] == "here"
+    assert trace.get_tracer_provider() is not found.tracer_provider
+
+
+@needs_reader
+def test_a_service_that_the_file_does_not_name_keeps_the_engines(from_file: Callable[[str], Providers | None]) -> None:
+    """The SDK makes up `unknown_service` where a file says nothing."""
+    for text, name in ((FILE, "vllm"), (FILE.replace("deployment.environment.name", "service.name"), "from-file")):
+        found = from_file(text)
+        assert found is not None
+        assert found.tracer_provider.resource.attributes["service.name"] == name  # type: ignore[attr-defined]
+
+
+@needs_reader
+def test_what_a_file_configures_ends_with_us_and_not_before(
+    from_file: Callable[[str], Providers | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr(atexit, "unregister", at_exit.append)
+    found = from_file(FILE)
+    assert found is not None
+    assert at_exit == [found.tracer_provider.shutdown, found.meter_provider.shutdown]  # type: ignore[attr-defined]
+
+
+@needs_reader
+def test_a_file_can_disable_everything(from_file: Callable[[str], Providers | None]) -> None:
+    found = from_file(FILE + "disabled: true\n")
+    assert found is not None
+    assert isinstance(found.tracer_provider, NoOpTracerProvider)
+    assert isinstance(found.meter_provider, NoOpMeterProvider)
+
+
+@needs_reader
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_format: [",
+        "tracer_provider: {}",
+        'file_format: "9.0"',
+        FILE.replace("interval: 60000", "interval: soon"),
+        FILE.replace("otlp_http", "no_such_exporter"),
+    ],
+    ids=["no yaml", "no format", "another format", "no number", "no exporter"],
+)
+def test_a_file_that_cannot_be_used_is_told(
+    from_file: Callable[[str], Providers | None], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert from_file(text) is None
+    assert "cannot be used: " in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("using the other OTEL_* variables")
+
+
+@needs_reader
+def test_a_file_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert providers.from_file("/no/such/file.yaml", Resource({})) is None
+    assert "OTEL_CONFIG_FILE=/no/such/file.yaml cannot be used" in caplog.messages[-1]
+
+
+def test_without_the_package_that_reads_files_the_next_step_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.configuration", None)
+    assert providers.from_file("otel.yaml", Resource({})) is None
+    assert "pip install 'opentelemetry-sdk[file-configuration]'" in caplog.messages[-1]

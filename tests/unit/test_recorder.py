@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import contextvars
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ai_otel.record import Inference, Outcome, RequestRecord
+from ai_otel.recorder import CURRENT, Recorder
+
+
+@contextmanager
+def recorder_of(
+    deliver: Callable[[RequestRecord], None], *, limit: int = 8192, interval_s: float = 0.001
+) -> Iterator[Recorder]:
+    recorder = Recorder(deliver, limit=limit, interval_s=interval_s)
+    try:
+        yield recorder
+    finally:
+        recorder.stop()
+
+
+class Stuck:
+    """A sink that does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.released = threading.Event()
+        self.delivered: list[RequestRecord] = []
+
+    def __call__(self, record: RequestRecord) -> None:
+        self.entered.set()
+        self.released.wait(10)
+        self.delivered.append(record)
+
+
+def a_closed_record(recorder: Recorder) -> RequestRecord:
+    record = recorder.open("chat")
+    recorder.close(record)
+    return record
+
+
+# ---------------------------------------------------------------- one life of a record
+
+
+def test_a_closed_record_is_delivered_once_on_another_thread() -> None:
+    seen: list[tuple[RequestRecord, str]] = []
+    with recorder_of(lambda record: seen.append((record, threading.current_thread().name))) as recorder:
+        record = a_closed_record(recorder)
+        recorder.close(record)
+        assert recorder.flush()
+    assert seen == [(record, "ai-otel")]
+    assert record.end_ns >= record.start_ns
+
+
+def test_the_first_close_wins() -> None:
+    with recorder_of(lambda _: None) as recorder:
+        record = a_closed_record(recorder)
+        end_ns = record.end_ns
+        recorder.close(record)
+        recorder.discard(record)
+        assert record.end_ns == end_ns
+        assert recorder.open_count == 0
+
+
+def test_the_first_end_wins() -> None:
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append) as recorder:
+        inference = recorder.begin(Inference("fake", "chat"))
+        recorder.end(inference, Outcome.CANCELLED, "cancelled")
+        recorder.end(inference, Outcome.FINISHED)
+        recorder.flush()
+    assert (inference.outcome, inference.error_type) == (Outcome.CANCELLED, "cancelled")
+    assert delivered == [inference.record]
+
+
+def test_a_discarded_record_makes_nothing() -> None:
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append) as recorder:
+        record = recorder.open()
+        assert recorder.open_count == 1
+        recorder.discard(record)
+        recorder.discard(record)
+        recorder.close(record)
+        recorder.flush()
+        assert recorder.open_count == 0
+    assert delivered == []
+
+
+def test_an_inference_joins_the_call_that_is_being_served() -> None:
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append) as recorder:
+        record = recorder.open("chat")
+        token = CURRENT.set(record)
+        first, second = (recorder.begin(Inference("fake")) for _ in range(2))
+        CURRENT.reset(token)
+        recorder.end(first, Outcome.FINISHED)
+        recorder.end(second, Outcome.FINISHED)
+        recorder.flush()
+        assert delivered == []  # the call goes on
+        recorder.close(record)
+        recorder.flush()
+    assert delivered == [record]
+    assert record.inferences == [first, second]
+
+
+def test_an_inference_alone_is_a_call_of_its_own() -> None:
+    headers = {"traceparent": "00-1-1-01"}
+    with recorder_of(lambda _: None) as recorder:
+        inference = recorder.begin(Inference("fake", "embeddings"), headers)
+        assert inference.record is not None
+        assert (inference.record.operation, inference.record.headers) == ("embeddings", headers)
+        assert recorder.open_count == 1
+        recorder.end(inference, Outcome.FINISHED)
+        assert inference.record.closed
+        assert recorder.open_count == 0
+
+
+def test_an_inference_after_the_call_has_ended_is_a_call_of_its_own() -> None:
+    """A background task inherits the context of the request that started it."""
+    with recorder_of(lambda _: None) as recorder:
+        over = a_closed_record(recorder)
+        late = contextvars.copy_context()
+        late.run(CURRENT.set, over)
+        inference = late.run(recorder.begin, Inference("fake"))
+        assert inference.record is not over
+        assert inference.owns_record
+        recorder.end(inference, Outcome.FINISHED)
+
+
+def test_the_callers_context_is_captured_at_arrival() -> None:
+    with recorder_of(lambda _: None) as recorder:
+        recorder.capture = lambda: "here"
+        assert recorder.open().context == "here"
+
+
+# ---------------------------------------------------------------- the queue
+
+
+def test_records_beyond_the_limit_are_dropped_and_counted() -> None:
+    sink = Stuck()
+    with recorder_of(sink, limit=3) as recorder:
+        a_closed_record(recorder)
+        assert sink.entered.wait(5)
+        for _ in range(10):
+            a_closed_record(recorder)
+        assert recorder.queued == 3
+        assert recorder.dropped == {"queue_full": 7}
+        assert recorder.open_count == 0
+        sink.released.set()
+        assert recorder.flush()
+    assert len(sink.delivered) == 4
+
+
+def test_flush_waits_for_the_record_that_is_being_delivered() -> None:
+    sink = Stuck()
+    with recorder_of(sink) as recorder:
+        a_closed_record(recorder)
+        assert sink.entered.wait(5)
+        assert recorder.queued == 0
+        assert recorder.flush(0.05) is False
+        sink.released.set()
+        assert recorder.flush() is True
+        assert len(sink.delivered) == 1
+
+
+def test_flush_never_returns_before_everything_is_delivered() -> None:
+    """Again and again, because it was a matter of a few instructions."""
+    delivered: list[RequestRecord] = []
+
+    def slowly(record: RequestRecord) -> None:
+        time.sleep(0.0005)
+        delivered.append(record)
+
+    with recorder_of(slowly, interval_s=0.0001) as recorder:
+        for count in range(1, 150):
+            a_closed_record(recorder)
+            if count % 3 == 0:
+                assert recorder.flush()
+                assert len(delivered) == count
+
+
+def test_records_of_many_threads_all_arrive() -> None:
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append, limit=100_000) as recorder:
+        ready = threading.Barrier(8)
+
+        def serve() -> None:
+            ready.wait()
+            for _ in range(200):
+                a_closed_record(recorder)
+
+        threads = [threading.Thread(target=serve) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert recorder.flush()
+        assert len(ours()) == 1
+        assert recorder.open_count == 0
+    assert len(delivered) == 1600
+    assert len({id(record) for record in delivered}) == 1600
+
+
+def ours() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ai-otel"]
+
+
+def test_one_thread_runs_from_the_first_request_to_the_end() -> None:
+    with recorder_of(lambda _: None) as recorder:
+        assert ours() == []
+        recorder.open()
+        (thread,) = ours()
+        assert thread.daemon
+        a_closed_record(recorder)
+        assert ours() == [thread]
+    assert ours() == []
+
+
+def test_a_tally_wakes_the_thread_that_will_observe_it() -> None:
+    prepared = threading.Event()
+    recorder = Recorder(lambda _: None, prepare=prepared.set, interval_s=0.001)
+    recorder.tally(()).add("tokens", 1)
+    assert prepared.wait(5)
+    assert recorder.flush()
+    recorder.stop()
+
+
+def test_where_no_thread_is_to_be_had_the_next_record_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append) as recorder:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            a_closed_record(recorder)
+        assert recorder.queued == 1
+        a_closed_record(recorder)
+        assert recorder.flush()
+        assert len(delivered) == 2
+
+
+def test_a_stream_that_garbage_collection_ends_can_wake_the_recorder_from_inside_itself() -> None:
+    """Dropped streams in a cycle end wherever Python happens to collect: also inside our own waking."""
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append, interval_s=0.0005) as recorder:
+
+        class Dropped:
+            def __init__(self) -> None:
+                self.me = self
+
+            def __del__(self) -> None:
+                a_closed_record(recorder)
+
+        before = gc.get_threshold()
+        gc.set_threshold(20, 2, 2)
+        try:
+            for _ in range(300):
+                Dropped()
+                a_closed_record(recorder)
+        finally:
+            gc.set_threshold(*before)
+        gc.collect()
+        assert recorder.flush()
+    assert len(delivered) == 600
+
+
+# ---------------------------------------------------------------- the end
+
+
+def test_stop_delivers_what_is_queued_and_then_finishes() -> None:
+    order: list[str] = []
+    recorder = Recorder(
+        lambda _: order.append("record"),
+        prepare=lambda: order.append("prepare"),
+        finish=lambda: order.append("finish"),
+        interval_s=60,
+    )
+    for _ in range(3):
+        a_closed_record(recorder)
+    started = time.monotonic()
+    recorder.stop()
+    recorder.stop()
+    assert order == ["prepare", "record", "record", "record", "finish"]
+    assert time.monotonic() - started < 5  # it does not wait for the batch to gather
+
+
+def test_stop_returns_in_time_beside_a_sink_that_does_not_answer() -> None:
+    sink = Stuck()
+    recorder = Recorder(sink, interval_s=0.001)
+    a_closed_record(recorder)
+    assert sink.entered.wait(5)
+    started = time.monotonic()
+    recorder.stop(timeout_s=0.2)
+    assert 0.15 < time.monotonic() - started < 2
+    sink.released.set()
+    ours()[0].join(5)
+
+
+def test_after_the_end_records_are_counted_as_dropped() -> None:
+    recorder = Recorder(lambda _: None)
+    open_one = recorder.open()
+    recorder.stop()
+    recorder.close(open_one)
+    assert recorder.dropped == {"stopped": 1}
+    assert recorder.open_count == 0
+    assert recorder.queued == 0
+    recorder.tally(())
+    assert recorder.flush(0.1)
+
+
+def test_an_idle_recorder_stops_at_once_and_prepares_nothing() -> None:
+    recorder = Recorder(lambda _: None, prepare=lambda: pytest.fail("prepared"), finish=lambda: pytest.fail("finished"))
+    recorder.stop()
+
+
+# ---------------------------------------------------------------- fork
+
+
+def in_a_child(work: Callable[[], bool]) -> bool:
+    """Whether `work` held in a forked child."""
+    child = os.fork()
+    if child == 0:
+        try:
+            held = work()
+        except BaseException:  # noqa: BLE001 - whatever it was, the child must end here
+            held = False
+        os._exit(0 if held else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_child_starts_anew_and_reports_only_its_own() -> None:
+    delivered: list[RequestRecord] = []
+    with recorder_of(delivered.append) as recorder:
+        inherited = recorder.open("chat")
+        a_closed_record(recorder)
+        recorder.flush()
+        recorder.dropped["queue_full"] += 5
+        recorder.tally(()).add("tokens", 7)
+
+        def child() -> bool:
+            delivered.clear()
+            anew = (
+                recorder.open_count,
+                recorder.queued,
+                dict(recorder.dropped),
+                list(recorder.tallies.values("tokens")),
+            )
+            recorder.close(inherited)  # the parent's to report
+            recorder.discard(recorder.open())
+            own = a_closed_record(recorder)
+            return (
+                anew == (0, 0, {}, [])
+                and recorder.flush()
+                and delivered == [own]
+                and recorder.dropped == {"fork": 1}
+                and recorder.open_count == 0
+            )
+
+        assert in_a_child(child)
+        recorder.close(inherited)
+        assert recorder.flush()
+        assert recorder.dropped == {"queue_full": 5}
+    assert len(delivered) == 2

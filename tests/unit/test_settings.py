@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import os
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+import ai_otel
+from ai_otel import settings
+from ai_otel.settings import DOWNWARD_API, Settings, SettingsError, Surroundings
+
+READ = Settings.from_environment
+
+
+def test_the_defaults_hold_where_nothing_is_said() -> None:
+    assert READ({}) == Settings()
+    assert not Settings().enabled
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("enabled", "true", True),
+        ("enabled", " ON ", True),
+        ("enabled", "1", True),
+        ("enabled", "yes", True),
+        ("traces", "0", False),
+        ("metrics", "False", False),
+        ("edge", "off", False),
+        ("phases", "", False),
+        ("engines", "vllm, llama_cpp ,,", ("vllm", "llama_cpp")),
+        ("engines", "", ()),
+        ("engine_tracing", " Ignore", "ignore"),
+        ("foreign_parent", "parent", "parent"),
+        ("queue_limit", "16", 16),
+        ("flush_interval", "0.25", 0.25),
+        ("stop_timeout", "2", 2.0),
+    ],
+)
+def test_every_option_is_read_from_its_variable(name: str, text: str, value: Any) -> None:
+    assert getattr(READ({f"AI_OTEL_{name.upper()}": text}), name) == value
+    assert getattr(READ({}, **{name: text}), name) == value
+    assert getattr(READ({}, **{name: value}), name) == value
+
+
+MALFORMED = [
+    ("enabled", "maybe"),
+    ("engine_tracing", "both"),
+    ("foreign_parent", "adopt"),
+    ("queue_limit", "0"),
+    ("queue_limit", "-5"),
+    ("queue_limit", "many"),
+    ("queue_limit", "1.5"),
+    ("flush_interval", "0"),
+    ("flush_interval", "soon"),
+    ("stop_timeout", "nan"),
+    ("stop_timeout", "inf"),
+    ("stop_timeout", "-1"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), MALFORMED)
+def test_a_malformed_variable_is_told_once_and_the_server_runs_on(
+    name: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert READ({f"AI_OTEL_{name.upper()}": text}) == Settings()
+    (told,) = caplog.messages
+    assert told.startswith(f"ai-otel: AI_OTEL_{name.upper()}={text!r} makes no sense: ")
+    assert told.endswith(f"using {getattr(Settings(), name)!r}")
+
+
+@pytest.mark.parametrize(("name", "text"), MALFORMED)
+def test_a_malformed_argument_raises_because_it_is_in_the_callers_code(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}='{text}' makes no sense"):
+        READ({}, **{name: text})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("queue_limit", 0),
+        ("queue_limit", True),
+        ("queue_limit", None),
+        ("flush_interval", -0.5),
+        ("flush_interval", float("inf")),
+        ("foreign_parent", 5),
+        ("traces", 2),
+        ("enabled", {}),
+    ],
+)
+def test_an_argument_is_judged_whatever_its_type(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match="makes no sense"):
+        READ({}, **{name: value})
+
+
+def test_an_unknown_variable_is_told_with_those_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
+    assert READ({"AI_OTEL_TRACE": "1", "AI_OTEL_ENABLED": "1", "OTEL_X": "1"}).enabled
+    (told,) = caplog.messages
+    assert "unknown setting AI_OTEL_TRACE;" in told
+    assert "AI_OTEL_TRACES" in told
+
+
+def test_variables_of_the_tools_are_no_settings(caplog: pytest.LogCaptureFixture) -> None:
+    READ({"AI_OTEL_CACHE": "/somewhere", "AI_OTEL_TEST_ALL": "1"})
+    assert caplog.messages == []
+
+
+def test_an_unknown_argument_raises() -> None:
+    with pytest.raises(SettingsError, match="unknown setting 'trace': known are .*traces"):
+        READ({}, trace=True)
+    assert issubclass(ai_otel.SettingsError, ValueError)
+
+
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_OTEL_QUEUE_LIMIT", "7")
+    monkeypatch.setenv("AI_OTEL_FLUSH_INTERVAL", "7")
+    read = READ(queue_limit=9)
+    assert (read.queue_limit, read.flush_interval) == (9, 7.0)
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().enabled = True  # type: ignore[misc]
+
+
+def test_every_option_says_what_it_means() -> None:
+    for item in fields(Settings):
+        assert item.metadata["doc"].endswith(".")
+        assert callable(item.metadata["read"])
+
+
+# ---------------------------------------------------------------- the switch
+
+
+@pytest.mark.parametrize(("text", "on"), [("true", True), ("1", True), ("0", False), ("", False), (None, False)])
+def test_the_switch_alone_opens_the_doors(text: str | None, on: bool) -> None:
+    assert Settings.switched_on({} if text is None else {"AI_OTEL_ENABLED": text}) is on
+
+
+def test_a_process_that_is_off_hears_nothing_of_us(caplog: pytest.LogCaptureFixture) -> None:
+    assert not Settings.switched_on({"AI_OTEL_TRACE": "1", "AI_OTEL_QUEUE_LIMIT": "x"})
+    assert caplog.messages == []
+
+
+def test_a_malformed_switch_is_off_and_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "_told", set())
+    for _ in range(3):  # as many doors ask
+        assert not Settings.switched_on({"AI_OTEL_ENABLED": "maybe"})
+    assert len(caplog.messages) == 1
+    assert "write true or false; ai-otel is off" in caplog.messages[0]
+
+
+# ---------------------------------------------------------------- surroundings
+
+COMMON = {"POD_NAME": "p", "POD_NAMESPACE": "n", "NODE_NAME": "node", "POD_UID": "u", "POD_IP": "10.0.0.1"}
+
+
+def test_the_downward_api_is_read_by_our_names() -> None:
+    environment = {names[0]: attribute for attribute, names in DOWNWARD_API.items()}
+    assert Surroundings.read(environment).pod == {attribute: attribute for attribute in DOWNWARD_API}
+
+
+def test_the_operators_names_come_second() -> None:
+    environment = {"OTEL_RESOURCE_ATTRIBUTES_POD_NAME": "operator", "K8S_NAMESPACE_NAME": "ours", "POD_NAMESPACE": "x"}
+    assert Surroundings.read(environment).pod == {"k8s.pod.name": "operator", "k8s.namespace.name": "ours"}
+
+
+def test_names_that_everybody_uses_count_only_in_a_pod() -> None:
+    assert Surroundings.read(COMMON).pod == {}
+    inside = Surroundings.read({**COMMON, "KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+    assert inside.pod == {
+        "k8s.pod.name": "p",
+        "k8s.namespace.name": "n",
+        "k8s.node.name": "node",
+        "k8s.pod.uid": "u",
+        "k8s.pod.ip": "10.0.0.1",
+    }
+
+
+def test_a_containers_name_is_nobodys_but_ours() -> None:
+    """CONTAINER_NAME is set by container tools outside of Kubernetes, to anything."""
+    environment = {"CONTAINER_NAME": "toolbox", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    assert Surroundings.read(environment).pod == {}
+    assert Surroundings.read({"K8S_CONTAINER_NAME": "vllm"}).pod == {"k8s.container.name": "vllm"}
+
+
+def test_an_empty_variable_is_unset() -> None:
+    environment = {"K8S_POD_NAME": "", "POD_NAME": "p", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    assert Surroundings.read(environment).pod == {"k8s.pod.name": "p"}
+
+
+def test_the_sdks_variables_are_passed_on() -> None:
+    assert Surroundings.read({"OTEL_SERVICE_NAME": "s", "PATH": "/bin"}).otel == {"OTEL_SERVICE_NAME": "s"}
+    assert Surroundings.read().otel == {name: text for name, text in os.environ.items() if name.startswith("OTEL_")}
+
+
+@pytest.mark.parametrize(("text", "on"), [("1", True), ("True", True), ("0", False), ("", False)])
+def test_vllms_doors_are_known(text: str, on: bool) -> None:
+    read = Surroundings.read({"VLLM_USE_RUST_FRONTEND": text, "VLLM_PLUGINS": "a,b"})
+    assert (read.rust_front_end, read.vllm_plugins) == (on, "a,b")
+    assert Surroundings.read({}).vllm_plugins is None
