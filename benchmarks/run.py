@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import serving
 import starts
 from measure import Figure
 
-HEAD = f"  {'':<58}{'min':>9}{'median':>9}{'max':>9}"
+HEAD = f"  {'':<58}{'best':>9}{'median':>9}{'worst':>9}"
 
 FAR = {serving.OF_PATH: 0.25, serving.OF_FLOOR: 1.6, serving.OF_FULL_FLOOR: 1.6}
 """What a smoke check does not let pass; ratios, so that a slow machine is no failure."""
@@ -56,7 +56,7 @@ def main() -> int:
     rounds = 8 if asked.quick else 60
     where = machine()
     print("\n".join(f"{name + ':':<20}{value}" for name, value in where.items()))
-    parts = {
+    parts: dict[str, Callable[[], list[Figure]]] = {
         "One request": lambda: serving.requests(rounds),
         "Streams": lambda: serving.chunks(rounds),
         "Pauses": lambda: serving.pauses(rounds // 2),
@@ -78,19 +78,19 @@ def as_json(figure: Figure) -> dict[str, object]:
     return {
         "name": figure.name.strip(),
         "unit": figure.unit,
-        "min": min(figure.values),
+        "best": figure.best,
         "median": figure.median,
-        "max": max(figure.values),
-        "aim": figure.limit,
+        "worst": max(figure.values),
+        "aim": figure.aim,
         "rounds": len(figure.values),
     }
 
 
 def far(figures: Sequence[Figure]) -> int:
     """Say which ratios are out of all proportion; the exit status."""
-    bad = [figure for figure in figures if figure.median > FAR.get(figure.name, float("inf"))]
+    bad = [figure for figure in figures if figure.best > FAR.get(figure.name, float("inf"))]
     for figure in bad:
-        print(f"FAR OFF: {figure.name.strip()} is {figure.median:.2f}, more than {FAR[figure.name]}")
+        print(f"FAR OFF: {figure.name.strip()} is {figure.best:.2f} at best, more than {FAR[figure.name]}")
     return 1 if bad else 0
 
 

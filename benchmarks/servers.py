@@ -7,14 +7,14 @@ import importlib.util
 import itertools
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 
 VLLM = ("vllm", "vllm.v1.engine.async_llm", "vllm.v1.engine.output_processor")
 STARLETTE = ("starlette.applications",)
+
+Serve = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Counted(SpanExporter):
@@ -189,7 +191,7 @@ class Floor(Server):
 
         self._emit = emit
 
-    def _with_floor(self, serve: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    def _with_floor(self, serve: Serve) -> Serve:
         async def served() -> None:
             started = time.time_ns()
             await serve()
@@ -224,9 +226,9 @@ def _points(reader: InMemoryMetricReader) -> Iterator[Point]:
     data = reader.get_metrics_data()
     for metric in (m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics) if data else ():
         for point in metric.data.data_points:
-            bounds = getattr(point, "explicit_bounds", None)
-            if bounds is not None:
-                yield metric.name, metric.unit, bounds, point.sum / point.count, dict(point.attributes)
+            if isinstance(point, HistogramDataPoint):
+                labels = dict(point.attributes or {})
+                yield metric.name, metric.unit or "", point.explicit_bounds, point.sum / point.count, labels
 
 
 def fresh(name: str) -> ModuleType:

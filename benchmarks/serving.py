@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from measure import Case, Figure, interleaved, less, on_this_thread, over
+from measure import Case, Figure, interleaved, less, on_this_thread
 from servers import Floor, Observed, Server
 
 PATH_AIM_US = 5.0
@@ -93,7 +93,7 @@ def requests(rounds: int) -> list[Figure]:
         *on_the_way(way),
         *in_all(everything, floor.phases),
         Figure("in all, where each request ends alone", "us", more(lonely, "ours")),
-        Figure("  of the floor with phases, alone too", "x", over(more(lonely, "ours"), more(lonely, "full"))),
+        Figure("  of the floor with phases, alone too", "x", more(lonely, "ours"), more(lonely, "full")),
     ]
 
 
@@ -106,8 +106,8 @@ def on_the_way(took: Took) -> list[Figure]:
     """What the request waits for."""
     ours = more(took, "ours")
     return [
-        Figure("on the request's path", "us", ours, PATH_AIM_US),
-        Figure(OF_PATH, "x", over(ours, more(took, "floor"))),
+        Figure("on the request's path", "us", ours, aim=PATH_AIM_US),
+        Figure(OF_PATH, "x", ours, more(took, "floor")),
         Figure("on the request's path, with the HTTP edge", "us", more(took, "ours_http", "plain_http")),
     ]
 
@@ -118,12 +118,12 @@ def in_all(took: Took, phases: int) -> list[Figure]:
     floor, full, full_http = more(took, "floor"), more(took, "full"), more(took, "full_http", "plain_http")
     return [
         Figure("in all, without phase spans", "us", bare),
-        Figure(OF_FLOOR, "x", over(bare, floor), TOTAL_AIM),
+        Figure(OF_FLOOR, "x", bare, floor, TOTAL_AIM),
         Figure(f"in all, with {phases} phase spans", "us", ours),
-        Figure(OF_FULL_FLOOR, "x", over(ours, full), TOTAL_AIM),
-        Figure("  of the floor without", "x", over(ours, floor)),
+        Figure(OF_FULL_FLOOR, "x", ours, full, TOTAL_AIM),
+        Figure("  of the floor without", "x", ours, floor),
         Figure(f"in all, with {phases} phase spans and the HTTP edge", "us", http),
-        Figure("  of the floor with the same spans", "x", over(http, full_http), TOTAL_AIM),
+        Figure("  of the floor with the same spans", "x", http, full_http, TOTAL_AIM),
     ]
 
 

@@ -123,7 +123,8 @@ def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[tuple[st
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name == "none":
             continue
-        exporter = _load(f"opentelemetry_{signal}_exporter", _entry(name, signal, environment))
+        group, entry = f"opentelemetry_{signal}_exporter", _entry(name, signal, environment)
+        exporter = Guard(f"exporter {name}", alone=True)(_load, group, entry)
         if exporter is not None:
             yield name, exporter
 

@@ -131,7 +131,7 @@ class Handle:
         doors.tell_shut(name, self.surroundings)
 
     def _attach_edge(self) -> None:
-        if not self.active:
+        if not self.active or "starlette" in self.patchers:
             return
         from ai_otel.edge.asgi import StarletteEdge
 

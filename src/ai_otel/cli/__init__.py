@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="ai-otel",
-        description="OpenTelemetry for self-hosted AI model servers: traces and metrics without a change to the server.",
+        description="OpenTelemetry for self-hosted AI model servers, without a change to the server.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

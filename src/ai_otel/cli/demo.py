@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         print(f"ai-otel demo needs {', '.join(missing)}, not installed here: {recipe.hint}", file=sys.stderr)
         return 2
+    # However it is told to end, it takes its server with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="ai-otel-demo-") as directory:
             return _run(arguments, recipe, Path(directory))

@@ -1,0 +1,33 @@
+"""A fresh interpreter for what can only be seen in one: imports, doors, exits, forks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+
+def python(code: str, *arguments: str, path: tuple[str, ...] = (), limit_s: float = 60, **environment: str) -> str:
+    """Run `code` and return what it prints; what it says on standard error fails the test."""
+    done = run(code, *arguments, path=path, limit_s=limit_s, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def run(
+    code: str, *arguments: str, path: tuple[str, ...] = (), limit_s: float = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in an interpreter of this environment, with nothing in its own environment but what is given."""
+    search = ":".join([*path, str(TESTS)])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": search, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=limit_s,
+        stdin=subprocess.DEVNULL,
+    )

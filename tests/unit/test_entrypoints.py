@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ai_otel import entrypoints, start
+from ai_otel.entrypoints import AiOtelInstrumentor, site, vllm_general_plugin
+from ai_otel.hooks import guard
+from isolated import python
+
+DOORS = [site, vllm_general_plugin, AiOtelInstrumentor().instrument]
+
+
+@pytest.fixture(autouse=True)
+def off_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("AI_OTEL_ENABLED", raising=False)
+    monkeypatch.setattr(entrypoints._guard, "off", False)
+    path = list(sys.path)
+    yield
+    start.uninstrument()
+    sys.path[:] = path
+    guard.errors.pop("door", None)
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_OTEL_ENABLED", "true")
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("text", [None, "", "false", "0", "maybe"])
+def test_a_door_does_nothing_while_we_are_off(door: Any, text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if text is not None:
+        monkeypatch.setenv("AI_OTEL_ENABLED", text)
+    assert door() is None
+    assert start.current() is None
+
+
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_switches_us_on(door: Any) -> None:
+    door()
+    first = start.current()
+    assert first is not None
+    door()
+    assert start.current() is first
+
+
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_never_raises(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM does not survive a plug-in that does, and OpenTelemetry's loader skips every instrumentor after it."""
+
+    def broken(**_: Any) -> None:
+        raise RuntimeError("anything")
+
+    monkeypatch.setattr(start, "instrument", broken)
+    door()
+    assert guard.errors["door"] == 1
+
+
+@pytest.mark.usefixtures("on")
+def test_bad_settings_do_not_keep_the_server_from_starting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AI_OTEL_QUEUE_LIMIT", "-1")
+    monkeypatch.setenv("AI_OTEL_NO_SUCH_THING", "1")
+    site()
+    vllm_general_plugin()
+    assert start.current() is not None
+    assert len(caplog.messages) == 2  # one for each, however many doors there are
+
+
+@pytest.mark.usefixtures("on")
+def test_the_instrumentor_passes_its_providers_on() -> None:
+    passed: Any = object()
+    instrumentor = AiOtelInstrumentor()
+    instrumentor.instrument(tracer_provider=passed, skip_dep_check=True, raise_exception_on_conflict=False)
+    handle = start.current()
+    assert handle is not None
+    assert handle._passed == (passed, None)
+    handle.providers = None
+    instrumentor.uninstrument()
+    assert start.current() is None
+    assert instrumentor.instrumentation_dependencies() == ()
+
+
+@pytest.mark.usefixtures("on")
+def test_the_instrumentors_undoing_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("anything")
+
+    monkeypatch.setattr(start, "uninstrument", broken)
+    AiOtelInstrumentor().uninstrument()
+    monkeypatch.undo()
+    assert guard.errors["door"] == 1
+
+
+def test_the_module_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = entrypoints.Nothing
+
+
+def test_a_door_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from ai_otel.entrypoints import site
+site()
+heavy = ["opentelemetry.sdk", "opentelemetry.trace", "prometheus_client", "grpc", "vllm", "torch"]
+print([name for name in heavy if name in sys.modules])
+"""
+    assert python(code, AI_OTEL_ENABLED="true").strip() == "[]"
+
+
+# ---------------------------------------------------------------- vLLM's stat logger
+
+
+class StatLoggerBase:
+    pass
+
+
+# As much of vLLM's configuration as is read.
+CONFIG = SimpleNamespace(
+    model_config=SimpleNamespace(served_model_name="tiny"),
+    cache_config=SimpleNamespace(num_gpu_blocks=10, block_size=16),
+)
+
+
+@pytest.fixture
+def stat_logger(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("vllm", "vllm.v1", "vllm.v1.metrics", "vllm.v1.metrics.loggers"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["vllm.v1.metrics.loggers"].StatLoggerBase = StatLoggerBase  # type: ignore[attr-defined]
+    return entrypoints.VllmStatLogger
+
+
+def test_the_stat_logger_is_one_of_vllms(stat_logger: Any) -> None:
+    assert issubclass(stat_logger, StatLoggerBase)
+
+
+def test_a_stat_logger_without_us_does_nothing(stat_logger: Any) -> None:
+    logger = stat_logger(CONFIG, 0)
+    logger.record(object(), object())
+    logger.log_engine_initialized()
+    logger.record_sleep_state(1, 1)
+    assert guard.errors["door"] == 0
+
+
+def test_a_stat_logger_follows_its_engine(stat_logger: Any) -> None:
+    handle = start.instrument(tracer_provider=object(), meter_provider=object())  # type: ignore[arg-type]
+    assert "vllm" in handle.adapters
+    logger = stat_logger(CONFIG, engine_index=1)
+    logger.log_engine_initialized()
+    logger.record_sleep_state(1, 1)
+    states = {
+        labels["ai_otel.state"]: value for labels, value in handle.recorder.tallies.values("ai_otel.engine.state")
+    }
+    assert states == {"awake": 0, "weights_offloaded": 1, "weights_discarded": 0}
+    ((labels, capacity),) = handle.recorder.tallies.values("ai_otel.kv_cache.capacity")
+    assert capacity == 160
+    assert labels["ai_otel.engine.index"] == 1
+    handle._prepare = lambda: None  # type: ignore[method-assign]
+    handle.providers = None
+
+
+def test_a_stat_logger_that_cannot_read_the_configuration_does_not_stop_vllm(stat_logger: Any) -> None:
+    handle = start.instrument(tracer_provider=object(), meter_provider=object())  # type: ignore[arg-type]
+    assert "vllm" in handle.adapters
+    logger = stat_logger(object(), 0)
+    logger.record(object(), object())
+    assert guard.errors["door"] == 1

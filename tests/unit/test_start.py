@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+
+import ai_otel
+import fake_engine
+from ai_otel import start
+from ai_otel.hooks import guard
+from ai_otel.record import Inference, Outcome
+from ai_otel.settings import Settings, Surroundings
+from ai_otel.start import Handle
+from ai_otel.testing import captured
+from isolated import python
+from records import call, deliver, inference, unknown
+
+FAKE = {"fake": fake_engine.ENGINE}
+
+
+@pytest.fixture(autouse=True)
+def off_again() -> Iterator[None]:
+    yield
+    start.uninstrument()
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    with fake_engine.install() as module:
+        yield module
+
+
+def ask(engine: Any, prompt: str = "a b c", **arguments: Any) -> list[str]:
+    return asyncio.run(fake_engine.collect(engine.Server().generate(prompt, **arguments)))
+
+
+# ---------------------------------------------------------------- from a call to a span
+
+
+def test_a_request_of_an_observed_engine_becomes_telemetry(engine: Any) -> None:
+    headers = {"traceparent": f"00-{7:032x}-{9:016x}-01"}
+    with captured() as telemetry:
+        telemetry.handle.watch(FAKE)
+        assert ask(engine, request_id="req-1", trace_headers=headers) == ["a", "b", "c"]
+        tokens = "gen_ai.usage.input_tokens=3 gen_ai.usage.output_tokens=3"
+        assert telemetry.tree() == f"chat tiny SERVER finished gen_ai.response.finish_reasons=('stop',) {tokens}"
+        (span,) = telemetry.spans
+        assert span.parent is not None
+        assert (span.parent.trace_id, span.parent.span_id) == (7, 9)
+        (point,) = telemetry.points("ai_otel.usage.output_tokens")
+        assert point.value == 3
+    original = vars(engine.Server)["generate"]
+    assert not hasattr(original, "__wrapped__")
+
+
+def test_after_uninstrument_the_engine_is_itself_again(engine: Any) -> None:
+    original = vars(engine.Server)["generate"]
+    with captured() as telemetry:
+        telemetry.handle.watch(FAKE)
+        assert vars(engine.Server)["generate"] is not original
+    assert vars(engine.Server)["generate"] is original
+
+
+def test_watching_twice_hears_once(engine: Any) -> None:
+    with captured() as telemetry:
+        telemetry.handle.watch(FAKE)
+        telemetry.handle.watch(FAKE)
+        ask(engine)
+        assert len(telemetry.spans) == 1
+
+
+def test_only_the_engines_that_were_asked_for_are_observed(engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with captured(engines=("other", "vllm")) as telemetry:
+        caplog.clear()
+        telemetry.handle.watch(FAKE)
+        ask(engine)
+        assert telemetry.spans == ()
+    assert caplog.messages == [
+        "ai-otel: AI_OTEL_ENGINES names other; known are fake",
+        "ai-otel: AI_OTEL_ENGINES names vllm; known are fake",
+    ]
+
+
+def test_an_engine_out_of_range_is_left_alone_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with fake_engine.install("2.0") as engine, captured() as telemetry:
+        telemetry.handle.watch(FAKE)
+        telemetry.handle.watch(FAKE)
+        ask(engine)
+        assert telemetry.spans == ()
+    assert caplog.messages == [
+        "ai-otel: fake 2.0 is not observed: our hooks hold for >=1,<2. Use such a version, or upgrade ai-otel."
+    ]
+
+
+def test_an_adapter_that_cannot_be_loaded_does_not_break_the_engines_import(engine: Any) -> None:
+    before = guard.errors["attach broken"]
+    handle = start.instrument()
+    handle.watch({"broken": fake_engine.Engine("no_such_module:Adapter", (fake_engine.MODULE,))})
+    assert guard.errors["attach broken"] == before + 1
+    assert ask(engine) == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------- one for the process
+
+
+def test_a_second_call_returns_the_first_calls_handle() -> None:
+    first = ai_otel.instrument()
+    assert ai_otel.instrument(queue_limit=3) is first
+    assert start.current() is first
+    ai_otel.uninstrument()
+    ai_otel.uninstrument()
+    assert start.current() is None
+    assert ai_otel.instrument() is not first
+
+
+def test_many_threads_make_one_handle() -> None:
+    handles, ready = [], threading.Barrier(8)
+
+    def begin() -> None:
+        ready.wait()
+        handles.append(ai_otel.instrument())
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(handle) for handle in handles}) == 1
+
+
+def test_a_setting_that_makes_no_sense_raises_and_leaves_nothing_behind() -> None:
+    with pytest.raises(ai_otel.SettingsError):
+        ai_otel.instrument(queue_limit=0)
+    assert start.current() is None
+
+
+def test_the_package_offers_what_it_says_and_no_more() -> None:
+    assert {name: getattr(ai_otel, name) for name in ai_otel.__all__}.keys() == set(ai_otel.__all__)
+    assert sorted(ai_otel.__all__) == ai_otel.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ai_otel.nothing
+
+
+# ---------------------------------------------------------------- what goes wrong inside
+
+
+def test_an_answer_that_cannot_be_read_is_told_all_the_same() -> None:
+    """What only the engine's objects know stays unknown; the request still has its span and its duration."""
+    renamed = AttributeError("the engine renamed a field")
+
+    def unreadable(_: Inference) -> None:
+        raise renamed
+
+    with captured(attach=False) as telemetry:
+        deliver(telemetry, call(unknown(model="tiny", complete=unreadable)))
+        telemetry.recorder.flush()
+        assert telemetry._failures == [renamed]
+        telemetry._failures.clear()
+        assert telemetry.tree() == "chat tiny SERVER finished"
+        assert telemetry.points("gen_ai.server.request.duration")[0].count == 1
+
+
+def test_a_record_of_no_engine_makes_nothing() -> None:
+    with captured(attach=False) as telemetry:
+        deliver(telemetry, call(operation="chat"))
+        assert telemetry.spans == ()
+        assert telemetry.points("gen_ai.server.request.duration") == []
+
+
+def test_a_provider_that_fails_takes_nobody_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def get_tracer(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("no tracer today")
+
+    tracers: Any = Broken()
+    handle = Handle(Settings(flush_interval=0.001), Surroundings.read({}), tracers, MeterProvider(shutdown_on_exit=False))
+    handle.recorder.end(handle.recorder.begin(inference(outcome=None)), Outcome.FINISHED)
+    assert handle.recorder.flush()
+    handle.stop()
+    assert "hook start failed" in caplog.messages[0]
+
+
+def test_stopping_hands_over_what_is_left() -> None:
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader], shutdown_on_exit=False)
+    handle = Handle(Settings(flush_interval=60), Surroundings.read({}), TracerProvider(shutdown_on_exit=False), meters)
+    handle.recorder.end(handle.recorder.begin(Inference("fake", "chat")), Outcome.FINISHED)
+    handle.stop()
+    data = reader.get_metrics_data()
+    assert data is not None
+    names = {metric.name for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics}
+    assert "gen_ai.server.request.duration" in names
+    handle.stop()
+
+
+def test_flush_reaches_the_exporters() -> None:
+    with captured(attach=False) as telemetry:
+        deliver(telemetry, call(inference()))
+        assert telemetry.handle.flush() is True
+        assert len(telemetry.spans) == 4
+
+
+# ---------------------------------------------------------------- whose providers
+
+WHOSE = """
+import json, sys
+import fake_engine
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+import ai_otel
+from ai_otel import start
+what = sys.argv[1]
+tracers, meters = TracerProvider(), MeterProvider()
+if what in ("both", "before", "tracer"):
+    trace.set_tracer_provider(tracers)
+if what in ("both", "before"):
+    metrics.set_meter_provider(meters)
+passed = {"tracer_provider": tracers, "meter_provider": meters} if what == "passed" else {}
+handle = ai_otel.instrument(**passed)
+if what == "between":  # after us, before the engine
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(meters)
+with fake_engine.install() as engine:
+    handle.watch({"fake": fake_engine.ENGINE})
+    if what == "after":  # by the engine itself
+        trace.set_tracer_provider(tracers)
+        metrics.set_meter_provider(meters)
+    import asyncio
+    asyncio.run(fake_engine.collect(engine.Server().generate("a b")))
+    handle.recorder.flush()
+found = handle.providers
+print(json.dumps({
+    "origin": found.origin,
+    "own": [found.own_traces, found.own_metrics],
+    "theirs": [found.tracer_provider is tracers, found.meter_provider is meters],
+    "global": [trace.get_tracer_provider() is found.tracer_provider, metrics.get_meter_provider() is found.meter_provider],
+    "name": dict(found.tracer_provider.resource.attributes)["service.name"],
+}))
+"""
+
+NO_EXPORT = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("nothing", {"origin": "own", "own": [True, True], "theirs": [False, False], "name": "fake"}),
+        ("passed", {"origin": "passed", "own": [False, False], "theirs": [True, True]}),
+        ("both", {"origin": "global", "own": [False, False], "theirs": [True, True], "global": [True, True]}),
+        ("between", {"origin": "global", "own": [False, False], "theirs": [True, True]}),
+        # What an engine sets up for itself, it set up for itself.
+        ("after", {"origin": "own", "own": [True, True], "theirs": [False, False], "global": [False, False]}),
+        # A user who only traces still gets metrics, from us.
+        ("tracer", {"origin": "global", "own": [False, True], "theirs": [True, False], "global": [True, False]}),
+    ],
+)
+def test_whose_providers_are_used(what: str, expected: dict[str, Any]) -> None:
+    told = json.loads(python(WHOSE, what, **NO_EXPORT))
+    assert {name: told[name] for name in expected} == expected
+
+
+def test_global_providers_are_never_set_by_us() -> None:
+    told = json.loads(python(WHOSE, "nothing", **NO_EXPORT))
+    assert told["global"] == [False, False]
+
+
+def test_exit_hands_over_before_the_users_providers_end() -> None:
+    """A user's provider that is set up after us would end before us: exit runs backwards."""
+    code = """
+import fake_engine
+import ai_otel
+handle = ai_otel.instrument(flush_interval=60)
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+class Print(SpanExporter):
+    def export(self, spans):
+        print(*(span.name for span in spans))
+        return SpanExportResult.SUCCESS
+    def shutdown(self):
+        print("end of theirs")
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(Print()))
+trace.set_tracer_provider(provider)
+import asyncio
+with fake_engine.install() as engine:
+    handle.watch({"fake": fake_engine.ENGINE})
+    asyncio.run(fake_engine.collect(engine.Server().generate("a b")))
+"""
+    assert python(code, **NO_EXPORT) == "chat tiny\nend of theirs\n"
+
+
+def test_a_warning_of_ours_is_one_line_and_names_us(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "ai_otel"):
+        Settings.from_environment({"AI_OTEL_X": "1"})
+    assert all(message.startswith("ai-otel: ") and "\n" not in message for message in caplog.messages)
