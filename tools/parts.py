@@ -72,7 +72,7 @@ class Part:
 # ---------------------------------------------------------------- vLLM
 
 VLLM_LOCK = ROOT / "tools/locks/vllm.lock"
-TINY_LLAMA = ROOT / "tools/tiny_llama.py"
+TINY_LLAMA = ROOT / "src/ai_otel/demo/tiny_llama.py"
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,7 @@ class Recorder:
             self.dropped["stopped"] += 1
         elif len(self._queue) >= self._limit:
             self.dropped["queue_full"] += 1
+            record.release()
         else:
             self._queue.append(record)
             self.wake()

@@ -222,6 +222,7 @@ class Handle:
 
     def _deliver(self, record: RequestRecord) -> None:
         self._emit_guard(self._emit, record)
+        record.release()
 
     def _emit(self, record: RequestRecord) -> None:
         for inference in record.inferences:

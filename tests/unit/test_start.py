@@ -181,7 +181,8 @@ def test_a_provider_that_fails_takes_nobody_with_it(caplog: pytest.LogCaptureFix
             raise RuntimeError("no tracer today")
 
     tracers: Any = Broken()
-    handle = Handle(Settings(flush_interval=0.001), Surroundings.read({}), tracers, MeterProvider(shutdown_on_exit=False))
+    meters = MeterProvider(shutdown_on_exit=False)
+    handle = Handle(Settings(flush_interval=0.001), Surroundings.read({}), tracers, meters)
     handle.recorder.end(handle.recorder.begin(inference(outcome=None)), Outcome.FINISHED)
     assert handle.recorder.flush()
     handle.stop()
@@ -242,7 +243,10 @@ print(json.dumps({
     "origin": found.origin,
     "own": [found.own_traces, found.own_metrics],
     "theirs": [found.tracer_provider is tracers, found.meter_provider is meters],
-    "global": [trace.get_tracer_provider() is found.tracer_provider, metrics.get_meter_provider() is found.meter_provider],
+    "global": [
+        trace.get_tracer_provider() is found.tracer_provider,
+        metrics.get_meter_provider() is found.meter_provider,
+    ],
     "name": dict(found.tracer_provider.resource.attributes)["service.name"],
 }))
 """

@@ -65,9 +65,9 @@ def test_a_hook_that_fails_fails_the_test_where_it_stands() -> None:
 
 
 def test_a_hook_that_fails_and_is_swallowed_fails_the_test_at_its_end() -> None:
-    with pytest.raises(AssertionError, match="a hook of ai-otel failed: ValueError") as failure:
-        with captured(attach=False):
-            Guard("g", alone=True)(fail)
+    swallowed = pytest.raises(AssertionError, match="a hook of ai-otel failed: ValueError")
+    with swallowed as failure, captured(attach=False):
+        Guard("g", alone=True)(fail)
     assert isinstance(failure.value.__cause__, ValueError)
 
 
@@ -77,24 +77,24 @@ def test_a_failure_on_our_own_thread_fails_the_test_too() -> None:
 
 
 def test_a_test_that_fails_by_itself_says_its_own() -> None:
-    with pytest.raises(KeyError, match="the test's own"), captured(attach=False):
-        Guard("g", alone=True)(fail)
-        raise KeyError("the test's own")
+    def test() -> None:
+        with captured(attach=False):
+            Guard("g", alone=True)(fail)
+            raise KeyError("the test's own")
+
+    with pytest.raises(KeyError, match="the test's own"):
+        test()
 
 
 def test_the_counts_of_failures_are_those_of_the_block() -> None:
     guard.errors["before"] += 1
     guard.disabled.add("before")
-    try:
-        with captured(attach=False) as telemetry:
-            assert guard.errors == {}
-            assert telemetry.points("ai_otel.hook.errors") == []
-            guard.errors["inside"] += 1
-        assert guard.errors == {"before": 1}
-        assert guard.disabled == {"before"}
-    finally:
-        guard.errors.clear()
-        guard.disabled.clear()
+    with captured(attach=False) as telemetry:
+        assert guard.errors == {}
+        assert telemetry.points("ai_otel.hook.errors") == []
+        guard.errors["inside"] += 1
+    assert guard.errors == {"before": 1}
+    assert guard.disabled == {"before"}
 
 
 def test_the_tree_shows_every_trace_and_orphans_as_roots() -> None:

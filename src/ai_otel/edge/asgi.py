@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from contextlib import suppress
 from typing import Any
 
 from ai_otel.edge.routes import is_background, operation_of
@@ -120,10 +119,14 @@ class AsgiEdge:
     def __init__(self, app: App, recorder: Recorder, serving: Callable[[], bool] = lambda: True) -> None:
         self._app = app
         self._edge = Edge(recorder, serving)
+        self._guard = Guard("edge")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve as the application does."""
-        await self._edge.serve(self._app, scope, receive, send)
+        if self._guard(self._edge.wants, scope):
+            await self._edge.serve(self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class Edge:
@@ -135,7 +138,7 @@ class Edge:
         self._guard = Guard("edge")
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run `app` for this scope. What it raises is raised."""
+        """Run `app` for a scope that is wanted. What it raises is raised."""
         watch = self._guard(self._open, scope, receive, send)
         if watch is None:
             await app(scope, receive, send)
@@ -149,9 +152,11 @@ class Edge:
             raise
         finally:
             self._guard(self._close, watch, scope, error)
-            # A coroutine that garbage collection closes is in another context, which never had our record.
-            with suppress(ValueError):
+            try:  # noqa: SIM105 - `suppress` costs half a microsecond here
                 CURRENT.reset(token)
+            except ValueError:
+                # A coroutine that garbage collection closes is in another context, which never had our record.
+                pass
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request could be an inference that nobody has a record of yet."""
@@ -163,9 +168,7 @@ class Edge:
             and not is_background(scope["path"])
         )
 
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> _Watch | None:
-        if not self.wants(scope):
-            return None
+    def _open(self, scope: Scope, receive: Receive, send: Send) -> _Watch:
         scope[_SEEN] = True
         record = self._recorder.open(operation_of(scope["path"]), Headers(scope["headers"]))
         exchange = Exchange(method=scope["method"])

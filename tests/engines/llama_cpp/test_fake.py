@@ -114,3 +114,10 @@ def test_only_a_whole_answer_has_a_usage(real: Path) -> None:
     assert "'completion_tokens': len(completion_tokens)" in completion
     assert "'prompt_tokens': len(prompt_tokens)" in completion
     assert "exceed context window" in completion
+
+
+def test_the_page_shows_every_row_and_the_versions_that_are_checked() -> None:
+    page = (Path(__file__).parents[3] / "docs/engines/llama_cpp.md").read_text()
+    for point in LlamaCppAdapter.hooks:
+        assert f"| `{point.target}` | {point.rung.value} | `{point.versions}` |" in page
+    assert [version for version in (*sdist.VERSIONS, *LlamaCppAdapter.tested) if version not in page] == []

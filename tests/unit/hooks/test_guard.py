@@ -3,22 +3,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
 from ai_otel.hooks import guard as guards
 from ai_otel.hooks.guard import FAILURES_IN_A_ROW, Guard, strict
-
-
-@pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    guards.errors.clear()
-    guards.disabled.clear()
-    yield
-    guards.errors.clear()
-    guards.disabled.clear()
 
 
 def fail(error: BaseException) -> NoReturn:
