@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,45 +14,57 @@ Case = Callable[[int], float]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """
-    One row: what was measured over all rounds, in `unit`; `aim` is what the median should not exceed.
+class Series:
+    """One value a round. `best` is what it is where nothing disturbs: what disturbs a round only ever adds."""
 
-    With `base` it is the ratio of the two, round by round; the best of it is the ratio of the two best, because what
-    disturbs a round only ever adds.
-    """
+    values: Sequence[float]
+    best: float
 
-    name: str
-    unit: str
-    measured: Sequence[float]
-    base: Sequence[float] | None = None
-    aim: float | None = None
-
-    @property
-    def values(self) -> list[float]:
-        """One value a round."""
-        if self.base is None:
-            return list(self.measured)
-        return [value / other for value, other in zip(self.measured, self.base, strict=True)]
-
-    @property
-    def best(self) -> float:
-        """What it is where nothing disturbs."""
-        return min(self.measured) / (min(self.base) if self.base is not None else 1.0)
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Series:
+        """Measured values, of which the least is the best."""
+        return cls(values, min(values))
 
     @property
     def median(self) -> float:
         """The figure to quote."""
         return statistics.median(self.values)
 
+    def __sub__(self, other: Series) -> Series:
+        """How much more, round by round."""
+        return self._with(other, operator.sub)
+
+    def __truediv__(self, other: Series) -> Series:
+        """How many times as much, round by round."""
+        return self._with(other, operator.truediv)
+
+    def _with(self, other: Series, combine: Callable[[float, float], float]) -> Series:
+        pairs = zip(self.values, other.values, strict=True)
+        return Series([combine(*pair) for pair in pairs], combine(self.best, other.best))
+
+    def each(self, count: int) -> Series:
+        """The part of one among so many."""
+        return Series([value / count for value in self.values], self.best / count)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the table; `aim` is what the median should not exceed."""
+
+    name: str
+    unit: str
+    series: Series
+    aim: float | None = None
+
     def __str__(self) -> str:
-        """One line for the table."""
-        aim = "" if self.aim is None else f"  aim {self.aim:g}: {'met' if self.median <= self.aim else 'missed'}"
-        worst = max(self.values)
-        return f"  {self.name:<58}{self.best:>9.2f}{self.median:>9.2f}{worst:>9.2f} {self.unit:<3}{aim}".rstrip()
+        """One line."""
+        series = self.series
+        numbers = "".join(f"{number:>9.2f}" for number in (series.best, series.median, max(series.values)))
+        aim = "" if self.aim is None else f"  aim {self.aim:g}: {'met' if series.median <= self.aim else 'missed'}"
+        return f"  {self.name:<58}{numbers} {self.unit:<3}{aim}".rstrip()
 
 
-def interleaved(cases: Mapping[str, Case], rounds: int, requests: int) -> dict[str, list[float]]:
+def interleaved(cases: Mapping[str, Case], rounds: int, requests: int) -> dict[str, Series]:
     """Microseconds per request of each case in each round, after one round to warm up."""
     took: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds + 1):
@@ -60,12 +73,7 @@ def interleaved(cases: Mapping[str, Case], rounds: int, requests: int) -> dict[s
             seconds = case(requests)
             if turn:
                 took[name].append(seconds / requests * 1e6)
-    return took
-
-
-def less(values: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Differences, round by round."""
-    return [value - other for value, other in zip(values, base, strict=True)]
+    return {name: Series.of(values) for name, values in took.items()}
 
 
 def on_this_thread(work: Callable[[], None]) -> float:

@@ -78,19 +78,19 @@ def as_json(figure: Figure) -> dict[str, object]:
     return {
         "name": figure.name.strip(),
         "unit": figure.unit,
-        "best": figure.best,
-        "median": figure.median,
-        "worst": max(figure.values),
+        "best": figure.series.best,
+        "median": figure.series.median,
+        "worst": max(figure.series.values),
         "aim": figure.aim,
-        "rounds": len(figure.values),
+        "rounds": len(figure.series.values),
     }
 
 
 def far(figures: Sequence[Figure]) -> int:
     """Say which ratios are out of all proportion; the exit status."""
-    bad = [figure for figure in figures if figure.best > FAR.get(figure.name, float("inf"))]
+    bad = [figure for figure in figures if figure.series.best > FAR.get(figure.name, float("inf"))]
     for figure in bad:
-        print(f"FAR OFF: {figure.name.strip()} is {figure.best:.2f} at best, more than {FAR[figure.name]}")
+        print(f"FAR OFF: {figure.name.strip()} is {figure.series.best:.2f} at best, more than {FAR[figure.name]}")
     return 1 if bad else 0
 
 

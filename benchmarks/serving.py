@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from measure import Case, Figure, interleaved, less, on_this_thread
+from measure import Case, Figure, Series, interleaved, on_this_thread
 from servers import Floor, Observed, Server
 
 PATH_AIM_US = 5.0
@@ -69,7 +69,7 @@ def alone(server: Server) -> Case:
     return case
 
 
-Took = dict[str, list[float]]
+Took = dict[str, Series]
 
 
 def requests(rounds: int) -> list[Figure]:
@@ -93,21 +93,21 @@ def requests(rounds: int) -> list[Figure]:
         *on_the_way(way),
         *in_all(everything, floor.phases),
         Figure("in all, where each request ends alone", "us", more(lonely, "ours")),
-        Figure("  of the floor with phases, alone too", "x", more(lonely, "ours"), more(lonely, "full")),
+        Figure("  of the floor with phases, alone too", "x", more(lonely, "ours") / more(lonely, "full")),
     ]
 
 
-def more(took: Took, name: str, base: str = "plain") -> list[float]:
+def more(took: Took, name: str, base: str = "plain") -> Series:
     """What this costs more than the server without it."""
-    return less(took[name], took[base])
+    return took[name] - took[base]
 
 
 def on_the_way(took: Took) -> list[Figure]:
     """What the request waits for."""
     ours = more(took, "ours")
     return [
-        Figure("on the request's path", "us", ours, aim=PATH_AIM_US),
-        Figure(OF_PATH, "x", ours, more(took, "floor")),
+        Figure("on the request's path", "us", ours, PATH_AIM_US),
+        Figure(OF_PATH, "x", ours / more(took, "floor")),
         Figure("on the request's path, with the HTTP edge", "us", more(took, "ours_http", "plain_http")),
     ]
 
@@ -118,12 +118,12 @@ def in_all(took: Took, phases: int) -> list[Figure]:
     floor, full, full_http = more(took, "floor"), more(took, "full"), more(took, "full_http", "plain_http")
     return [
         Figure("in all, without phase spans", "us", bare),
-        Figure(OF_FLOOR, "x", bare, floor, TOTAL_AIM),
+        Figure(OF_FLOOR, "x", bare / floor, TOTAL_AIM),
         Figure(f"in all, with {phases} phase spans", "us", ours),
-        Figure(OF_FULL_FLOOR, "x", ours, full, TOTAL_AIM),
-        Figure("  of the floor without", "x", ours, floor),
+        Figure(OF_FULL_FLOOR, "x", ours / full, TOTAL_AIM),
+        Figure("  of the floor without", "x", ours / floor),
         Figure(f"in all, with {phases} phase spans and the HTTP edge", "us", http),
-        Figure("  of the floor with the same spans", "x", http, full_http, TOTAL_AIM),
+        Figure("  of the floor with the same spans", "x", http / full_http, TOTAL_AIM),
     ]
 
 
@@ -140,9 +140,9 @@ def chunks(rounds: int) -> list[Figure]:
     with started(*servers):
         took = interleaved(cases, rounds, 20)
 
-    def each(http: bool) -> list[float]:
+    def each(http: bool) -> Series:
         streamed, whole = (more(took, f"ours {count} {http}", f"plain {count} {http}") for count in (CHUNKS, 0))
-        return [difference / CHUNKS for difference in less(streamed, whole)]
+        return (streamed - whole).each(CHUNKS)
 
     return [
         Figure("a chunk, through the engine's stream", "us", each(False)),
@@ -179,7 +179,9 @@ def pauses(rounds: int) -> list[Figure]:
                 longest.append(server.loop.run_until_complete(longest_pause(0.03 + batch * 0.0005)) * 1e3)
                 server.settle()
     what = {0: "nothing to emit", 10: "10 requests to emit", 100: "100 requests to emit"}
-    return [Figure(f"the loop's longest pause, {what[batch]}", "ms", longest) for batch, longest in found.items()]
+    return [
+        Figure(f"the loop's longest pause, {what[batch]}", "ms", Series.of(longest)) for batch, longest in found.items()
+    ]
 
 
 async def longest_pause(seconds: float) -> float:

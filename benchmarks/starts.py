@@ -11,7 +11,7 @@ import time
 import venv
 from pathlib import Path
 
-from measure import Figure, less
+from measure import Figure, Series
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -19,12 +19,12 @@ SOURCE = Path(__file__).parents[1] / "src"
 def starts(rounds: int) -> list[Figure]:
     """Wall-clock milliseconds of `python -c pass`, each kind in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        plain, installed = environment(Path(folder, "plain"), door=False), environment(Path(folder, "ours"), door=True)
+        without, installed = environment(Path(folder, "no"), door=False), environment(Path(folder, "yes"), door=True)
         kinds = {
-            "plain": (plain, "pass", {}),
+            "plain": (without, "pass", {}),
             "off": (installed, "pass", {}),
             "on": (installed, "pass", {"AI_OTEL_ENABLED": "true"}),
-            "wrapt": (plain, "import wrapt", {}),
+            "wrapt": (without, "import wrapt", {}),
         }
         took: dict[str, list[float]] = {kind: [] for kind in kinds}
         for turn in range(rounds + 1):
@@ -32,11 +32,12 @@ def starts(rounds: int) -> list[Figure]:
                 milliseconds = start(python, statement, extra)
                 if turn:
                     took[kind].append(milliseconds)
+    plain, off, on, wrapt = (Series.of(milliseconds) for milliseconds in took.values())
     return [
-        Figure("python -c pass, without ai-otel", "ms", took["plain"]),
-        Figure("installed, not switched on: more", "ms", less(took["off"], took["plain"])),
-        Figure("switched on (AI_OTEL_ENABLED=true), no engine: more", "ms", less(took["on"], took["plain"])),
-        Figure("  of which a bare `import wrapt`", "ms", less(took["wrapt"], took["plain"])),
+        Figure("python -c pass, without ai-otel", "ms", plain),
+        Figure("installed, not switched on: more", "ms", off - plain),
+        Figure("switched on (AI_OTEL_ENABLED=true), no engine: more", "ms", on - plain),
+        Figure("  of which a bare `import wrapt`", "ms", wrapt - plain),
     ]
 
 

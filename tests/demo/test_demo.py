@@ -12,9 +12,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+import parts
 from ai_otel.cli import main
 from ai_otel.demo import child
 
@@ -116,6 +118,24 @@ def test_kept_it_serves_a_page_for_prometheus_until_it_is_told_to_end(how: signa
         time.sleep(0.5)
         running.send_signal(how)
         assert running.wait(20) == 0
+
+
+@pytest.mark.requires(part="vllm")
+def test_the_same_on_vllm(vllm: parts.VllmEnvironment, root: Path) -> None:
+    done = subprocess.run(
+        [vllm.python, *DEMO[1:], "--engine", "vllm", "--model", vllm.model, "--seconds", "5"],
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=360,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"├─ queue +[\d.]+ ms", done.stdout)
+    assert re.search(
+        r"✓ tokens on spans = tokens told to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
+    )
 
 
 def test_what_is_not_installed_is_said_with_the_next_step(

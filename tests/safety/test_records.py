@@ -67,7 +67,7 @@ class Life:
             self.records.append(inference.record)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(marks=st.lists(st.tuples(MARKS, st.integers(0, 5)), max_size=25))
 def test_a_record_ends_at_most_once_in_any_order_of_marks(marks: list[tuple[tuple[str, Any], int]]) -> None:
     delivered: Counter[int] = Counter()

@@ -54,11 +54,16 @@ def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> St
     """How to start a server whose telemetry goes to `sink`."""
 
     @contextmanager
-    def run(*flags: str, bare: bool = False, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    def run(
+        *flags: str,
+        bare: bool = False,
+        module: tuple[str, ...] = ("vllm.entrypoints.openai.api_server",),
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[Server]:
         port = free_port()
         command = [
             *([] if bare else [installed.python.parent / "ai-otel", "run", "--"]),
-            installed.python, "-m", "vllm.entrypoints.openai.api_server",
+            installed.python, "-m", *module,
             "--model", installed.model, "--served-model-name", "tiny", "--enforce-eager",
             "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags,
         ]  # fmt: skip

