@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from wrapt import importer
+
 from ai_otel.engines import Engine
 from ai_otel.hooks.patch import Arguments, Patcher
 from ai_otel.hooks.point import HookPoint, Rung
@@ -80,6 +82,13 @@ def fresh() -> Any:
     return module
 
 
+def forget(*names: str) -> None:
+    """Take modules away so that the next ones of these names are new to everybody, `wrapt` before 1.15 included."""
+    for name in names:
+        sys.modules.pop(name, None)
+        importer._post_import_hooks.pop(name, None)
+
+
 @contextmanager
 def install(version: str = VERSION) -> Iterator[Any]:
     """A fresh engine, imported until the block ends."""
@@ -89,7 +98,7 @@ def install(version: str = VERSION) -> Iterator[Any]:
     try:
         yield module
     finally:
-        del sys.modules[MODULE]
+        forget(MODULE)
 
 
 def at(path: str, versions: str = ">=1,<2") -> HookPoint:

@@ -22,6 +22,7 @@ from ai_otel.hooks.point import HookPoint, Rung, in_range, release_numbers
 from ai_otel.recorder import Recorder
 from ai_otel.settings import Settings, Surroundings
 from ai_otel.start import Handle
+from fake_engine import forget
 from isolated import python
 
 ANCIENT = "0.0.1"
@@ -159,15 +160,13 @@ class StandIn:
 def standing_in(adapter: EngineAdapter, version: str) -> Iterator[StandIn]:
     made = StandIn(adapter, version)
     before = {name: sys.modules.get(name) for name in made.modules}
+    forget(*made.modules)
     sys.modules.update(made.modules)
     try:
         yield made
     finally:
-        for name, module in before.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
+        forget(*made.modules)
+        sys.modules.update({name: module for name, module in before.items() if module is not None})
 
 
 @pytest.fixture(params=["oldest", "newest"])

@@ -55,6 +55,17 @@ def test_where_something_differs_they_are_not(sink: Sink) -> None:
     assert not compare([call("a")], sink, seconds=1).complete
 
 
+def test_a_client_that_leaves_after_the_last_byte_has_not_hung_up() -> None:
+    """On a busy machine an answer can be complete before its client has read the first piece."""
+    late = call("a", "cancelled", None)
+    late.left_ns = 11_000_000
+    figures = compare([late], sink_of(span("a")), seconds=1)
+    assert figures.complete
+    assert (figures.outcomes, figures.read_before_hang_up) == ([("finished", 1, 1)], 0)
+    late.left_ns = 9_000_000
+    assert not compare([late], sink_of(span("a")), seconds=1).complete
+
+
 def test_percentiles_are_values_that_occurred() -> None:
     assert Percentiles.of([]) is None
     assert Percentiles.of([4.0]) == Percentiles(1, 4.0, 4.0, 4.0)

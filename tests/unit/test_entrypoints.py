@@ -10,6 +10,7 @@ import pytest
 from ai_otel import entrypoints, start
 from ai_otel.entrypoints import AiOtelInstrumentor, site, vllm_general_plugin
 from ai_otel.hooks import guard
+from fake_engine import forget
 from isolated import python
 
 DOORS = [site, vllm_general_plugin, AiOtelInstrumentor().instrument]
@@ -130,11 +131,13 @@ CONFIG = SimpleNamespace(
 
 
 @pytest.fixture
-def stat_logger(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("vllm", "vllm.v1", "vllm.v1.metrics", "vllm.v1.metrics.loggers"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+def stat_logger() -> Iterator[Any]:
+    names = ("vllm", "vllm.v1", "vllm.v1.metrics", "vllm.v1.metrics.loggers")
+    forget(*names)
+    sys.modules.update({name: ModuleType(name) for name in names})
     sys.modules["vllm.v1.metrics.loggers"].StatLoggerBase = StatLoggerBase  # type: ignore[attr-defined]
-    return entrypoints.VllmStatLogger
+    yield entrypoints.VllmStatLogger
+    forget(*names)
 
 
 def test_the_stat_logger_is_one_of_vllms(stat_logger: Any) -> None:

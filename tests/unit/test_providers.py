@@ -140,9 +140,16 @@ def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
 
 def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the Prometheus one is: nothing pushes, somebody comes and reads."""
+    readers: list[Any] = []
+
+    def meter_provider(*, metric_readers: list[Any], **_: Any) -> NoOpMeterProvider:
+        readers.extend(metric_readers)
+        return NoOpMeterProvider()
+
     monkeypatch.setattr(providers, "_load", lambda *_: InMemoryMetricReader)
-    (reader,) = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="pulled").meter_provider._metric_readers  # type: ignore[attr-defined]
-    assert isinstance(reader, InMemoryMetricReader)
+    monkeypatch.setattr(providers, "SdkMeterProvider", meter_provider)
+    made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="pulled")
+    assert [type(reader) for reader in readers] == [InMemoryMetricReader]
 
 
 def test_ours_are_private_and_end_with_us(made: Made) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_otel.demo.load import Call
@@ -81,13 +81,13 @@ def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
     spans = sink.roots(call.trace_id for call in ended)
     pairs = [(call, spans[call.trace_id]) for call in ended if call.trace_id in spans]
     finished = [(call, span) for call, span in pairs if call.outcome == "finished"]
-    left = [(call, span) for call, span in pairs if call.outcome == "cancelled"]
+    left = [(call, span) for call, span in pairs if _seen(call, span) == "cancelled"]
     first_tokens = [span.attributes.get(AI_OTEL_TIME_TO_FIRST_TOKEN) for _, span in finished]
     return Figures(
         requests=len(ended),
         traced=len(pairs),
-        outcomes=_outcomes(ended, list(spans.values())),
-        disagreeing=sum(call.outcome != span.attributes.get(AI_OTEL_OUTCOME) for call, span in pairs),
+        outcomes=_outcomes(ended, spans),
+        disagreeing=sum(_seen(call, span) != span.attributes.get(AI_OTEL_OUTCOME) for call, span in pairs),
         duration=Percentiles.of([span.duration_s for _, span in finished]),
         first_token=Percentiles.of([value for value in first_tokens if value is not None]),
         tokens_per_s=sum(_output(span) for span in spans.values()) / seconds if seconds else 0.0,
@@ -98,9 +98,16 @@ def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
     )
 
 
-def _outcomes(calls: Sequence[Call], spans: Sequence[ArrivedSpan]) -> list[tuple[str, int, int]]:
-    seen = Counter(call.outcome for call in calls)
-    said = Counter(span.attributes.get(AI_OTEL_OUTCOME) for span in spans)
+def _seen(call: Call, span: ArrivedSpan | None) -> str | None:
+    """How the client saw it end. One that leaves when the last byte is already on its way has not hung up."""
+    if call.left_ns is not None and span is not None and span.end_ns < call.left_ns:
+        return "finished"
+    return call.outcome
+
+
+def _outcomes(calls: Sequence[Call], spans: Mapping[str, ArrivedSpan]) -> list[tuple[str, int, int]]:
+    seen = Counter(_seen(call, spans.get(call.trace_id)) for call in calls)
+    said = Counter(span.attributes.get(AI_OTEL_OUTCOME) for span in spans.values())
     return [(outcome, seen[outcome], said[outcome]) for outcome in OUTCOMES if seen[outcome] or said[outcome]]
 
 

@@ -44,6 +44,8 @@ class Call:
     output_tokens: int | None = None
     pieces: int = 0
     """Pieces of the answer that came with text."""
+    left_ns: int | None = None
+    """When it left, on the wall clock."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -82,7 +84,7 @@ class Mix:
             "completion": (TEXT, {**text, "temperature": 0.5, "seed": 7}),
             "completion stream": (TEXT, {**text, **STREAM}),
             "long stream": (CHAT, {**chat, **STREAM, "max_tokens": 160}),
-            "hang-up": (CHAT, {**chat, **STREAM, "max_tokens": 300, "ignore_eos": True}),
+            "hang-up": (CHAT, {**chat, **STREAM, "max_tokens": 1500, "ignore_eos": True}),
             "too long": (TEXT, {**text, "prompt": f"{words} " * 400}),
             "no such model": (CHAT, {**chat, "model": "no-such-model"}),
             "bad request": (CHAT, asked),
@@ -138,6 +140,7 @@ class Load:
                 if line.startswith("data: {"):
                     _note_piece(call, json.loads(line.removeprefix("data: ")))
                 if call.hang_up_after is not None and call.pieces >= call.hang_up_after:
+                    call.left_ns = time.time_ns()
                     return "cancelled"  # leaving the block closes the connection
         return _outcome(call.status)
 

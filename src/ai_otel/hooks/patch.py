@@ -161,9 +161,7 @@ class Patcher:
         """Listen to a function that returns an iterator; like `async_stream`."""
         self._stream(point, watch, watched, "__next__")
 
-    def _stream(
-        self, point: HookPoint, watch: OpenWatch, proxy: Callable[[Any, Watch, Guard], Any], step: str
-    ) -> None:
+    def _stream(self, point: HookPoint, watch: OpenWatch, proxy: Callable[[Any, Watch, Guard], Any], step: str) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
                 watching = guard(watch, instance, Arguments(positions, args, kwargs))
@@ -235,9 +233,7 @@ class Patcher:
 
     # Attaching and undoing.
 
-    def _when_imported(
-        self, point: HookPoint, make: Callable[[Guard, Mapping[str, int]], Wrapper], kind: str
-    ) -> None:
+    def _when_imported(self, point: HookPoint, make: Callable[[Guard, Mapping[str, int]], Wrapper], kind: str) -> None:
         if (point, kind) in self._registered:
             return
         self._registered.add((point, kind))

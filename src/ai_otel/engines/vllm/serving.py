@@ -11,7 +11,15 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ai_otel.engines.vllm.reading import fill, is_stream, judge, pooling_operation, read_sampling, reasons_of, refusal_of
+from ai_otel.engines.vllm.reading import (
+    fill,
+    is_stream,
+    judge,
+    pooling_operation,
+    read_sampling,
+    reasons_of,
+    refusal_of,
+)
 from ai_otel.engines.vllm.states import RequestState, States
 from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.hooks.patch import Arguments
