@@ -110,6 +110,7 @@ class Handle:
         if self.settings.edge:
             edge = Guard("attach edge")
             wrapt.register_post_import_hook(lambda _: edge(self._attach_edge), "starlette.applications")
+            wrapt.register_post_import_hook(lambda _: edge(self._attach_ending), "uvicorn.server")
 
     def _attach(self, name: str, engine: Engine) -> None:
         if not self.active or name in self.adapters:
@@ -138,6 +139,24 @@ class Handle:
         patcher = Patcher("starlette", lambda: imported_version("starlette", ("starlette",)))
         self.patchers["starlette"] = patcher
         StarletteEdge(self.recorder, lambda: bool(self.adapters)).attach(patcher)
+
+    def _attach_ending(self) -> None:
+        if not self.active or "uvicorn" in self.patchers:
+            return
+        from ai_otel.edge.ending import UvicornEnding
+
+        patcher = Patcher("uvicorn", lambda: imported_version("uvicorn", ("uvicorn",)))
+        self.patchers["uvicorn"] = patcher
+        UvicornEnding(self._hand_over).attach(patcher)
+
+    def _hand_over(self) -> None:
+        if not self.adapters:
+            return
+        # On a thread of its own: a sink that does not answer must not keep the server from ending.
+        timeout_s = self.settings.stop_timeout
+        thread = threading.Thread(target=self.flush, args=(timeout_s,), name="ai-otel flush", daemon=True)
+        thread.start()
+        thread.join(timeout_s)
 
     @property
     def engine(self) -> str | None:

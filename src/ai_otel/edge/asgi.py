@@ -229,4 +229,6 @@ class StarletteEdge:
         hooks.around(STARLETTE, self._wants, self._edge.serve)
 
     def _wants(self, _app: Any, arguments: Arguments) -> bool:
-        return self._edge.wants(arguments.get("scope"))
+        scope = arguments.get("scope")
+        # uvicorn calls an application without arguments to learn which interface it has.
+        return scope is not None and self._edge.wants(scope)

@@ -64,6 +64,12 @@ class Scene:
         return root
 
 
+def command(model: Path, port: int) -> list[str | Path]:
+    """The demo's server, below `ai-otel run`."""
+    run = [sys.executable, "-m", "ai_otel.cli", "run", "--", sys.executable, "-m", "ai_otel.demo.server"]
+    return [*run, "--model", model, "--port", str(port)]
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     from ai_otel.demo.gguf import write_model
@@ -72,14 +78,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     model = write_model(directory / "words.gguf")
     with listening() as sink:
         port = free_port()
-        run = [sys.executable, "-m", "ai_otel.cli", "run", "--", sys.executable, "-m", "ai_otel.demo.server"]
         telemetry = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
             "OTEL_METRIC_EXPORT_INTERVAL": "300",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
         }
-        command: list[str | Path] = [*run, "--model", model, "--port", str(port)]
-        with serving(command, port, telemetry, directory / "server.log") as server:
+        with serving(command(model, port), port, telemetry, directory / "server.log") as server:
             client = Client(server.url)
             client.run(mixed_load(), concurrency=6)
             assert sink.wait(lambda: len(sink.trees()) >= len(client.sent)), server.output()
@@ -163,3 +167,18 @@ def test_nothing_that_a_client_invents_becomes_a_label(scene: Scene) -> None:
 
 def test_no_hook_failed(scene: Scene) -> None:
     assert scene.sink.points("ai_otel.hook.errors") == {}
+
+
+def test_a_server_that_is_told_to_end_hands_over_what_is_left(tmp_path: Path) -> None:
+    """SIGTERM, as Kubernetes stops a pod: uvicorn dies of it, and no exit handler runs."""
+    from ai_otel.demo.gguf import write_model
+
+    port, model = free_port(), write_model(tmp_path / "words.gguf")
+    with listening() as sink:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}
+        with serving(command(model, port), port, environment, tmp_path / "server.log") as server:
+            Client(server.url).run([Sent("chat", CHATS, chat(max_tokens=5))], concurrency=1)
+            server.process.terminate()
+            server.process.wait(20)
+        assert [span.name for span in sink.spans if not span.name.startswith(("prefill", "decode"))] == ["chat words"]
+        assert sink.total("gen_ai.server.request.duration") == 1

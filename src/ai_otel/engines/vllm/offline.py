@@ -51,9 +51,7 @@ class OfflineCall:
         for (inference, states), output in zip(self._inferences.values(), results, strict=True):
             self._end(inference, states, output, error)
         if not self._inferences and error is not None:
-            self.record.outcome, self.record.error_type = judge(
-                error, {}, finished=False, produced=False, closed=False
-            )
+            self.record.outcome, self.record.error_type = judge(error, {}, finished=False, produced=False, closed=False)
         self._recorder.close(self.record)
 
     def _end(self, inference: Inference, states: list[RequestState], output: Any, error: BaseException | None) -> None:
@@ -107,4 +105,3 @@ class OfflineHooks:
     def ended(call: OfflineCall, outputs: Any, error: BaseException | None) -> None:
         """The call returned or raised."""
         call.close(outputs, error)
-

@@ -1,0 +1,37 @@
+"""When an HTTP server ends: the moment to hand over what is left, as the process may not reach its exit handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.point import HookPoint, Rung
+
+UVICORN = HookPoint(
+    "uvicorn.server:Server.shutdown",
+    reads=(),
+    versions=">=0.20",
+    rung=Rung.PUBLIC,
+    why="uvicorn raises the SIGTERM that stopped it once more, now with the default handler: no exit handler runs.",
+)
+
+
+class UvicornEnding:
+    """Calls `hand_over` when a uvicorn server has served its last request."""
+
+    hooks = (UVICORN,)
+
+    def __init__(self, hand_over: Callable[[], None]) -> None:
+        self._hand_over = hand_over
+
+    def attach(self, hooks: Patcher) -> None:
+        """Register the hook; waits until uvicorn is imported."""
+        hooks.coroutine(UVICORN, self._begins, self._ended)
+
+    @staticmethod
+    def _begins(_server: Any, _arguments: Arguments) -> bool:
+        return True
+
+    def _ended(self, _: bool, __: Any, ___: BaseException | None) -> None:
+        self._hand_over()
