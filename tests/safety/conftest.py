@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 from ai_otel.hooks import guard
 
 # A slow machine is no bug, and the same examples every time are what a change is judged by.
-settings.register_profile("safety", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "safety", deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("safety")
 
 

@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
+from starlette.applications import Starlette
 
 import ai_otel
 import fake_engine
@@ -75,6 +76,14 @@ def test_watching_twice_hears_once(engine: Any) -> None:
         telemetry.handle.watch(FAKE)
         ask(engine)
         assert len(telemetry.spans) == 1
+
+
+def test_watching_twice_puts_one_edge_around_applications() -> None:
+    original = vars(Starlette)["__call__"]
+    with captured() as telemetry:
+        telemetry.handle.watch({})
+        assert vars(Starlette)["__call__"].__wrapped__ is original
+    assert vars(Starlette)["__call__"] is original
 
 
 def test_only_the_engines_that_were_asked_for_are_observed(engine: Any, caplog: pytest.LogCaptureFixture) -> None:

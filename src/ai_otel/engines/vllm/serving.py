@@ -53,10 +53,32 @@ class AsyncLLM(Protocol):
 class ServedWatch:
     """Watches one stream and fills one inference."""
 
-    __slots__ = ("_hooks", "_params", "_reasons", "_tokens", "inference", "item", "last", "states")
+    __slots__ = (
+        "_arguments",
+        "_engine",
+        "_hooks",
+        "_params",
+        "_reasons",
+        "_tokens",
+        "inference",
+        "item",
+        "last",
+        "states",
+    )
 
-    def __init__(self, hooks: ServingHooks, inference: Inference, params: Any, *, every_item: bool) -> None:
+    def __init__(
+        self,
+        hooks: ServingHooks,
+        inference: Inference,
+        engine: AsyncLLM,
+        arguments: Arguments,
+        params: Any,
+        *,
+        every_item: bool = False,
+    ) -> None:
         self._hooks = hooks
+        self._engine = engine
+        self._arguments = arguments
         self._params = params
         self._reasons: dict[int, str] = {}
         self._tokens: dict[int, int] = {}
@@ -64,6 +86,7 @@ class ServedWatch:
         self.states: list[RequestState] = []
         self.last: Any = None
         self.item: Callable[[Any], None] | None = self._item if every_item else None
+        inference.complete = self._complete
 
     def _item(self, output: Any) -> None:
         # Only where the last output does not tell all: choices that end at different steps, or no statistics.
@@ -86,23 +109,50 @@ class ServedWatch:
             produced=self.last is not None,
             closed=closed,
         )
-        inference.complete = self._complete
         self._hooks.recorder.end(inference, outcome, error_type)
 
     def _complete(self, inference: Inference) -> None:
+        self._describe(inference)
         if hasattr(self._params, "n"):
             inference.parameters = read_sampling(self._params)
         fill(inference, self.states, self.last, self._reasons)
         if inference.output_tokens is None and self._tokens:
             inference.output_tokens = sum(self._tokens.values())
 
+    def _describe(self, inference: Inference) -> None:
+        arguments = self._arguments
+        served = self._engine.model_config.served_model_name
+        model = served if isinstance(served, str) else served[0]
+        lora = getattr(arguments.get("lora_request"), "lora_name", None)
+        inference.model = lora or model
+        inference.response_model = model
+        inference.lora = lora
+        inference.priority = arguments.get("priority") or None
+        inference.engine_index = arguments.get("data_parallel_rank")
+
 
 class BeamWatch(ServedWatch):
     """Watches one beam search: its many engine requests are the choices of one inference."""
 
-    __slots__ = ()
+    __slots__ = ("_steps",)
+
+    def __init__(self, hooks: ServingHooks, inference: Inference, engine: AsyncLLM, arguments: Arguments) -> None:
+        super().__init__(hooks, inference, engine, arguments, arguments.get("params"))
+        self._steps: list[str] = []
+
+    def step(self, request_id: str) -> None:
+        """One more engine request of this search begins."""
+        self._steps.append(request_id)
+        self._hooks.states.expect(request_id, self.states.append)
+
+    def ended(self, error: BaseException | None, *, closed: bool) -> None:
+        """The search is over, and all its steps with it."""
+        for request_id in self._steps:
+            self._hooks.states.release(request_id)
+        super().ended(error, closed=closed)
 
     def _complete(self, inference: Inference) -> None:
+        self._describe(inference)
         answers = getattr(self.last, "outputs", None) or []
         # Every step was a request of its own and was finished by the engine.
         fill(inference, self.states, self.last, dict.fromkeys(range(len(self.states)), "length"))
@@ -129,23 +179,24 @@ class ServingHooks:
         request_id = arguments.get("request_id")
         beam = self._beam_of(request_id)
         if beam is not None:
-            self.states.expect(request_id, beam.states.append)
+            beam.step(request_id)
             return None
         params = arguments.get("sampling_params")
         every_item = not engine.log_stats or getattr(params, "n", 1) > 1
         inference = self._begin(engine, arguments, stream=is_stream(params))
-        return self._watch(ServedWatch(self, inference, params, every_item=every_item))
+        return self._watch(ServedWatch(self, inference, engine, arguments, params, every_item=every_item))
 
     def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch:
         """`AsyncLLM.encode` is called."""
         params = arguments.get("pooling_params")
         inference = self._begin(engine, arguments, operation=pooling_operation(params))
-        return self._watch(ServedWatch(self, inference, params, every_item=False))
+        return self._watch(ServedWatch(self, inference, engine, arguments, params))
 
     def beam_search(self, server: Any, arguments: Arguments) -> BeamWatch:
         """A beam search begins; the requests that it makes are its own."""
-        inference = self._begin(server.engine_client, arguments)
-        watch = BeamWatch(self, inference, arguments.get("params"), every_item=False)
+        engine = server.engine_client
+        inference = self._begin(engine, arguments)
+        watch = BeamWatch(self, inference, engine, arguments)
         if inference.request_id is not None:
             self._beams[inference.request_id] = watch
         return watch
@@ -170,19 +221,12 @@ class ServingHooks:
     def _begin(
         self, engine: AsyncLLM, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None
     ) -> Inference:
-        served = engine.model_config.served_model_name
-        lora = getattr(arguments.get("lora_request"), "lora_name", None)
-        model = served if isinstance(served, str) else served[0]
+        # What does not change while the request runs is read when it is over.
         inference = Inference(
             engine="vllm",
             operation=operation,
             request_id=arguments.get("request_id"),
-            model=lora or model,
-            response_model=model,
             stream=stream,
-            lora=lora,
-            priority=arguments.get("priority") or None,
-            engine_index=arguments.get("data_parallel_rank"),
             tallied=self._stats.attached,
             traced=engine.observability_config.otlp_traces_endpoint is not None and operation is None,
         )
