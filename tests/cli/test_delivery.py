@@ -96,7 +96,7 @@ def test_a_bad_status_is_told_once_and_with_the_next_step(answering, status: int
         found = traces(EXPORTER_OTLP_ENDPOINT=url)
     assert (found.level, found.details["status"]) == (Level.WRONG, status)
     assert next_step in found.next_step
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_an_endpoint_of_one_signal_without_a_path_is_recognised(answering) -> None:
@@ -130,7 +130,7 @@ def test_a_black_hole_is_no_answer_and_does_not_keep_us(black_hole, monkeypatch)
     began = time.monotonic()
     found = traces(EXPORTER_OTLP_ENDPOINT=black_hole)
     assert (found.level, reach_of(found)) == (Level.WRONG, "no answer")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_an_unknown_name_is_told_as_such() -> None:

@@ -54,7 +54,11 @@ def settled(server: Server) -> Page:
     raise AssertionError("requests still run")
 
 
-CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+CPU = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 
 
 def telemetry_to(sink: Sink) -> dict[str, str]:
