@@ -142,7 +142,7 @@ def test_status_and_outcome_are_right(scene: Scene) -> None:
 
 
 def left_in_time(root: Arrived) -> bool:
-    """Whether the client was gone before the last token: on a busy machine its chunks may come in one piece, too late."""
+    """Whether the client was gone before the last token: its chunks may come in one piece, too late."""
     return bool(root.attributes["gen_ai.usage.output_tokens"] < 1800)
 
 
