@@ -52,9 +52,7 @@ class Client:
 
     async def _run(self, requests: list[Sent], concurrency: int) -> None:
         turn = asyncio.Semaphore(concurrency)
-        # A new connection for each request: on an old one the kernel delays acknowledgements, and a server that leaves
-        # Nagle's algorithm on then holds chunks back that it has long written.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=concurrency)
         async with httpx.AsyncClient(base_url=self.base_url, timeout=120, limits=limits) as http:
 
             async def one(request: Sent) -> None:

@@ -384,9 +384,10 @@ def test_engine_death_fails_the_requests_in_flight(scene: Scene) -> None:
     os.kill(engine_process(scene.server), signal.SIGKILL)
     thread.join()
     assert scene.sink.wait(lambda: all(r.trace_id in scene.sink.trees() for r in requests))
-    for sent in requests:
+    doomed = [sent for sent in requests if sent.status is None or sent.status >= 500]
+    assert doomed, "all had ended before the kill"
+    for sent in doomed:
         root = scene.tree(sent)
-        assert sent.status is None or sent.status >= 500, sent.answer
         assert (root.attributes["ai_otel.outcome"], root.status) == ("failed", ERROR)
         assert root.attributes["error.type"] == "EngineDeadError"
 
