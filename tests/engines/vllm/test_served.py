@@ -201,6 +201,8 @@ def test_span_tokens_add_up_to_the_engines_counters_exactly(scene: Scene) -> Non
     counted = [engine_tokens(scene.tree(sent)) for sent in scene.client.sent]
     assert sum(inputs for inputs, _ in counted) == scene.rise("vllm:prompt_tokens_total")
     assert sum(outputs for _, outputs in counted) == scene.rise("vllm:generation_tokens_total")
+    left = [scene.tree(sent) for sent in scene.client.sent if sent.name == "hang-up"]
+    assert all(engine_tokens(root)[1] >= 5 for root in left), "each client had read five"
 
 
 SAME = {
