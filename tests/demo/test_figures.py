@@ -66,6 +66,15 @@ def test_a_client_that_leaves_after_the_last_byte_has_not_hung_up() -> None:
     assert not compare([late], sink_of(span("a")), seconds=1).complete
 
 
+def test_a_client_that_leaves_when_all_it_asked_for_was_produced_has_not_hung_up() -> None:
+    """Its leaving takes a moment to reach the server, which may be done by then; with one token less it was not."""
+    late = call("a", "cancelled", None)
+    late.left_ns, late.body = 9_000_000, {"max_tokens": 5}
+    assert compare([late], sink_of(span("a", tokens=(10, 5))), seconds=1).complete
+    assert compare([late], sink_of(span("a", "cancelled", tokens=(10, 5))), seconds=1).complete
+    assert not compare([late], sink_of(span("a", tokens=(10, 4))), seconds=1).complete
+
+
 def test_percentiles_are_values_that_occurred() -> None:
     assert Percentiles.of([]) is None
     assert Percentiles.of([4.0]) == Percentiles(1, 4.0, 4.0, 4.0)

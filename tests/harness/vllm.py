@@ -67,6 +67,8 @@ def telemetry_to(sink: Sink) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
+        # On a busy machine the receiver, a thread of the tests, may be late; what it then misses is nobody's fault.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
     }
 
 

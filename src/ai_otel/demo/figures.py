@@ -99,8 +99,14 @@ def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
 
 
 def _seen(call: Call, span: ArrivedSpan | None) -> str | None:
-    """How the client saw it end. One that leaves when the last byte is already on its way has not hung up."""
-    if call.left_ns is not None and span is not None and span.end_ns < call.left_ns:
+    """
+    How the client saw it end. One that leaves when the whole answer is already on its way has not hung up: its leaving
+    takes a moment to reach the server, which has then produced all that was asked for.
+    """
+    if call.left_ns is None or span is None:
+        return call.outcome
+    all_produced = _output(span) == call.body.get("max_tokens")
+    if span.end_ns < call.left_ns or (all_produced and span.attributes.get(AI_OTEL_OUTCOME) == "finished"):
         return "finished"
     return call.outcome
 
