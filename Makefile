@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint generate lock bench wheel clean
+.PHONY: help setup demo test test-all lint generate lock bench wheel collector clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench: .venv/ready ## what it costs: the benchmarks (2 min, on a quiet machine)
 
 wheel: .venv/ready ## build the wheel into dist/ (2 s)
 	@$(RUN) tools/environments.py wheel
+
+collector: .venv/ready ## build our distribution of the OpenTelemetry Collector (7 min the first time)
+	@$(RUN) tools/parts.py collector
+	@echo "$$($(RUN) tools/parts.py collector --path)/ai-otel-collector"
 
 clean: ## remove what was made in this checkout; the cache stays
 	@rm -rf .venv build dist reports .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from generator import compiled, metrics_page, python_names, rules
+from ai_otel.cli.pipelines.compose import Choice, compose, write as write_configuration
+from ai_otel.cli.pipelines.parts import ROLES
+from generator import compiled, metrics_page, normaliser, python_names, rules
 from generator.model import ROOT, BrokenContractError, Contract, load
 
-OUTPUTS = {
-    "src/ai_otel/semconv.py": python_names.render,
-    "src/ai_otel/schema/contract.json": compiled.render,
-    "docs/metrics.md": metrics_page.render,
-}
+Render = Callable[[Contract], str]
+
+
+def outputs(contract: Contract) -> dict[str, Render]:
+    """Every generated file, in an order in which none is made of a later one."""
+    engines: dict[str, Render] = {
+        f"collector-config/engines/{name}.yaml": functools.partial(normaliser.render, name) for name in contract.engines
+    }
+    return {
+        "src/ai_otel/semconv.py": python_names.render,
+        "src/ai_otel/schema/contract.json": compiled.render,
+        "docs/metrics.md": metrics_page.render,
+        **engines,
+        **{f"collector-config/roles/{role}.yaml": functools.partial(_role, role) for role in ROLES},
+    }
+
+
+def _role(role: str, _: Contract) -> str:
+    """The shipped file of a role: what `ai-otel collector render` prints when nothing else is asked for."""
+    choice = Choice(role)
+    return write_configuration(compose(choice), choice)
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +54,8 @@ def main(arguments: list[str]) -> int:
 
 def check(contract: Contract, root: Path = ROOT) -> int:
     """Name the files that are not what the contract says."""
-    stale = [name for name, render in OUTPUTS.items() if _text(root / name) != render(contract)]
+    stale = [name for name, render in outputs(contract).items() if _text(root / name) != render(contract)]
+    stale += [f"{path.relative_to(root)} (of no engine)" for path in _orphans(contract, root)]
     for name in stale:
         print(f"{name} is stale", file=sys.stderr)
     if stale:
@@ -44,13 +65,21 @@ def check(contract: Contract, root: Path = ROOT) -> int:
 
 def write(contract: Contract, root: Path = ROOT) -> int:
     """Write every file that changed."""
-    for name, render in OUTPUTS.items():
+    for path in _orphans(contract, root):
+        path.unlink()
+        print(f"removed {path.relative_to(root)}")
+    for name, render in outputs(contract).items():
         text = render(contract)
         if _text(root / name) != text:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text, encoding="utf-8")
             print(f"wrote {name}")
     return 0
+
+
+def _orphans(contract: Contract, root: Path) -> list[Path]:
+    """Normalisers of engines that the contract no longer has."""
+    return [path for path in (root / "collector-config/engines").glob("*.yaml") if path.stem not in contract.engines]
 
 
 def _text(path: Path) -> str | None:

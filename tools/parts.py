@@ -1,7 +1,7 @@
 """The large parts that some test tiers need, made once and kept in the cache.
 
     python tools/parts.py               what there is, and what is already made
-    python tools/parts.py vllm          make it (does nothing when it is already there)
+    python tools/parts.py vllm          make it (does nothing when it is already there); so do collector, prometheus
     python tools/parts.py vllm --path   print where it is; fails when it is not there
     python tools/parts.py all           make every part
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import environments
+import golang
 from environments import ROOT, say
 
 if sys.version_info >= (3, 11):
@@ -136,6 +137,32 @@ def _offline() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+# ---------------------------------------------------------------- Go programs
+
+DISTRIBUTION = ROOT / "collector-config/distribution"
+PROMETHEUS = ROOT / "tools/prometheus"
+
+
+def sources_of(module: Path) -> tuple[Path, ...]:
+    """Everything that a build of this module is made of, besides the modules that its go.sum pins."""
+    return tuple(sorted([*module.glob("*.go"), module / "go.mod", module / "go.sum"]))
+
+
+# `grpcnotrace` as in the official distributions; of Prometheus' service discoveries only Kubernetes'.
+COLLECTOR_TAGS = ("grpcnotrace", "remove_all_sd", "enable_kubernetes_sd")
+PROMETHEUS_TAGS = ("tools", "remove_all_sd")
+
+
+def _make_collector(directory: Path) -> None:
+    golang.build(DISTRIBUTION, ["."], directory / "ai-otel-collector", COLLECTOR_TAGS)
+
+
+def _make_prometheus(directory: Path) -> None:
+    commands = [f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")]
+    (programs := directory / "bin").mkdir()
+    golang.build(PROMETHEUS, commands, programs, PROMETHEUS_TAGS)
+
+
 # ---------------------------------------------------------------- the list, and the command
 
 PARTS: dict[str, Part] = {
@@ -148,6 +175,20 @@ PARTS: dict[str, Part] = {
             inputs=(VLLM_LOCK, TINY_LLAMA, *our_requirements()),
             make=_make_vllm,
         ),
+        Part(
+            name="collector",
+            what="our distribution of the OpenTelemetry Collector",
+            usual="7 min, a few seconds when its modules are built already",
+            inputs=(*sources_of(DISTRIBUTION), *COLLECTOR_TAGS),
+            make=_make_collector,
+        ),
+        Part(
+            name="prometheus",
+            what="prometheus and promtool",
+            usual="5 min, a few seconds when its modules are built already",
+            inputs=(*sources_of(PROMETHEUS), *PROMETHEUS_TAGS),
+            make=_make_prometheus,
+        ),
     )
 }
 
@@ -157,6 +198,12 @@ def show() -> None:
     for part in PARTS.values():
         state = "in the cache" if part.find() else f"not made yet ({part.usual})"
         say(f"{part.name:<12} {part.what}: {state}")
+
+
+def program(part: str, path: str) -> Path | None:
+    """Return a program of a part, if the part is in the cache."""
+    directory = PARTS[part].find()
+    return directory / path if directory else None
 
 
 def main() -> int:

@@ -37,6 +37,13 @@ AI_OTEL_ENGINE_INDEX: Final = "ai_otel.engine.index"
 AI_OTEL_ENGINE_NAME: Final = "ai_otel.engine.name"
 AI_OTEL_ENGINE_VERSION: Final = "ai_otel.engine.version"
 AI_OTEL_FINISH_REASON: Final = "ai_otel.finish_reason"
+AI_OTEL_GPU_CLOCK: Final = "ai_otel.gpu.clock"
+AI_OTEL_GPU_INSTANCE_ID: Final = "ai_otel.gpu.instance.id"
+AI_OTEL_GPU_INSTANCE_PROFILE: Final = "ai_otel.gpu.instance.profile"
+AI_OTEL_GPU_LIMIT_TYPE: Final = "ai_otel.gpu.limit.type"
+AI_OTEL_GPU_LINK: Final = "ai_otel.gpu.link"
+AI_OTEL_GPU_PIPE: Final = "ai_otel.gpu.pipe"
+AI_OTEL_GPU_THROTTLE_REASON: Final = "ai_otel.gpu.throttle.reason"
 AI_OTEL_HOOK_NAME: Final = "ai_otel.hook.name"
 AI_OTEL_KV_TRANSFER_CONNECTOR: Final = "ai_otel.kv_transfer.connector"
 AI_OTEL_KV_TRANSFER_DIRECTION: Final = "ai_otel.kv_transfer.direction"
@@ -146,6 +153,16 @@ TELEMETRY_SDK_VERSION: Final = "telemetry.sdk.version"
 CACHE_TIERS: Final = ("device", "host", "disk", "remote", "unknown")
 DROP_REASONS: Final = ("queue_full", "fork", "stopped")
 FINISH_REASONS: Final = ("stop", "length", "content_filter", "tool_call", "error", "repetition")
+GPU_CLOCKS: Final = ("sm", "memory", "video")
+GPU_LIMIT_TYPES: Final = ("enforced", "requested", "default", "min", "max")
+GPU_LINKS: Final = ("pcie", "nvlink", "xgmi", "c2c")
+GPU_PIPES: Final = ("tensor", "fp64", "fp32", "fp16", "int")
+# fmt: off
+GPU_THROTTLE_REASONS: Final = (
+    "power_cap", "thermal", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost", "board_limit",
+    "low_utilization", "reliability",
+)
+# fmt: on
 KV_TRANSFER_DIRECTIONS: Final = ("load", "store")
 OUTCOMES: Final = ("finished", "failed", "cancelled", "rejected", "abandoned")
 PHASES: Final = ("total", "queue", "prefill", "decode", "compute_input", "compute", "compute_output")
@@ -213,6 +230,12 @@ _ENGINE_METRIC: Final[tuple[str, ...]] = (GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_M
 # fmt: off
 _GPU_METRIC: Final[tuple[str, ...]] = (
     HW_ID, HW_NAME, HW_PARENT, HW_DRIVER_VERSION, HW_FIRMWARE_VERSION, HW_MODEL, HW_SERIAL_NUMBER, HW_VENDOR,
+)
+# fmt: on
+# fmt: off
+_GPU_PART_METRIC: Final[tuple[str, ...]] = (
+    HW_ID, HW_NAME, HW_PARENT, HW_DRIVER_VERSION, HW_FIRMWARE_VERSION, HW_MODEL, HW_SERIAL_NUMBER, HW_VENDOR,
+    AI_OTEL_GPU_INSTANCE_ID, AI_OTEL_GPU_INSTANCE_PROFILE,
 )
 # fmt: on
 # fmt: off
@@ -570,7 +593,7 @@ HW_GPU_UTILIZATION: Final = Metric(
     value="double",
     description="Share of time that the GPU was busy, from 0 to 1.",
     buckets=None,
-    attributes=(*_GPU_METRIC, HW_GPU_TASK),
+    attributes=(*_GPU_PART_METRIC, HW_GPU_TASK),
 )
 HW_GPU_MEMORY_USAGE: Final = Metric(
     name="hw.gpu.memory.usage",
@@ -579,7 +602,7 @@ HW_GPU_MEMORY_USAGE: Final = Metric(
     value="int",
     description="GPU memory in use.",
     buckets=None,
-    attributes=_GPU_METRIC,
+    attributes=_GPU_PART_METRIC,
 )
 HW_GPU_MEMORY_LIMIT: Final = Metric(
     name="hw.gpu.memory.limit",
@@ -588,7 +611,7 @@ HW_GPU_MEMORY_LIMIT: Final = Metric(
     value="int",
     description="GPU memory in all.",
     buckets=None,
-    attributes=_GPU_METRIC,
+    attributes=_GPU_PART_METRIC,
 )
 HW_GPU_MEMORY_UTILIZATION: Final = Metric(
     name="hw.gpu.memory.utilization",
@@ -597,16 +620,16 @@ HW_GPU_MEMORY_UTILIZATION: Final = Metric(
     value="double",
     description="Share of the GPU's memory in use, from 0 to 1.",
     buckets=None,
-    attributes=_GPU_METRIC,
+    attributes=_GPU_PART_METRIC,
 )
 HW_GPU_IO: Final = Metric(
     name="hw.gpu.io",
     instrument="counter",
     unit="By",
     value="int",
-    description="Bytes over the GPU's host link.",
+    description="Bytes over one kind of link of the GPU.",
     buckets=None,
-    attributes=(*_GPU_METRIC, NETWORK_IO_DIRECTION),
+    attributes=(*_GPU_METRIC, NETWORK_IO_DIRECTION, AI_OTEL_GPU_LINK),
 )
 HW_ENERGY: Final = Metric(
     name="hw.energy",
@@ -671,6 +694,96 @@ HW_STATUS: Final = Metric(
     buckets=None,
     attributes=(*_GPU_METRIC, HW_TYPE, HW_STATE),
 )
+AI_OTEL_GPU_MEMORY_RESERVED: Final = Metric(
+    name="ai_otel.gpu.memory.reserved",
+    instrument="updowncounter",
+    unit="By",
+    value="int",
+    description="GPU memory that driver and firmware keep for themselves.",
+    buckets=None,
+    attributes=_GPU_PART_METRIC,
+)
+AI_OTEL_GPU_MEMORY_BANDWIDTH_UTILIZATION: Final = Metric(
+    name="ai_otel.gpu.memory.bandwidth.utilization",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="How busy the memory's interface is with data, from 0 to 1.",
+    buckets=None,
+    attributes=_GPU_PART_METRIC,
+)
+AI_OTEL_GPU_MEMORY_CONTROLLER_UTILIZATION: Final = Metric(
+    name="ai_otel.gpu.memory.controller.utilization",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Share of time in which memory was read or written, from 0 to 1.",
+    buckets=None,
+    attributes=_GPU_METRIC,
+)
+AI_OTEL_GPU_SM_ACTIVITY: Final = Metric(
+    name="ai_otel.gpu.sm.activity",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Share of cycles in which a compute unit had work, averaged over all units, from 0 to 1.",
+    buckets=None,
+    attributes=_GPU_PART_METRIC,
+)
+AI_OTEL_GPU_SM_OCCUPANCY: Final = Metric(
+    name="ai_otel.gpu.sm.occupancy",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Warps on a compute unit, of the most that fit, averaged over all units, from 0 to 1.",
+    buckets=None,
+    attributes=_GPU_PART_METRIC,
+)
+AI_OTEL_GPU_PIPE_ACTIVITY: Final = Metric(
+    name="ai_otel.gpu.pipe.activity",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="Share of cycles in which one kind of compute pipe was active, from 0 to 1.",
+    buckets=None,
+    attributes=(*_GPU_PART_METRIC, AI_OTEL_GPU_PIPE),
+)
+AI_OTEL_GPU_POWER_LIMIT: Final = Metric(
+    name="ai_otel.gpu.power.limit",
+    instrument="gauge",
+    unit="W",
+    value="double",
+    description="Power that the device may draw.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, AI_OTEL_GPU_LIMIT_TYPE),
+)
+AI_OTEL_GPU_FREQUENCY: Final = Metric(
+    name="ai_otel.gpu.frequency",
+    instrument="gauge",
+    unit="Hz",
+    value="int",
+    description="Clock frequency of one part of the GPU now.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, AI_OTEL_GPU_CLOCK),
+)
+AI_OTEL_GPU_THROTTLE_TIME: Final = Metric(
+    name="ai_otel.gpu.throttle.time",
+    instrument="counter",
+    unit="s",
+    value="double",
+    description="Time in which something held the GPU's clocks down.",
+    buckets=None,
+    attributes=(*_GPU_METRIC, AI_OTEL_GPU_THROTTLE_REASON),
+)
+AI_OTEL_GPU_XID_LAST: Final = Metric(
+    name="ai_otel.gpu.xid.last",
+    instrument="gauge",
+    unit="{xid}",
+    value="int",
+    description="Number of the last XID error, 0 where there was none.",
+    buckets=None,
+    attributes=_GPU_PART_METRIC,
+)
 AI_OTEL_RECORD_DROPPED: Final = Metric(
     name="ai_otel.record.dropped",
     instrument="counter",
@@ -722,7 +835,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     AI_OTEL_BATCH_SIZE, AI_OTEL_BATCH_TOKENS, AI_OTEL_KV_TRANSFER_DURATION, AI_OTEL_KV_TRANSFER_SIZE,
     AI_OTEL_KV_TRANSFER_ERRORS, AI_OTEL_ENGINE_STATE, AI_OTEL_MODEL_LOAD_DURATION, HW_GPU_UTILIZATION,
     HW_GPU_MEMORY_USAGE, HW_GPU_MEMORY_LIMIT, HW_GPU_MEMORY_UTILIZATION, HW_GPU_IO, HW_ENERGY, HW_POWER, HW_TEMPERATURE,
-    HW_TEMPERATURE_LIMIT, HW_FAN_SPEED_RATIO, HW_ERRORS, HW_STATUS, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN,
-    AI_OTEL_HOOK_ERRORS, AI_OTEL_HOOK_DISABLED,
+    HW_TEMPERATURE_LIMIT, HW_FAN_SPEED_RATIO, HW_ERRORS, HW_STATUS, AI_OTEL_GPU_MEMORY_RESERVED,
+    AI_OTEL_GPU_MEMORY_BANDWIDTH_UTILIZATION, AI_OTEL_GPU_MEMORY_CONTROLLER_UTILIZATION, AI_OTEL_GPU_SM_ACTIVITY,
+    AI_OTEL_GPU_SM_OCCUPANCY, AI_OTEL_GPU_PIPE_ACTIVITY, AI_OTEL_GPU_POWER_LIMIT, AI_OTEL_GPU_FREQUENCY,
+    AI_OTEL_GPU_THROTTLE_TIME, AI_OTEL_GPU_XID_LAST, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN, AI_OTEL_HOOK_ERRORS,
+    AI_OTEL_HOOK_DISABLED,
 )
 # fmt: on

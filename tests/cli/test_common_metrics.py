@@ -9,8 +9,8 @@ import pytest
 from ai_otel.cli.diagnosis.common_metrics import check_contract, check_page, common
 from ai_otel.cli.diagnosis.finding import Finding, Level
 
-PAGES = Path(__file__).parents[1] / "conformance/pages"
-VLLM = PAGES / "vllm-0.32.0-cpu-live.prom"
+PAGES = Path(__file__).parents[1] / "engines"
+VLLM = PAGES / "vllm/page.prom"
 
 
 def of_page(answering, page: bytes, status: int = 200) -> dict[str, Finding]:
@@ -65,7 +65,7 @@ def test_a_metric_that_nobody_has_counted_yet_is_told_as_such(answering) -> None
 
 
 def test_a_live_page_of_llama_cpp_is_recognised(answering) -> None:
-    found = of_page(answering, (PAGES / "llama_cpp-b11549-live.prom").read_bytes())
+    found = of_page(answering, (PAGES / "llama_cpp/page.prom").read_bytes())
     assert found["/metrics"].details["engine"] == "llama_cpp"
     both = "llamacpp:prompt_tokens_total + llamacpp:prompt_tokens_cached_total"
     assert found["ai_otel.usage.input_tokens"].says == both

@@ -123,7 +123,7 @@ def test_a_server_does_not_emit_the_callers_metrics() -> None:
 # ---------------------------------------------------------------- engines
 
 ENGINES = list(CONTRACT["engines"])
-PAGES = sorted((Path(__file__).parent / "pages").glob("*.prom"))
+PAGES = sorted((Path(__file__).parents[1] / "engines").glob("*/page*.prom"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -145,16 +145,38 @@ def test_every_metric_of_the_engine_is_mapped_or_left_out_with_a_reason(engine: 
     ] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def name_of(page: Path) -> str:
+    return f"{page.parent.name}-{page.stem}"
+
+
+def origin_of(page: Path) -> str:
+    """The first line of each page says which version it is of, and how it came to be."""
+    first = page.read_text(encoding="utf-8").partition("\n")[0]
+    assert first.startswith("# origin: "), page
+    return first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_recorded_page_says_what_it_is_of(page: Path) -> None:
+    assert re.search(r"live|rendered|written|documentation", origin_of(page))
+    assert re.search(r"20\d\d-\d\d-\d\d", origin_of(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_inventory_knows_every_name_on_a_recorded_page(page: Path) -> None:
-    engine = page.name.partition("-")[0]
+    engine = page.parent.name
     ignored = re.compile("|".join([*CONTRACT["engines"][engine]["ignore"], r"(?!)"]))
     assert {name for name in families(page) if not ignored.fullmatch(name)} <= set(inventory(engine))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "live" in page.name], ids=lambda page: page.name)
+# Live pages of servers that were started with default flags.
+BARE = [page for page in PAGES if page.parent.name in ("vllm", "llama_cpp") and page.stem == "page"]
+
+
+@pytest.mark.parametrize("page", BARE, ids=name_of)
 def test_what_needs_no_flag_is_on_the_page_of_a_server_with_none(page: Path) -> None:
-    rows = CONTRACT["engines"][page.name.partition("-")[0]]["metrics"]
+    assert ", live" in origin_of(page)
+    rows = CONTRACT["engines"][page.parent.name]["metrics"]
     expected = {row["native"] for row in rows if "needs" not in row and "versions" not in row}
     assert expected <= set(families(page))
 

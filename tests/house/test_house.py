@@ -11,6 +11,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import environments
@@ -102,15 +103,22 @@ def test_only_settings_reads_the_environment(path: Path) -> None:
         assert not re.search(r"\bos\.(environ|getenv|putenv)|from os import .*(environ|getenv)", path.read_text())
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+CONTRACT_ENGINES = sorted(path.stem for path in (SOURCE / "schema/engines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("engine", CONTRACT_ENGINES)
 def test_an_engine_has_its_six_places_all_of_one_name(engine: str) -> None:
+    """One without Python hooks has five, and its schema says why."""
     adapter = [SOURCE / f"engines/{engine}.py", SOURCE / f"engines/{engine}/__init__.py"]
-    assert any(path.exists() for path in adapter), f"one of {adapter}"
-    places = [f"src/ai_otel/schema/engines/{engine}.yaml", f"tests/engines/{engine}", f"examples/{engine}"]
-    places += [f"docs/engines/{engine}.md"]
-    if (ROOT / "collector-config/engines").exists():
-        places += [f"collector-config/engines/{engine}.yaml"]
+    hooks = yaml.safe_load((SOURCE / f"schema/engines/{engine}.yaml").read_text())["python_hooks"]
+    assert any(path.exists() for path in adapter) == hooks == (engine in ENGINES)
+    places = [f"tests/engines/{engine}", f"examples/{engine}/README.md", f"docs/engines/{engine}.md"]
+    places += [f"src/ai_otel/schema/inventory/{engine}.tsv", f"collector-config/engines/{engine}.yaml"]
     assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_every_adapter_has_a_schema() -> None:
+    assert set(ENGINES) <= set(CONTRACT_ENGINES)
 
 
 # ---------------------------------------------------------------- the wheel
@@ -134,6 +142,18 @@ def test_the_wheel_holds_the_library_and_its_door_and_nothing_else(wheel: zipfil
     assert [name for name in names if re.search(r"upstream|inventory|/tests?/|\.lock$", name)] == []
 
 
+def test_the_wheel_holds_what_configurations_are_made_of(wheel: zipfile.ZipFile) -> None:
+    packed = {name.removeprefix("ai_otel/collector_config/") for name in wheel.namelist()}
+    parts = [path for kind in ("roles/src", "engines", "features", "backends") for path in _parts(kind)]
+    assert set(parts) <= packed
+    assert len(parts) > 30
+
+
+def _parts(kind: str) -> list[str]:
+    folder = ROOT / "collector-config"
+    return [path.relative_to(folder).as_posix() for path in (folder / kind).glob("*.yaml")]
+
+
 def test_the_wheel_requires_five_packages_and_no_engine(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if re.fullmatch(r"ai_otel-[^/]*\.dist-info/METADATA", name)]
     metadata = Parser().parsestr(wheel.read(name).decode())
@@ -146,7 +166,7 @@ def test_the_wheel_requires_five_packages_and_no_engine(wheel: zipfile.ZipFile) 
         "wrapt",
     }
     # "instruments" would make OpenTelemetry's loader judge every engine by the requirements of one.
-    assert set(metadata.get_all("Provides-Extra", [])) == {"demo", "nvidia"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"collector", "demo", "nvidia"}
 
 
 # ---------------------------------------------------------------- the start of an interpreter

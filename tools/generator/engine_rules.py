@@ -9,15 +9,23 @@ from fnmatch import fnmatchcase
 from generator.model import Contract, Metric, Native, Tree
 
 # Which instruments a native type can become. A gauge in Prometheus may be either of ours.
-BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogram": {"histogram"}}
+BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogram": {"histogram"}, "summary": set()}
+# What the whole of docs/engine-mapping.md describes.
 ROW_KEYS = {
     "native", "to", "versions", "factor", "labels", "set", "value", "combine", "unless", "meaning", "needs",
+    "part", "monotonic", "where", "drop_values", "drop_above", "merge",
 }  # fmt: skip
+ENGINE_KEYS = {
+    "engine", "title", "kind", "source", "scope", "python_hooks", "why_no_hooks", "page", "inventory", "attributes",
+    "configure", "labels", "only", "ignore", "metrics", "unmapped", "library",
+}  # fmt: skip
+MERGES = {"sum", "max", "mean", "min"}
 
 
 def engine_violations(name: str, contract: Contract) -> Iterator[str]:
     """Every violation in one engine's file."""
     engine, inventory = contract.engines[name], contract.inventories[name]
+    yield from (f"{name}: there is no key {key}." for key in sorted(engine.keys() - ENGINE_KEYS))
     if engine["engine"] != name:
         yield f"engines/{name}.yaml: says that it is {engine['engine']}."
     for row in engine["metrics"]:
@@ -47,15 +55,23 @@ def _row(row: Tree, engine: Tree, inventory: Mapping[str, Native], contract: Con
 
 def _types(row: Tree, native: Native, metric: Metric) -> Iterator[str]:
     kind = native.type
-    if kind != "?" and metric.instrument not in BECOMES.get(kind, set()):
+    becomes = {"counter"} if row.get("part") or row.get("monotonic") else BECOMES.get(kind, set())
+    if kind != "?" and metric.instrument not in becomes:
         yield f"a native {kind} cannot become the {metric.instrument} {metric.name}."
+    if row.get("part") and (row["part"] not in ("sum", "count") or kind not in ("histogram", "summary", "?")):
+        yield "only a histogram or a summary has a part: sum or count."
+    if row.get("monotonic") and kind not in ("gauge", "?"):
+        yield "only a gauge needs to be told that it is monotonic."
     if "factor" in row and not isinstance(row["factor"], (int, float)):
         yield "the factor is no number."
+    if row.get("merge", "sum") not in MERGES:
+        yield f"merge is one of {', '.join(sorted(MERGES))}."
 
 
 def _label_names(row: Tree, native: Native) -> Iterator[str]:
     value = row.get("value", {})
-    used = [*row.get("labels", {}), *value.get("product_of_labels", ()), *filter(None, [value.get("count_of_label")])]
+    used = [*row.get("labels", {}), *row.get("where", {}), *value.get("product_of_labels", ())]
+    used += filter(None, [value.get("count_of_label")])
     yield from (f"has no label {label}." for label in used if label not in native.labels and "?" not in native.labels)
 
 
@@ -98,15 +114,22 @@ def _coverage(engine: Tree, inventory: Mapping[str, Native]) -> Iterator[str]:
 def _doubles(engine: Tree) -> Iterator[str]:
     """Two natives that land in the same series must say how they share it."""
     rows = [row for row in engine["metrics"] if "unless" not in row and row.get("combine") != "sum"]
-    series = Counter((row["to"], tuple(sorted(row.get("set", {}).items()))) for row in rows)
+    series = Counter((row["to"], _told_apart(row)) for row in rows)
     for (target, _), times in series.items():
         if times > 1:
             yield f"{target}: {times} native metrics land in the same series; use `set`, `combine: sum` or `unless`."
 
 
+def _told_apart(row: Tree) -> tuple[tuple[str, str], ...]:
+    """What keeps the row's points from those of another row with the same target."""
+    chosen = {f"where {label}": str(values) for label, values in row.get("where", {}).items()}
+    return tuple(sorted({**row.get("set", {}), **chosen, "versions": row.get("versions", "")}.items()))
+
+
 def _library(engine: Tree, contract: Contract) -> Iterator[str]:
-    names = [row["metric"] for row in engine["library"]]
-    for row in engine["library"]:
+    rows = engine.get("library", [])
+    names = [row["metric"] for row in rows]
+    for row in rows:
         if contract.metric(row["metric"]) is None:
             yield f"library: {row['metric']} is no metric of ours."
         if not row.get("from"):
@@ -114,6 +137,8 @@ def _library(engine: Tree, contract: Contract) -> Iterator[str]:
     yield from (f"library: {name} stands twice." for name, times in Counter(names).items() if times > 1)
     if names and not engine["python_hooks"]:
         yield "library: there can be nothing without Python hooks."
+    if (engine.get("source") == "otlp") != ("scope" in engine):
+        yield "what sends OTLP itself is known by its scope, and nothing else has one."
     if not engine["python_hooks"] and not engine.get("why_no_hooks"):
         yield "say why there are no Python hooks."
 
@@ -123,5 +148,5 @@ def _constants(engine: Tree, contract: Contract) -> Iterator[str]:
     for key, value in assigned.items():
         if key not in contract.attributes:
             yield f"{key} is no attribute of ours."
-        elif value is not None and value not in contract.attributes[key].members:
+        elif value is not None and contract.attributes[key].members and value not in contract.attributes[key].members:
             yield f"{value} is no value of {key}."

@@ -135,7 +135,7 @@ def load(schema: Path = SCHEMA) -> Contract:
     renames = {group["id"]: group for group in read(schema / "renames.yaml")["groups"]}
     files = {name: read(schema / name)["groups"] for name in _files(layout)}
     reader = _Reader(files, renames["ours"], upstream)
-    engines = {path.stem: read(path) for path in sorted((schema / "engines").glob("*.yaml"))}
+    engines = {path.stem: {"library": [], **read(path)} for path in sorted((schema / "engines").glob("*.yaml"))}
     return Contract(
         # In this order: following the signals' references tells which one leads nowhere.
         metrics=tuple(reader.metrics(layout["subjects"])),

@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "see it work on a small real engine",
     "doctor": "what is observed, what is missing, and which flag turns it on",
     "schema": "every name that we emit, and where each engine's comes from",
+    "collector": "complete Collector configurations, and what an engine's page can tell",
 }
 
 _EPILOG = """\
@@ -44,5 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             subparsers.add_parser(name, help=summary)
     arguments = parser.parse_args(words)
-    code: int = importlib.import_module(f"ai_otel.cli.{arguments.command}").run(arguments)
+    try:
+        code: int = importlib.import_module(f"ai_otel.cli.{arguments.command}").run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough (`| head`). What is left must not fail again when the interpreter ends.
+        sys.stdout = sys.__stdout__ = None  # type: ignore[misc]
+        return 0
     return code

@@ -50,12 +50,16 @@ class Span(TypedDict):
     attributes: dict[str, Use]
 
 
-class Page(TypedDict):
-    """The engine's own metrics page: where, which flag it needs, and what it means when it is empty."""
-
+class _Page(TypedDict):
     path: str
     needs: str
     absent: str
+
+
+class Page(_Page, total=False):
+    """The engine's own metrics page: where, which flag it needs, and what it means when it is empty."""
+
+    port: int
 
 
 class _Native(TypedDict):
@@ -99,8 +103,13 @@ class _Inventory(TypedDict):
     version: str
 
 
-class Engine(TypedDict):
-    """What the contract says of one engine."""
+class _Kind(TypedDict, total=False):
+    kind: str
+    source: str
+
+
+class Engine(_Kind):
+    """What the contract says of one engine, or of an exporter: `kind` and `source` say which, and how it is read."""
 
     title: str
     page: Page

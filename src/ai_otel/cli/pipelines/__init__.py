@@ -1,0 +1,1 @@
+"""Complete Collector configurations out of the parts in `collector-config/`: `compose.py` joins, `parts.py` finds."""

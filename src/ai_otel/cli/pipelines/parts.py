@@ -1,0 +1,59 @@
+"""The parts of configurations, and where they lie: in the wheel, or in `collector-config/` of a checkout."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import ai_otel
+
+KINDS = ("roles", "engines", "features", "backends")
+ROLES = ("sidecar", "agent", "gateway", "gateway_stateful", "cluster")
+DEFAULT_FEATURES = ("persistence",)
+COMMON, PAGES = "common", "pages"
+
+
+class PartError(ValueError):
+    """There is no such part, or it has no place here; the message says what there is."""
+
+
+@functools.cache
+def directory() -> Path:
+    """Where the parts are."""
+    package = Path(ai_otel.__file__).parent
+    packed = package / "collector_config"
+    return packed if packed.is_dir() else package.parents[1] / "collector-config"
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """What there is of one kind."""
+    if kind == "roles":
+        return ROLES
+    return tuple(sorted(path.stem for path in (directory() / kind).glob("*.yaml")))
+
+
+def path_of(kind: str, name: str) -> Path:
+    """The file of a part."""
+    if name not in names(kind) and (kind, name) not in {("roles", COMMON), ("roles", PAGES)}:
+        raise PartError(f"there is no {kind[:-1]} {name}; there are {', '.join(names(kind))}")
+    below = "roles/src" if kind == "roles" else kind
+    return directory() / below / f"{name}.yaml"
+
+
+def load(kind: str, name: str) -> dict[str, Any]:
+    """What a part says."""
+    import yaml
+
+    part: dict[str, Any] = yaml.safe_load(path_of(kind, name).read_text(encoding="utf-8"))
+    return part
+
+
+def heading(kind: str, name: str) -> list[str]:
+    """The comment that a part begins with, line by line: what it is, and the variables that it reads."""
+    lines = []
+    for line in path_of(kind, name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    return lines

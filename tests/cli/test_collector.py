@@ -1,0 +1,90 @@
+"""`ai-otel collector`, as a person types it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from ai_otel.cli import main
+from ai_otel.cli.contract import load
+
+
+def test_render_prints_a_complete_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collector", "render", "--role", "sidecar", "--engine", "vllm", "--backend", "otlp"]) == 0
+    out = capsys.readouterr().out
+    assert "otlp_grpc/backend" in out
+    assert "transform/vllm" in out
+    assert "transform/sglang" not in out
+
+
+def test_what_cannot_be_rendered_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collector", "render", "--role", "sidecar", "--engine", "vlm"]) == 2
+    assert "there is no engine vlm; there are" in capsys.readouterr().err
+
+
+def test_what_no_backend_takes_is_told_beside_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collector", "render", "--role", "gateway_stateful", "--backend", "prometheus"]) == 0
+    assert "no backend here takes it: traces/otlp" in capsys.readouterr().err
+
+
+def program(directory: Path, code: int) -> Path:
+    """Stands for a Collector that accepts or refuses; the real one is asked in tests/collector."""
+    made = directory / "collector"
+    made.write_text(f'#!/bin/sh\necho said "$@"\nexit {code}\n')
+    made.chmod(made.stat().st_mode | stat.S_IXUSR)
+    return made
+
+
+@pytest.fixture
+def rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    main(["collector", "render", "--role", "gateway"])
+    (file := tmp_path / "gateway.yaml").write_text(capsys.readouterr().out)
+    return file
+
+
+def test_validate_says_who_accepts_it(rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accepting = program(tmp_path, 0)
+    assert main(["collector", "validate", str(rendered), "--collector", str(accepting)]) == 0
+    assert capsys.readouterr().out == f"✓ the rules of this project hold\n✓ {accepting} accepts it\n"
+
+
+def test_validate_shows_what_the_collector_has_against_it(
+    rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["collector", "validate", str(rendered), "--collector", str(program(tmp_path, 1))]) == 1
+    assert f"said validate --config {rendered}" in capsys.readouterr().out
+
+
+def test_without_a_collector_validate_says_how_to_get_one(
+    rendered: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["collector", "validate", str(rendered)]) == 2
+    assert "make collector" in capsys.readouterr().err
+
+
+def test_a_file_against_the_rules_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file := tmp_path / "bad.yaml").write_text("service: {pipelines: {traces: {processors: [batch]}}}")
+    assert main(["collector", "validate", str(file), "--collector", str(program(tmp_path, 0))]) == 1
+    assert "✗ traces: memory_limiter must be its first processor" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(load()["engines"]))
+def test_explain_tells_of_every_engine_how_to_read_it_and_what_it_gives(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["collector", "explain", name]) == 0
+    out = capsys.readouterr().out
+    assert f"--engine {name}" in out
+    assert all(row["to"] in out for row in load()["engines"][name]["metrics"])
+
+
+def test_explain_names_the_flag_and_what_stays_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["collector", "explain", "llama_cpp"])
+    out = capsys.readouterr().out
+    assert "only with --metrics" in out
+    assert "--model-draft" in out
+    assert "ai_otel.kv_cache.utilization" in out.partition("WHAT IT DOES NOT TELL")[2]
+    assert "gen_ai.server.time_to_first_token  (the library does)" in out

@@ -1,0 +1,137 @@
+"""How parts are joined into configurations: the rules of `merge`, and what `compose` refuses and leaves out."""
+
+from __future__ import annotations
+
+import pytest
+
+from ai_otel.cli.pipelines import parts
+from ai_otel.cli.pipelines.compose import Choice, compose, write
+from ai_otel.cli.pipelines.merge import ORDER, merge, rank
+from ai_otel.cli.pipelines.parts import PartError
+from ai_otel.cli.pipelines.rules import violations
+
+yaml = pytest.importorskip("yaml")
+
+
+# ---------------------------------------------------------------- merge
+
+
+def test_maps_are_merged_and_values_replaced() -> None:
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "d": 4}}) == {"a": {"b": 3, "c": 2, "d": 4}}
+
+
+def test_neither_side_is_changed() -> None:
+    tree, part = {"a": {"b": [1]}}, {"a": {"c": {"d": 1}}}
+    merge(tree, part)["a"]["c"]["d"] = 2
+    assert (tree, part) == ({"a": {"b": [1]}}, {"a": {"c": {"d": 1}}})
+
+
+def test_lists_of_components_are_joined_and_others_replaced() -> None:
+    tree = {"service": {"extensions": ["a", "b"]}, "receivers": {"x": {"targets": ["1"]}}}
+    part = {"service": {"extensions": ["b", "c", "-a"]}, "receivers": {"x": {"targets": ["2"]}}}
+    assert merge(tree, part) == {"service": {"extensions": ["b", "c"]}, "receivers": {"x": {"targets": ["2"]}}}
+
+
+def test_a_star_stands_for_what_is_there_and_null_takes_out() -> None:
+    tree = {"exporters": {"otlp_grpc/a": {"tls": {"x": 1}}, "debug": {}}}
+    part = {"exporters": {"otlp_grpc/*": {"tls": None, "auth": "t"}, "kafka*": {"auth": "t"}}}
+    assert merge(tree, part) == {"exporters": {"otlp_grpc/a": {"auth": "t"}, "debug": {}}}
+
+
+def test_processors_stand_in_the_one_order_whatever_joined_when() -> None:
+    tree = {"service": {"pipelines": {"traces": {"processors": ["tail_sampling", "redaction/values"]}}}}
+    part = {"service": {"pipelines": {"*": {"processors": ["k8s_attributes", "memory_limiter"]}}}}
+    joined = merge(tree, part)["service"]["pipelines"]["traces"]["processors"]
+    assert joined == ["memory_limiter", "k8s_attributes", "redaction/values", "tail_sampling"]
+
+
+def test_engines_stand_between_the_beginning_and_the_end_of_a_page() -> None:
+    ranks = [rank(name) for name in ("transform/page_begin", "transform/vllm", "filter/page", "transform/page_end")]
+    assert ranks == sorted(ranks)
+    assert ORDER[0] == "memory_limiter"
+
+
+# ---------------------------------------------------------------- compose
+
+
+def test_an_unknown_part_is_told_with_what_there_is() -> None:
+    with pytest.raises(PartError, match="there is no engine vlm; there are .*vllm"):
+        compose(Choice("sidecar", engines=("vlm",)))
+
+
+def test_a_feature_without_a_place_is_refused() -> None:
+    with pytest.raises(PartError, match="dual_emit has no place"):
+        compose(Choice("cluster", features=("dual_emit",)))
+
+
+def test_a_role_that_reads_no_page_takes_no_engine() -> None:
+    with pytest.raises(PartError, match="takes no engine"):
+        compose(Choice("gateway", engines=("vllm",)))
+
+
+def test_what_no_backend_takes_is_left_out_and_told() -> None:
+    composed = compose(Choice("gateway_stateful", backends=("prometheus",)))
+    assert set(composed.tree["service"]["pipelines"]) == {"metrics/otlp"}
+    assert "connectors" not in composed.tree
+    assert composed.remarks == ["left out, because no backend here takes it: traces/otlp, traces/kept, logs/otlp"]
+
+
+@pytest.mark.parametrize("engine", parts.names("engines"))
+def test_the_sidecar_of_an_engine_reads_its_usual_page(engine: str) -> None:
+    from ai_otel.cli.contract import load
+
+    page = load()["engines"][engine]["page"]
+    tree = compose(Choice("sidecar", engines=(engine,))).tree
+    if not page["path"]:
+        assert f"transform/{engine}" in tree["service"]["pipelines"]["metrics/otlp"]["processors"]
+        return
+    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    assert job["metrics_path"] == f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
+    assert job["static_configs"][0]["targets"] == [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
+
+
+def test_the_agent_finds_the_usual_page_of_every_engine_and_the_pods_word_wins() -> None:
+    (job,) = compose(Choice("agent")).tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    addresses = [rule for rule in job["relabel_configs"] if rule.get("target_label") == "__address__"]
+    assert addresses[0]["replacement"] == "$${1}:8000"
+    assert "annotation_ai_otel_io_port" in addresses[-1]["source_labels"][-1]
+    assert {"source_labels": addresses[1]["source_labels"], "regex": "(.+);triton"}.items() <= next(
+        rule for rule in addresses if rule["regex"] == "(.+);triton"
+    ).items()
+
+
+@pytest.mark.parametrize("role", parts.ROLES)
+def test_memory_comes_first_and_nothing_is_insecure(role: str) -> None:
+    assert list(violations(compose(Choice(role)).tree, local=False)) == []
+
+
+def test_what_is_written_says_how_it_was_made_and_what_it_reads() -> None:
+    choice = Choice("sidecar", ("vllm",), ("local",), backends=("file",))
+    text = write(compose(choice), choice)
+    assert text.startswith("# Made by `ai-otel collector render --role sidecar --engine vllm --feature local --backend")
+    assert "# AI_OTEL_FILE   its path" in text
+    assert "# LOCAL: no TLS" in text
+    assert yaml.safe_load(text) == compose(choice).tree
+
+
+# ---------------------------------------------------------------- rules
+
+
+def test_the_rules_find_what_is_wrong() -> None:
+    tree = {
+        "receivers": {"otlp": {}, "unused": {}},
+        "exporters": {"otlp_grpc/x": {"tls": {"insecure": True}}},
+        "service": {
+            "pipelines": {"traces": {"receivers": ["otlp"], "processors": ["batch"], "exporters": ["otlp_grpc/x"]}}
+        },
+    }
+    found = "\n".join(violations(tree, local=False))
+    assert "memory_limiter must be its first" in found
+    assert "batch processor loses" in found
+    assert "receivers: unused is used by no pipeline" in found
+    assert "without a sending_queue" in found
+    assert "exporters.otlp_grpc/x.tls.insecure: insecure" in found
+    assert "insecure;" not in "\n".join(violations(tree, local=True))
+    assert list(violations({}, local=False)) == [
+        "there is no pipeline under service: this is no complete configuration"
+    ]

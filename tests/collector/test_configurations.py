@@ -1,0 +1,73 @@
+"""Every shipped file, and whatever `render` makes of its parts, is accepted by the real Collector."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ai_otel.cli.pipelines import parts
+from ai_otel.cli.pipelines.compose import Choice, compose
+from ai_otel.cli.pipelines.parts import PartError
+from ai_otel.cli.pipelines.rules import violations
+from harness.collector import validate
+
+pytestmark = pytest.mark.requires(part="collector")
+
+ROLES = Path(__file__).parents[2] / "collector-config/roles"
+SHIPPED = sorted(ROLES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_role_is_complete_and_accepted(file: Path) -> None:
+    assert validate(file) == ""
+    assert list(violations(yaml.safe_load(file.read_text()), local=False)) == []
+
+
+def test_there_is_a_file_for_every_role() -> None:
+    assert {file.stem for file in SHIPPED} == set(parts.ROLES)
+
+
+def choices(role: str) -> Iterator[Choice]:
+    """Every backend with no feature, with each alone, and with all at once; and every engine alone."""
+    features = parts.names("features")
+    without: list[tuple[str, ...]] = [(), ("persistence",)]
+    for backend in ("", *parts.names("backends")):
+        chosen = (backend,) if backend else ()
+        single = [(name,) for name in features]
+        for combination, left_out in itertools.product([(), *single, fitting(role, features)], without):
+            yield Choice(role, ("vllm",) if role in ("sidecar", "agent") else (), combination, left_out, chosen)
+    if role in ("sidecar", "agent"):
+        yield from (Choice(role, (engine,)) for engine in parts.names("engines"))
+    yield Choice(role, features=("local",), backends=parts.names("backends"))
+
+
+def fitting(role: str, features: tuple[str, ...]) -> tuple[str, ...]:
+    """The features that have a place in this role."""
+    return tuple(name for name in features if composed(Choice(role, features=(name,))) is not None)
+
+
+def composed(choice: Choice) -> dict[str, Any] | None:
+    """The configuration; None where the role and the parts do not go together, which `render` says."""
+    try:
+        return compose(choice).tree
+    except PartError:
+        return None
+
+
+@pytest.mark.parametrize("role", parts.ROLES)
+def test_whatever_render_makes_is_accepted(role: str) -> None:
+    trees = {choice.command: composed(choice) for choice in choices(role)}
+    made = {command: tree for command, tree in trees.items() if tree is not None}
+    print(f"{role}: {len(made)} configurations, {len(trees) - len(made)} that do not go together")
+    assert len(made) > 20
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        refused = dict(zip(made, pool.map(validate, made.values()), strict=True))
+    assert {command: said for command, said in refused.items() if said} == {}
+    for command, tree in made.items():
+        assert list(violations(tree, local="--feature local" in command)) == [], command

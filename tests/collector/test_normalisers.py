@@ -1,0 +1,160 @@
+"""Every normaliser on the real Collector: a recorded page in, the common metrics out, as committed."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_otel.cli.contract import load
+from harness.collector import Collector, Pages, Tree, composed, exports, running, until
+from harness.golden import compare, metric_lines, page_names
+
+pytestmark = pytest.mark.requires(part="collector")
+
+ENGINES = Path(__file__).parents[1] / "engines"
+CONTRACT: Mapping[str, Any] = load()
+NAMES = sorted(CONTRACT["engines"])
+METRICS = {metric["name"]: metric for metric in CONTRACT["metrics"]}
+OTLP = [name for name in NAMES if CONTRACT["engines"][name].get("source") == "otlp"]
+PAGES = [(name, page) for name in NAMES for page in sorted((ENGINES / name).glob("page*.prom"))]
+
+
+def out_of(engine: str, page: str, directory: Path, **more: str) -> tuple[list[Tree], str]:
+    """Two scrapes' exports, and the page that Prometheus would read."""
+    tree = composed(
+        role="sidecar",
+        engines=(engine,),
+        features=("local",),
+        without=("persistence",),
+        backends=("file", "prometheus"),
+    )
+    path = CONTRACT["engines"][engine]["page"]["path"]
+    with Pages({path: page}) as pages:
+        environment = {
+            "AI_OTEL_ENGINE_TARGET": pages.address,
+            "AI_OTEL_SCRAPE_INTERVAL": "300ms",
+            "AI_OTEL_SCRAPE_TIMEOUT": "300ms",
+            **more,
+        }
+        with running(tree, directory, environment) as collector:
+            assert until(lambda: len(exports(directory / "out.jsonl")) >= 2, 20), collector.output()[-4000:]
+            return exports(directory / "out.jsonl"), prometheus_page(collector)
+
+
+def prometheus_page(collector: Collector) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{collector.ports['prometheus']}/metrics", timeout=10) as page:
+        return str(page.read().decode())
+
+
+@pytest.mark.parametrize(("engine", "page"), PAGES, ids=[f"{name}-{page.stem}" for name, page in PAGES])
+def test_a_recorded_page_becomes_what_is_committed(engine: str, page: Path, tmp_path: Path) -> None:
+    """As OTLP, point by point, and the names as Prometheus sees them."""
+    exported, prometheus = out_of(engine, page.read_text(), tmp_path)
+    lines = [*metric_lines(exported), "", "# As Prometheus sees them:", *page_names(prometheus)]
+    compare(lines, page.with_name(page.stem.replace("page", "expected") + ".txt"))
+
+
+@pytest.mark.parametrize("engine", OTLP)
+def test_recorded_otlp_becomes_what_is_committed(engine: str, tmp_path: Path) -> None:
+    tree = composed(
+        role="sidecar", engines=(engine,), features=("local",), without=("persistence",), backends=("file",)
+    )
+    with running(tree, tmp_path) as collector:
+        send(collector, "metrics", json.loads((ENGINES / engine / "page.json").read_text()))
+        assert until(lambda: exports(tmp_path / "out.jsonl"), 20), collector.output()[-4000:]
+    compare(metric_lines(exports(tmp_path / "out.jsonl")), ENGINES / engine / "expected.txt")
+
+
+def send(collector: Collector, signal: str, request: Tree) -> None:
+    """One OTLP/HTTP export as JSON."""
+    urllib.request.urlopen(
+        urllib.request.Request(
+            f"http://127.0.0.1:{collector.ports['http']}/v1/{signal}",
+            json.dumps(request).encode(),
+            {"Content-Type": "application/json"},
+        ),
+        timeout=10,
+    ).close()
+
+
+# ---------------------------------------------------------------- the goldens themselves, against the contract
+
+
+def expected(engine: str) -> list[list[str]]:
+    """The points of all goldens of an engine, split into name, type, unit, and the rest."""
+    files = sorted((ENGINES / engine).glob("expected*.txt"))
+    points: list[list[str]] = []
+    for file in files:
+        head = file.read_text().partition("\n\n#")[0]
+        points += [line.split(" ", 3) for line in head.splitlines() if not line.startswith("resource ")]
+    return points
+
+
+@pytest.mark.parametrize("engine", NAMES)
+def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) -> None:
+    """Name, instrument, unit and attributes; so no row of a mapping stands there unproven."""
+    found = {}
+    for name, *rest in expected(engine):
+        if name == "up":
+            continue
+        metric = METRICS[name]
+        instrument, unit, told = rest
+        assert (instrument, unit) == (metric["instrument"], metric["unit"]), name
+        keys = {pair.partition("=")[0] for pair in told[1:].partition("}")[0].split(", ") if pair}
+        assert keys <= set(metric["attributes"]), name
+        required = {key for key, use in metric["attributes"].items() if use["level"] == "required"}
+        assert required <= keys, (name, required - keys)
+        found[name] = metric
+    rows = CONTRACT["engines"][engine]["metrics"]
+    current = {row["to"] for row in rows if "versions" not in row}
+    assert current - found.keys() == set()
+
+
+# ---------------------------------------------------------------- rules that hold for every page
+
+
+VLLM = (ENGINES / "vllm/page.prom").read_text() if (ENGINES / "vllm/page.prom").exists() else ""
+
+
+def names(exported: list[Tree]) -> set[str]:
+    return {line.split(" ")[0] for line in metric_lines(exported)} - {"resource"}
+
+
+def test_where_the_library_runs_the_page_gives_only_what_it_does_not_emit(tmp_path: Path) -> None:
+    exported, _ = out_of("vllm", VLLM, tmp_path, AI_OTEL_LIBRARY="true")
+    emitted = {row["metric"] for row in CONTRACT["engines"]["vllm"]["library"]}
+    assert names(exported) & emitted == set()
+    assert {"ai_otel.token.interval", "ai_otel.batch.tokens"} <= names(exported)
+
+
+def test_a_page_of_an_unknown_engine_stays_native_and_is_seen(tmp_path: Path) -> None:
+    exported, _ = out_of("vllm", VLLM, tmp_path, AI_OTEL_ENGINE="vlm")
+    assert "vllm:generation_tokens_total" in names(exported)
+    assert not {name for name in names(exported) if name.startswith("gen_ai.")}
+
+
+def test_dual_emit_keeps_the_native_metrics_beside(tmp_path: Path) -> None:
+    tree = composed(
+        role="sidecar",
+        engines=("vllm",),
+        features=("local", "dual_emit"),
+        without=("persistence",),
+        backends=("file",),
+    )
+    with Pages({"/metrics": VLLM}) as pages, running(tree, tmp_path, {"AI_OTEL_ENGINE_TARGET": pages.address}):
+        assert until(lambda: exports(tmp_path / "out.jsonl"), 20)
+    found = names(exports(tmp_path / "out.jsonl"))
+    assert {"vllm:generation_tokens_total", "ai_otel.usage.output_tokens"} <= found
+    assert not {name for name in found if name.endswith("_created") or name.startswith("ai_otel.page")}
+
+
+def test_operation_and_model_can_be_told(tmp_path: Path) -> None:
+    exported, _ = out_of("vllm", VLLM, tmp_path, AI_OTEL_OPERATION="text_completion")
+    lines = [line for line in metric_lines(exported) if line.startswith("gen_ai.server.request.duration")]
+    assert lines
+    assert all("gen_ai.operation.name=text_completion" in line for line in lines)
