@@ -1,0 +1,262 @@
+"""
+What the Collector pipelines cost: `python benchmarks/collector.py [--quick]`, about 4 minutes.
+
+Spans: our stateful gateway, with redaction and tail sampling on, beside a plain otlp → otlp pipeline of the same
+binary, in turn within one run. What is told is spans for each second of CPU time of that one process, so that neither
+the load generator nor the receiver behind it is in the figure. Pages: one Collector that reads and normalises 200
+simulated vLLM pages every 10 s; its CPU time as a share of one core, and its memory when it has settled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import secrets
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
+
+from harness.collector import Collector, Pages, composed, running  # noqa: E402
+
+SPANS_A_REQUEST = 100
+PAGES = 200
+TICK = os.sysconf("SC_CLK_TCK")
+WORDS = "the quick brown fox observes a model server on kubernetes and tells nobody what it said "
+
+
+def payload(prompt_bytes: int) -> bytes:
+    """One export of spans as our library makes them; with a prompt of so many bytes in each."""
+    request = ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    _set(resource.resource, {"service.name": "vllm", "service.instance.id": "pod-1", "ai_otel.engine.name": "vllm"})
+    spans = resource.scope_spans.add()
+    spans.scope.name = "ai_otel"
+    now = time.time_ns()
+    for _ in range(SPANS_A_REQUEST):
+        span = spans.spans.add(
+            name="chat tiny",
+            kind=2,
+            trace_id=secrets.token_bytes(16),
+            span_id=secrets.token_bytes(8),
+            start_time_unix_nano=now - 500_000_000,
+            end_time_unix_nano=now,
+        )
+        _set(span, ATTRIBUTES)
+        if prompt_bytes:
+            _set(span, {"app.prompt": (WORDS * (prompt_bytes // len(WORDS) + 1))[:prompt_bytes]})
+    return request.SerializeToString()
+
+
+ATTRIBUTES: dict[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "vllm",
+    "gen_ai.request.model": "tiny",
+    "gen_ai.response.model": "tiny",
+    "gen_ai.response.id": "chatcmpl-7c37b16964dbfd",
+    "gen_ai.request.max_tokens": 256,
+    "gen_ai.request.temperature": 0.7,
+    "gen_ai.usage.input_tokens": 512,
+    "gen_ai.usage.output_tokens": 128,
+    "ai_otel.outcome": "finished",
+    "ai_otel.time_to_first_token": 0.18,
+    "http.request.method": "POST",
+    "http.route": "/v1/chat/completions",
+    "http.response.status_code": 200,
+    "server.address": "127.0.0.1",
+}
+
+
+def _set(holder: Any, attributes: dict[str, Any]) -> None:
+    for key, value in attributes.items():
+        kind = {str: "string_value", int: "int_value", float: "double_value"}[type(value)]
+        setattr(holder.attributes.add(key=key).value, kind, value)
+
+
+# ---------------------------------------------------------------- processes
+
+
+def cpu_seconds(collector: Collector) -> float:
+    """CPU time of the process so far."""
+    fields = Path(f"/proc/{collector.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def memory_mib(collector: Collector) -> float:
+    """Resident memory."""
+    pages = int(Path(f"/proc/{collector.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def receiver_only() -> dict[str, Any]:
+    """Where everything ends."""
+    return {
+        "extensions": {"health_check": {"endpoint": "${env:AI_OTEL_HEALTH_LISTEN}"}},
+        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": "${env:AI_OTEL_OTLP_GRPC}"}}}},
+        "exporters": {"nop": {}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "extensions": ["health_check"],
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["nop"]}},
+        },
+    }
+
+
+def ours(*features: str) -> dict[str, Any]:
+    """The stateful gateway with these features; on loopback, its queue in memory like the plain one's."""
+    tree = composed(
+        role="gateway_stateful", features=("local", *features), without=("persistence",), backends=("otlp",)
+    )
+    tree["exporters"]["otlp_grpc/backend"]["tls"] = {"insecure": True}
+    return tree
+
+
+def plain() -> dict[str, Any]:
+    """Receiver, memory limiter, exporter with the same queue and batches: the least that a gateway does."""
+    tree = ours()
+    pipeline = {"receivers": ["otlp"], "processors": ["memory_limiter"], "exporters": ["otlp_grpc/backend"]}
+    tree["service"]["pipelines"] = {"traces": pipeline}
+    tree.pop("connectors", None)
+    tree["processors"] = {"memory_limiter": tree["processors"]["memory_limiter"]}
+    return tree
+
+
+# ---------------------------------------------------------------- spans
+
+
+class Load:
+    """Posts one payload again and again, from a few connections."""
+
+    def __init__(self, port: int, body: bytes, seconds: float, connections: int = 4) -> None:
+        self.accepted = 0
+        self._lock = threading.Lock()
+        threads = [threading.Thread(target=self._post, args=(port, body, seconds)) for _ in range(connections)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _post(self, port: int, body: bytes, seconds: float) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        end = time.monotonic() + seconds
+        sent = 0
+        while time.monotonic() < end:
+            connection.request("POST", "/v1/traces", body, {"Content-Type": "application/x-protobuf"})
+            response = connection.getresponse()
+            response.read()
+            sent += response.status == http.HTTPStatus.OK
+            if response.status != http.HTTPStatus.OK:
+                time.sleep(0.05)
+        with self._lock:
+            self.accepted += sent * SPANS_A_REQUEST
+        connection.close()
+
+
+@contextlib.contextmanager
+def gateway(tree: dict[str, Any], directory: Path, sink: Collector) -> Iterator[Collector]:
+    """A gateway that sends to `sink`."""
+    environment = {"AI_OTEL_BACKEND_ENDPOINT": f"127.0.0.1:{sink.ports['grpc']}"}
+    with running(tree, directory, environment) as collector:
+        yield collector
+
+
+def spans_a_cpu_second(tree: dict[str, Any], directory: Path, body: bytes, seconds: float) -> tuple[float, float]:
+    """Spans for each second of CPU time, and the memory at the end."""
+    with running(receiver_only(), directory / "sink") as sink, gateway(tree, directory / "gateway", sink) as collector:
+        Load(collector.ports["http"], body, 1)
+        before = cpu_seconds(collector)
+        load = Load(collector.ports["http"], body, seconds)
+        time.sleep(2.5)  # what still waits in the queue is sent
+        return load.accepted / (cpu_seconds(collector) - before), memory_mib(collector)
+
+
+def spans(rounds: int, seconds: float) -> None:
+    """The table of spans."""
+    trees = {
+        "plain otlp → otlp": plain(),
+        "stateful gateway, nothing on": ours(),
+        "… redaction": ours("redaction"),
+        "… tail sampling": ours("tail_sampling"),
+        "… redaction and tail sampling": ours("redaction", "tail_sampling"),
+    }
+    print("| spans for each second of CPU time (one core) | small spans | with 8 kB prompts | memory |")
+    print("|---|---:|---:|---:|")
+    found: dict[str, dict[int, list[tuple[float, float]]]] = {name: {0: [], 8192: []} for name in trees}
+    bodies = {size: payload(size) for size in (0, 8192)}
+    for _ in range(rounds):
+        for name, tree in trees.items():
+            for size, body in bodies.items():
+                with tempfile.TemporaryDirectory() as directory:
+                    found[name][size].append(spans_a_cpu_second(tree, Path(directory), body, seconds))
+    for name, by_size in found.items():
+        small, large = (statistics.median(rate for rate, _ in by_size[size]) for size in (0, 8192))
+        memory = max(megabytes for _, megabytes in by_size[8192])
+        print(f"| {name} | {small:,.0f} | {large:,.0f} | {memory:.0f} MiB |", flush=True)
+
+
+# ---------------------------------------------------------------- pages
+
+
+def pages(seconds: float) -> None:
+    """The table of pages."""
+    page = (ROOT / "tests/engines/vllm/page.prom").read_text()
+    rows = []
+    for name, engines in (("vLLM's normaliser only", ("vllm",)), ("every normaliser loaded", ())):
+        tree = composed(
+            role="sidecar", engines=engines, features=("local",), without=("persistence",), backends=("otlp",)
+        )
+        tree["exporters"]["otlp_grpc/backend"]["tls"] = {"insecure": True}
+        (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+        with Pages({f"/{n}": page for n in range(PAGES)}) as served, tempfile.TemporaryDirectory() as directory:
+            job["static_configs"] = [
+                {
+                    "targets": [served.address],
+                    "labels": {"ai_otel_engine": "vllm", "instance": f"page-{n}", "__metrics_path__": f"/{n}"},
+                }
+                for n in range(PAGES)
+            ]
+            job["scrape_interval"] = "10s"
+            rows.append((name, *_watch_pages(tree, Path(directory), served, seconds)))
+    print(
+        f"\n| {PAGES} vLLM pages of {len(page) // 1024} kB, every 10 s | of one core | memory | pages read in a second |"
+    )
+    print("|---|---:|---:|---:|")
+    for name, share, memory, rate in rows:
+        print(f"| {name} | {share:.1%} | {memory:.0f} MiB | {rate:.1f} |")
+
+
+def _watch_pages(tree: dict[str, Any], directory: Path, served: Pages, seconds: float) -> tuple[float, float, float]:
+    sink_tree = receiver_only()
+    sink_tree["service"]["pipelines"] = {"metrics": {"receivers": ["otlp"], "exporters": ["nop"]}}
+    with running(sink_tree, directory / "sink") as sink, gateway(tree, directory / "agent", sink) as collector:
+        time.sleep(12)
+        before, read, began = cpu_seconds(collector), served.reads, time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        share = (cpu_seconds(collector) - before) / took
+        return share, memory_mib(collector), (served.reads - read) / took
+
+
+def main() -> int:
+    """Run the command described at the top of this file."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/collector.py", description="What the pipelines cost.")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
+    quick = parser.parse_args().quick
+    spans(1 if quick else 3, 2 if quick else 5)
+    pages(10 if quick else 40)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
