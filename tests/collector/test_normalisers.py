@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ai_otel.cli.contract import load
-from harness.collector import Collector, Pages, Tree, composed, exports, running, until
+from harness.collector import Collector, Pages, Tree, attributes_of, composed, exports, running, until
 from harness.golden import compare, metric_lines, page_names
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -115,6 +115,14 @@ def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) 
     assert current - found.keys() == set()
 
 
+@pytest.mark.parametrize("engine", [name for name in NAMES if name not in OTLP])
+def test_prometheus_names_are_those_that_the_contract_and_the_dashboards_use(engine: str) -> None:
+    ours = {metric["prometheus"] for metric in METRICS.values()} | {"target_info", "up"}
+    for file in (ENGINES / engine).glob("expected*.txt"):
+        seen = {line.split(" ")[0] for line in file.read_text().partition("# As Prometheus sees them:")[2].split("\n")}
+        assert seen - {""} <= ours, file.name
+
+
 # ---------------------------------------------------------------- rules that hold for every page
 
 
@@ -158,3 +166,12 @@ def test_operation_and_model_can_be_told(tmp_path: Path) -> None:
     lines = [line for line in metric_lines(exported) if line.startswith("gen_ai.server.request.duration")]
     assert lines
     assert all("gen_ai.operation.name=text_completion" in line for line in lines)
+
+
+def test_a_pod_is_told_by_its_names_and_not_by_the_loopback_address(tmp_path: Path) -> None:
+    pod = {"K8S_NAMESPACE_NAME": "llm", "K8S_POD_NAME": "chat-7f9", "K8S_CONTAINER_NAME": "server"}
+    exported, _ = out_of("vllm", VLLM, tmp_path, **pod, OTEL_SERVICE_NAME="chat")
+    resources = [attributes_of(each["resource"]) for export in exported for each in export["resourceMetrics"]]
+    assert {found["service.instance.id"] for found in resources} == {"llm.chat-7f9.server"}
+    assert {found["service.name"] for found in resources} == {"chat"}
+    assert not [key for found in resources for key in found if key.startswith("ai_otel.page")]

@@ -14,14 +14,14 @@ def prometheus_name(metric: Metric) -> str:
     The name that the Collector and Prometheus' own OTLP receiver give by default.
 
     A gauge of unit `1` gets `_ratio` there, and not from the Python exporter. A histogram adds `_bucket`, `_sum` and
-    `_count`.
+    `_count`. What the name holds already is not said twice.
     """
-    parts = [re.sub(r"[^a-zA-Z0-9]+", "_", metric.name)]
+    words = re.split(r"[^a-zA-Z0-9]+", metric.name)
     unit = UNITS.get(metric.unit)
-    if unit and not parts[0].endswith(f"_{unit}"):
-        parts.append(unit)
+    if unit and unit not in words:
+        words.append(unit)
     if metric.unit == "1" and metric.instrument == "gauge":
-        parts.append("ratio")
+        words = [*(word for word in words if word != "ratio"), "ratio"]
     if metric.instrument == "counter":
-        parts.append("total")
-    return "_".join(parts)
+        words = [*(word for word in words if word != "total"), "total"]
+    return "_".join(words)
