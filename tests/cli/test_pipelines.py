@@ -76,6 +76,29 @@ def test_what_no_backend_takes_is_left_out_and_told() -> None:
     assert composed.remarks == ["left out, because no backend here takes it: traces/otlp, traces/kept, logs/otlp"]
 
 
+def test_a_backend_may_be_for_some_signals_only() -> None:
+    tree = compose(Choice("gateway_stateful", backends=("otlp:traces", "prometheus_otlp"))).tree
+    exporters = {name: pipeline["exporters"] for name, pipeline in tree["service"]["pipelines"].items()}
+    assert exporters == {
+        "traces/otlp": ["forward/traces"],
+        "traces/kept": ["otlp_grpc/backend"],
+        "metrics/otlp": ["otlp_http/prometheus"],
+    }
+
+
+def test_the_first_tier_sends_to_the_second_and_takes_no_backend() -> None:
+    with pytest.raises(PartError, match="takes nothing of what this role sends"):
+        compose(Choice("gateway", backends=("otlp",)))
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"), [("otlp:spans", "there is no signal spans"), ("prometheus:traces", "takes no traces")]
+)
+def test_a_signal_that_is_none_or_not_taken_is_told(backend: str, told: str) -> None:
+    with pytest.raises(PartError, match=told):
+        compose(Choice("gateway_stateful", backends=(backend,)))
+
+
 @pytest.mark.parametrize("engine", parts.names("engines"))
 def test_the_sidecar_of_an_engine_reads_its_usual_page(engine: str) -> None:
     from ai_otel.cli.contract import load

@@ -23,6 +23,7 @@ Make and check configurations of the OpenTelemetry Collector for model servers.
   ai-otel collector render --role sidecar --engine vllm > collector.yaml
                                       a complete file: the role, one engine's normaliser, TLS, a queue on disk
   ai-otel collector render --role gateway_stateful --feature redaction --feature tail_sampling --backend otlp_http
+  ai-otel collector render --role gateway_stateful --backend otlp:traces --backend prometheus_otlp
   ai-otel collector validate collector.yaml
                                       by the Collector itself, and by the rules of this project
   ai-otel collector explain sglang    what its page can tell, and which flag turns on the rest
@@ -56,7 +57,13 @@ def add_parser(subparsers: Any) -> None:
     render.add_argument(
         "--without", action="append", default=[], metavar="NAME", help=f"a default feature to leave out: {_defaults()}"
     )
-    render.add_argument("--backend", action="append", default=[], metavar="NAME", help=_there_is("backends"))
+    render.add_argument(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME[:SIGNALS]",
+        help=f"{_there_is('backends')}; all signals, or as in otlp:traces,logs",
+    )
     validate = actions.add_parser("validate", help="check a configuration")
     validate.add_argument("file", type=Path, metavar="FILE")
     validate.add_argument("--collector", type=Path, help=f"the program that checks it; default: {_either()} on PATH")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -11,7 +11,10 @@ from ai_otel.cli.pipelines import parts
 from ai_otel.cli.pipelines.merge import Tree, merge
 from ai_otel.cli.pipelines.parts import COMMON, DEFAULT_FEATURES, PAGES, PartError
 
+SIGNALS = ("traces", "metrics", "logs")
 LEAVES = ("sidecar", "agent", "cluster")
+# Features that are on anyhow, or that change whatever there is.
+TAKES_WHAT_IS_THERE = (*DEFAULT_FEATURES, "local")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Choice:
     features: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
-    """Empty: the next tier, or OTLP."""
+    """`name`, or `name:signal,signal` for some signals only. Empty: the next tier, or OTLP."""
 
     @property
     def all_features(self) -> tuple[str, ...]:
@@ -70,27 +73,66 @@ def compose(choice: Choice) -> Composed:
         _aim(composed.tree, choice)
     elif choice.engines:
         raise PartError(f"the role {choice.role} reads no metrics page, so it takes no engine")
-    for name in choice.all_backends:
-        _add(composed, "backends", name, takes_less=True)
-    for name in choice.all_features:
-        _add(composed, "features", name, takes_less=name in DEFAULT_FEATURES or name == "local")
+    _add_features_and_backends(composed, choice)
     _add(composed, "roles", COMMON)
     composed.remarks += _prune(composed.tree)
-    if not _pipelines(composed.tree):
-        raise PartError(
-            f"none of the backends {', '.join(choice.all_backends)} takes what the role {choice.role} sends"
-        )
     composed.headings = [lines for lines in composed.headings if lines]
     return composed
 
 
-def _add(composed: Composed, kind: str, name: str, *, takes_less: bool = False) -> None:
-    part = parts.load(kind, name)
-    if kind == "features" and not takes_less and not _has_place(composed.tree, part):
-        raise PartError(f"the feature {name} has no place in this role; its first lines say which it is for")
-    composed.tree = merge(composed.tree, part)
-    if kind != "engines" and name not in (COMMON, PAGES):
+def _add(composed: Composed, kind: str, name: str) -> None:
+    composed.tree = merge(composed.tree, parts.load(kind, name))
+    if kind == "roles" and name not in (COMMON, PAGES):
         composed.headings.append(parts.heading(kind, name))
+
+
+def _joined(tree: Tree, joining: Iterable[Tree]) -> Tree:
+    for part in joining:
+        tree = merge(tree, part)
+    return tree
+
+
+def _add_features_and_backends(composed: Composed, choice: Choice) -> None:
+    features = {name: parts.load("features", name) for name in choice.all_features}
+    ended = Composed(composed.tree)
+    for backend in choice.all_backends:
+        _add_backend(ended, backend)
+    for name, part in features.items():
+        if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, part):
+            raise PartError(f"the feature {name} has no place in this role; its first lines say which it is for")
+    # Before the backends, so that a pipeline that a feature opens is ended too; and once more after them, for what
+    # features say of exporters.
+    composed.tree = _joined(composed.tree, features.values())
+    ends = _open(composed.tree)
+    for backend in choice.all_backends:
+        _add_backend(composed, backend, ends)
+    composed.tree = _joined(composed.tree, features.values())
+    composed.headings += [parts.heading("features", name) for name in features]
+
+
+def _open(tree: Tree) -> list[str]:
+    """Pipelines that end nowhere yet. One that says where it sends sends there: to the next of the same Collector."""
+    return [name for name, pipeline in _pipelines(tree).items() if not pipeline.get("exporters")]
+
+
+def _add_backend(composed: Composed, backend: str, open_ones: list[str] | None = None) -> None:
+    """A backend, for all that it takes or for the signals that were named, at the end of the open pipelines."""
+    open_ones = _open(composed.tree) if open_ones is None else open_ones
+    name, _, told = backend.partition(":")
+    part = parts.load("backends", name)
+    ((taken, pipeline),) = _pipelines(part).items()
+    signals = told.split(",") if told else []
+    for signal in signals:
+        if signal not in SIGNALS:
+            raise PartError(f"there is no signal {signal}; there are {', '.join(SIGNALS)}")
+        if not fnmatchcase(signal, taken):
+            raise PartError(f"the backend {name} takes no {signal}")
+    ends = [key for key in open_ones if fnmatchcase(key, taken) and (not signals or key.partition("/")[0] in signals)]
+    if not ends:
+        raise PartError(f"the backend {name} takes nothing of what this role sends")
+    part["service"]["pipelines"] = dict.fromkeys(ends, pipeline)
+    composed.tree = merge(composed.tree, part)
+    composed.headings.append(parts.heading("backends", name))
 
 
 def _has_place(tree: Tree, part: Tree) -> bool:
