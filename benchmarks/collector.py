@@ -55,7 +55,7 @@ def payload(prompt_bytes: int) -> bytes:
         )
         _set(span, ATTRIBUTES)
         if prompt_bytes:
-            _set(span, {"app.prompt": (WORDS * (prompt_bytes // len(WORDS) + 1))[:prompt_bytes]})
+            _set(span, {"gen_ai.input.messages": (WORDS * (prompt_bytes // len(WORDS) + 1))[:prompt_bytes]})
     return request.SerializeToString()
 
 

@@ -28,6 +28,7 @@ ORDER = (
     # A page: whose it is, the engines' normalisers, what is left of it.
     "metric_start_time",
     "transform/page_begin",
+    "groupbyattrs/derived",
     "transform/*",
     "filter/page",
     "groupbyattrs/page",

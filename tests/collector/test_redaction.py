@@ -1,0 +1,248 @@
+"""The feature `redaction` on the real Collector: a corpus of what must not leave, one of what must arrive as sent."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import string
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ai_otel.cli.contract import load
+from ai_otel.cli.pipelines.parts import ROLES
+from harness.collector import Tree, composed, exports, running, until, validate
+from harness.otlp_json import any_value, attributes, plain_attributes, send, span
+from harness.redaction import Case, arrived, cases, requests, wrong
+
+pytestmark = pytest.mark.requires(part="collector")
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parents[1] / "src" / "ai_otel" / "schema"
+POSITIVES = cases(HERE / "redaction" / "positives.yaml")
+NEGATIVES = cases(HERE / "redaction" / "negatives.yaml")
+
+
+def tree() -> Tree:
+    return composed(
+        role="sidecar",
+        engines=("vllm",),
+        features=("redaction", "local"),
+        without=("persistence",),
+        backends=("file",),
+    )
+
+
+def through(
+    requests: list[tuple[str, Tree]], directory: Path, done: Callable[[list[Tree]], bool], **environment: str
+) -> list[Tree]:
+    """What came out of it."""
+    out = directory / "out.jsonl"
+    with running(tree(), directory, {"AI_OTEL_SCRAPE_INTERVAL": "1h", **environment}) as collector:
+        for signal, request in requests:
+            send(collector.ports["http"], signal, request)
+        assert until(lambda: done(exports(out)), 20), collector.output()[-4000:]
+    return exports(out)
+
+
+def logs(values: list[Any]) -> tuple[str, Tree]:
+    return "logs", {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": any_value(value)} for value in values]}]}]}
+
+
+def bodies(exported: list[Tree]) -> list[str]:
+    found = [export["resourceLogs"][0]["scopeLogs"][0]["logRecords"] for export in exported]
+    return [log["body"]["stringValue"] for batch in found for log in batch]
+
+
+# ---------------------------------------------------------------- the corpus
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, Any], str]:
+    """What each case's value had become, by its id, and everything that left."""
+    corpus = [*POSITIVES, *NEGATIVES]
+    directory = tmp_path_factory.mktemp("redaction")
+    exported = through(list(requests(corpus)), directory, lambda found: len(arrived(found)) >= len(corpus))
+    readers = arrived(exported)
+    return {case.id: readers[case.id](case) for case in corpus}, json.dumps(exported, ensure_ascii=False)
+
+
+def test_no_secret_of_the_corpus_leaves(outcome: tuple[Mapping[str, Any], str]) -> None:
+    found, _ = outcome
+    misses = {case: complaint for case in POSITIVES if (complaint := wrong(case, found[case.id]))}
+    print(f"{len(POSITIVES) - len(misses)} of {len(POSITIVES)} positives right")
+    assert not misses, report(found, misses)
+    assert len(POSITIVES) >= 200
+
+
+def test_what_is_no_secret_arrives_as_it_was_sent(outcome: tuple[Mapping[str, Any], str]) -> None:
+    found, _ = outcome
+    # With their types: 1 is not 1.0 and not true.
+    misses = {case: "it was changed" for case in NEGATIVES if repr(found[case.id]) != repr(case.value)}
+    print(f"{len(NEGATIVES) - len(misses)} of {len(NEGATIVES)} negatives right")
+    assert not misses, report(found, misses)
+    assert len(NEGATIVES) >= 200
+
+
+def test_redaction_leaves_no_trace_of_its_own(outcome: tuple[Mapping[str, Any], str]) -> None:
+    """Neither the attributes in which names pass the patterns, nor the redaction processor's own counts."""
+    _, text = outcome
+    assert "ai_otel.redaction" not in text
+    assert '"redaction.' not in text
+
+
+def test_the_corpus_covers_every_place_and_every_pattern() -> None:
+    places = {case.where for case in POSITIVES}
+    assert places == {
+        *("span", "event", "log", "metric", "resource", "scope"),
+        *("body", "message", "name", "event_name", "status"),
+    }
+    assert {type(case.value) for case in POSITIVES} == {str, int, list, dict}
+    secrets = [as_text(case.value) for case in POSITIVES]
+    unused = {name for name, regex in patterns() if not any(regex.search(text) for text in secrets)}
+    unused -= {name for name, regex in patterns() if any(regex.search(text) for text in secrets)}
+    assert not unused
+
+
+def test_a_scanner_of_repositories_finds_nothing_in_the_corpus() -> None:
+    files = [HERE / "redaction" / name for name in ("positives.yaml", "negatives.yaml")]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    # Those that are somebody's tokens have somebody's name; the others ask for a word beside them.
+    tokens = [(name, regex) for name, regex in patterns() if name[0].isupper() or name == "private key"]
+    assert not [name for name, regex in tokens if regex.search(text)]
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
+    """What is masked, by its name, in Python's spelling."""
+    for value in yaml.safe_load((SCHEMA / "redaction.yaml").read_text())["values"]:
+        for start in value.get("each", [""]):
+            regex = re.sub(r"\\x\{([0-9A-F]+)\}", lambda code: chr(int(code[1], 16)), start + value["regex"])
+            yield value["name"], re.compile(regex.replace(r"\z", r"\Z"))
+
+
+def as_text(value: Any) -> str:
+    """A value as the patterns see it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def report(found: Mapping[str, Any], misses: Mapping[Case, str]) -> str:
+    """Each miss in three lines."""
+    lines = [f"{len(misses)} are wrong:"]
+    for case, complaint in misses.items():
+        lines.append(f"{case.id} ({case.kind}; {case.where} {case.key}): {complaint}")
+        lines.append(f"    {case.value!r}\n    {found[case.id]!r}")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- what must survive
+
+
+def test_every_attribute_of_the_conventions_that_is_no_content_survives(tmp_path: Path) -> None:
+    pinned = yaml.safe_load((SCHEMA / "upstream" / "gen-ai-newest.yaml").read_text())["attributes"]
+    types = {**pinned, **{key: attribute["type"] for key, attribute in load()["attributes"].items()}}
+    content = re.compile(
+        "gen_ai[.](input[.]messages|output[.]messages|system_instructions|tool[.]definitions|tool[.]call[.](arguments|result)|"
+        "retrieval[.](documents|query[.]text)|memory[.](records|query[.]text)|prompt[.]variable|evaluation[.]explanation)"
+    )
+    samples = {"int": 4111111111111111, "double": 0.4111111111111111, "boolean": True, "string[]": ["word"]}
+    sent = {key: samples.get(kind, "word") for key, kind in types.items()}
+    exported = through([traces(span(sent))], tmp_path, bool)
+    found = plain_attributes(spans(exported)[0])
+    assert {key: value for key, value in sent.items() if not content.fullmatch(key)} == found
+
+
+def test_ids_numbers_and_times_drawn_at_random_survive(tmp_path: Path) -> None:
+    draw = random.Random(20261123)
+    letters, hexadecimal = string.ascii_letters + string.digits, "0123456789abcdef"
+    kinds: dict[str, Callable[[], str]] = {
+        "UUID": lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)),
+        "UUID in capitals": lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)).upper(),
+        "trace id": lambda: f"{draw.getrandbits(128):032x}",
+        "digest": lambda: f"sha256:{draw.getrandbits(256):064x}",
+        "response id": lambda: "chatcmpl-" + "".join(draw.choices(letters, k=29)),
+        "random text": lambda: "".join(draw.choices(letters, k=40)),
+        "fraction": lambda: repr(draw.random()),
+        "fractions": lambda: json.dumps([draw.uniform(-10, 10) for _ in range(6)]),
+        "nanoseconds": lambda: str(draw.randrange(1_700_000_000_000_000_000, 2_000_000_000_000_000_000)),
+        "microseconds": lambda: str(draw.randrange(1_700_000_000_000_000, 2_000_000_000_000_000)),
+        "milliseconds": lambda: str(draw.randrange(1_700_000_000_000, 2_000_000_000_000)),
+        "address": lambda: f"{'.'.join(str(draw.randrange(256)) for _ in range(4))}:{draw.randrange(65536)}",
+        "version": lambda: ".".join(str(draw.randrange(most)) for most in (600, 200, 10_000, 300)),
+        "pod": lambda: f"vllm-{''.join(draw.choices(hexadecimal, k=10))}-{''.join(draw.choices(letters.lower(), k=5))}",
+    }
+    sent = [f"{kind} {value()}" for kind, value in kinds.items() for _ in range(500)]
+    exported = through([logs(sent)], tmp_path, lambda found: len(bodies(found)) == len(sent))
+    changed = [(before, after) for before, after in zip(sent, bodies(exported), strict=True) if before != after]
+    print(f"{len(changed)} of {len(sent)} changed")
+    assert not changed
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def test_points_that_have_become_the_same_are_one(tmp_path: Path) -> None:
+    def series(address: str, value: int) -> Tree:
+        given = attributes({"tenant": address, "gen_ai.operation.name": "chat"})
+        return {"attributes": given, "asInt": str(value), "startTimeUnixNano": "1", "timeUnixNano": "2"}
+
+    total = [series("jane@example.org", 3), series("john@example.org", 4), series("team-ml", 5)]
+    gauge = [series("jane@example.org", 3), series("john@example.org", 4)]
+    metrics = [
+        {"name": "requests", "sum": {"aggregationTemporality": 2, "isMonotonic": True, "dataPoints": total}},
+        {"name": "queue", "gauge": {"dataPoints": gauge}},
+    ]
+    request = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    (export,) = through([("metrics", request)], tmp_path, bool)
+    resource = export["resourceMetrics"][0]
+    assert not plain_attributes(resource.get("resource", {}))
+    found = {
+        metric["name"]: {
+            plain_attributes(point)["tenant"]: int(point["asInt"])
+            for point in (metric.get("sum") or metric["gauge"])["dataPoints"]
+        }
+        for metric in resource["scopeMetrics"][0]["metrics"]
+    }
+    assert found == {"requests": {"****": 7, "team-ml": 5}, "queue": {"****": 4}}
+
+
+def test_exemplars_keep_the_ids_of_their_trace_only(tmp_path: Path) -> None:
+    exemplar = {
+        "timeUnixNano": "2",
+        "asDouble": 0.5,
+        "traceId": "0af7651916cd43dd8448eb211c80319c",
+        "spanId": "00f067aa0ba902b7",
+        "filteredAttributes": attributes({"prompt": "Tell me about Jane", "user": "jane@example.org"}),
+    }
+    point = {"count": "1", "sum": 0.5, "bucketCounts": ["1", "0"], "explicitBounds": [1.0], "exemplars": [exemplar]}
+    histogram = {"aggregationTemporality": 2, "dataPoints": [{**point, "timeUnixNano": "2"}]}
+    request = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "duration", "histogram": histogram}]}]}]}
+    (export,) = through([("metrics", request)], tmp_path, bool)
+    (found,) = export["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["histogram"]["dataPoints"][0]["exemplars"]
+    del exemplar["filteredAttributes"]
+    assert found == exemplar
+
+
+def test_a_pattern_of_ones_own_is_masked_too(tmp_path: Path) -> None:
+    sent = ["employee E-12345 asked", "employee X-12345 asked"]
+    exported = through(
+        [logs(sent)], tmp_path, lambda found: len(bodies(found)) == 2, AI_OTEL_REDACT_PATTERN=r"\bE-[0-9]{5}\b"
+    )
+    assert bodies(exported) == ["employee **** asked", "employee X-12345 asked"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_collector_accepts_redaction_in_every_role(role: str) -> None:
+    assert not validate(composed(role=role, features=("redaction",)))
+
+
+def traces(*found: Tree) -> tuple[str, Tree]:
+    return "traces", {"resourceSpans": [{"scopeSpans": [{"spans": list(found)}]}]}
+
+
+def spans(exported: list[Tree]) -> list[Tree]:
+    return [found for export in exported for found in export["resourceSpans"][0]["scopeSpans"][0]["spans"]]
