@@ -34,6 +34,7 @@ lint: .venv/ready ## format, then ruff, mypy, import rules and generated files (
 
 generate: .venv/ready ## write every generated file anew from the contract (5 s)
 	@$(RUN) tools/generate.py
+	@$(RUN) collector-config/dashboards/src/build.py
 
 lock: .venv/ready ## resolve every requirement anew (30 s)
 	@$(RUN) tools/environments.py lock

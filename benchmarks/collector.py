@@ -228,9 +228,8 @@ def pages(seconds: float) -> None:
             ]
             job["scrape_interval"] = "10s"
             rows.append((name, *_watch_pages(tree, Path(directory), served, seconds)))
-    print(
-        f"\n| {PAGES} vLLM pages of {len(page) // 1024} kB, every 10 s | of one core | memory | pages read in a second |"
-    )
+    told = f"{PAGES} vLLM pages of {len(page) // 1024} kB, every 10 s"
+    print(f"\n| {told} | of one core | memory | pages read in a second |")
     print("|---|---:|---:|---:|")
     for name, share, memory, rate in rows:
         print(f"| {name} | {share:.1%} | {memory:.0f} MiB | {rate:.1f} |")

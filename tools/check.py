@@ -49,6 +49,9 @@ class Result:
 
 Step = Callable[[], Result]
 
+DASHBOARDS_FROM = (3, 11)
+"""The Python that Grafana's package for building dashboards needs; the tier `dashboards` says so where it is older."""
+
 
 # ---------------------------------------------------------------- static checks
 
@@ -63,6 +66,10 @@ def static_steps() -> list[Step]:
         ("format (ruff format)", [tool / "ruff", "format", "--check", "--output-format", "concise"]),
         ("generated files are fresh", [tool / "python", "tools/generate.py", "--check"]),
     ]
+    if tuple(map(int, environments.version_of(tool / "python").split("."))) >= DASHBOARDS_FROM:
+        commands.append(
+            ("dashboards are fresh", [tool / "python", "collector-config/dashboards/src/build.py", "--check"])
+        )
     return [functools.partial(finished, name, command) for name, command in commands]
 
 

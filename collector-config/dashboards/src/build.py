@@ -11,6 +11,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+if sys.version_info < (3, 11):
+    sys.exit("dashboards are built on Python 3.11 or newer: make setup PYTHON=python3.12")
+
 from names import CONTRACT, Contract, UnknownNameError
 
 with warnings.catch_warnings():
