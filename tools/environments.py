@@ -21,7 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
-LOWEST_LOCK = ROOT / "tools/locks/lowest.lock"
+LOCKS = ROOT / "tools/locks"
+LOWEST_LOCK = LOCKS / "lowest.lock"
 VENV = ROOT / ".venv"
 UV_VERSION = "0.13.9"
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -213,6 +214,12 @@ COMPILE = (
     *("pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes", "--no-annotate"),
     *("--custom-compile-command", "make lock"),
 )
+# Servers that tests start, each in an environment of its own: what it is locked with, besides its `.in` file.
+SERVERS: dict[str, tuple[str | Path, ...]] = {
+    "vllm": ("--override", LOCKS / "vllm.override"),
+    "triton": ("--no-deps",),
+    "bentoml": (),
+}
 
 
 def lock() -> None:
@@ -220,10 +227,9 @@ def lock() -> None:
     say("lock: resolving for Python 3.10 to 3.13 on every platform (about 30 s)")
     run_uv(*COMPILE, "--python-version", "3.10", "pyproject.toml", "--all-extras", "--group", "dev", "-o", LOCK)
     _lock_lowest()
-    vllm = ROOT / "tools/locks/vllm.in"
-    override = ROOT / "tools/locks/vllm.override"
-    output = vllm.with_suffix(".lock")
-    run_uv(*COMPILE, "--python-version", "3.11", vllm, "--override", override, "-o", output)
+    for name, options in SERVERS.items():
+        wanted, output = LOCKS / f"{name}.in", LOCKS / f"{name}.lock"
+        run_uv(*COMPILE, "--python-version", "3.11", wanted, *options, "-o", output)
     say("lock: done; run `make test`, then read the diff")
 
 

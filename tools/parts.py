@@ -1,7 +1,7 @@
 """The large parts that some test tiers need, made once and kept in the cache.
 
     python tools/parts.py               what there is, and what is already made
-    python tools/parts.py vllm          make it (does nothing when it is already there); so do collector, prometheus
+    python tools/parts.py vllm          make it (does nothing when it is there); so do servers, collector, prometheus
     python tools/parts.py vllm --path   print where it is; fails when it is not there
     python tools/parts.py all           make every part
 
@@ -72,7 +72,7 @@ class Part:
 
 # ---------------------------------------------------------------- vLLM
 
-VLLM_LOCK = ROOT / "tools/locks/vllm.lock"
+VLLM_LOCK = environments.LOCKS / "vllm.lock"
 TINY_LLAMA = ROOT / "src/ai_otel/demo/tiny_llama.py"
 
 
@@ -137,6 +137,53 @@ def _offline() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+# ---------------------------------------------------------------- other servers
+
+OTHER_SERVERS = ("triton", "bentoml")
+SERVERS_PYTHON = "3.11"
+
+
+def _make_servers(directory: Path) -> None:
+    python = environments.interpreter(SERVERS_PYTHON)
+    if python is None:
+        raise SystemExit(f"servers needs Python {SERVERS_PYTHON}, and there is none on this machine: install it")
+    for name in OTHER_SERVERS:
+        lock = environments.LOCKS / f"{name}.lock"
+        environments.run_uv("venv", "--quiet", "--python", python, directory / name)
+        installed = directory / name / "bin/python"
+        environments.run_uv("pip", "sync", "--quiet", "--require-hashes", "--python", installed, lock)
+    _lay_out_triton(directory)
+
+
+def _lay_out_triton(directory: Path) -> None:
+    """Put its Python backend together: the wheel has one half of it for each version of Python."""
+    (packages,) = (directory / "triton/lib").glob("python*/site-packages")
+    wheel = packages / "pytriton/tritonserver"
+    backend = directory / "triton-backends/python"
+    shutil.copytree(wheel / "backends/python", backend)
+    stub = backend / "triton_python_backend_stub"
+    shutil.copy2(wheel / "python_backend_stubs" / SERVERS_PYTHON / stub.name, stub)
+    missing = [
+        line.strip()
+        for line in environments.run(["ldd", stub], triton_libraries(directory)).splitlines()
+        if "not found" in line
+    ]
+    if missing:
+        raise SystemExit(f"Triton's Python backend lacks {missing}: install a Python {SERVERS_PYTHON} with libpython")
+
+
+def triton_libraries(directory: Path) -> dict[str, str]:
+    """The environment in which Triton finds its libraries, and the Python of its environment."""
+    python = directory / "triton/bin/python"
+    said = environments.run([python, "-c", "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"])
+    (bundled,) = (directory / "triton/lib").glob("python*/site-packages/nvidia_pytriton.libs")
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": f"{bundled}:{said.strip()}",
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+    }
+
+
 # ---------------------------------------------------------------- Go programs
 
 DISTRIBUTION = ROOT / "collector-config/distribution"
@@ -174,6 +221,13 @@ PARTS: dict[str, Part] = {
             usual="half a minute to 3 min, 6 GB",
             inputs=(VLLM_LOCK, TINY_LLAMA, *our_requirements()),
             make=_make_vllm,
+        ),
+        Part(
+            name="servers",
+            what="environments with Triton and BentoML",
+            usual="5 s to 1 min, 330 MB",
+            inputs=(*(environments.LOCKS / f"{name}.lock" for name in OTHER_SERVERS), SERVERS_PYTHON),
+            make=_make_servers,
         ),
         Part(
             name="collector",

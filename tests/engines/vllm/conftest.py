@@ -65,6 +65,8 @@ def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> St
             *([] if bare else [installed.python.parent / "ai-otel", "run", "--"]),
             installed.python, "-m", *module,
             "--model", installed.model, "--served-model-name", "tiny", "--enforce-eager",
+            # In the engine's own process: on few cores, workers beside it spin on each other's time.
+            "--distributed-executor-backend", "uni",
             "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags,
         ]  # fmt: skip
         with serving(
