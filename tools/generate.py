@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ai_otel.cli.pipelines.compose import Choice, compose, write as write_configuration
 from ai_otel.cli.pipelines.parts import ROLES
-from generator import compiled, dialects, metrics_page, normaliser, python_names, redaction, rules
+from generator import compiled, derived, dialects, metrics_page, normaliser, python_names, redaction, rules
 from generator.model import ROOT, BrokenContractError, Contract, load
 
 Render = Callable[[Contract], str]
@@ -27,6 +27,7 @@ def outputs(contract: Contract) -> dict[str, Render]:
         **engines,
         "collector-config/features/names.yaml": dialects.render,
         "collector-config/features/redaction.yaml": redaction.render,
+        "collector-config/features/span_to_metric.yaml": derived.render,
         **{f"collector-config/roles/{role}.yaml": functools.partial(_role, role) for role in ROLES},
     }
 

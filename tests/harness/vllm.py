@@ -55,6 +55,7 @@ def settled(server: Server) -> Page:
 
 
 CPU = {
+    "OMP_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",

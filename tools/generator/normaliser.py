@@ -25,6 +25,12 @@ HEAD = """\
 """
 
 
+TYPES = {
+    "counter": "METRIC_DATA_TYPE_SUM",
+    "gauge": "METRIC_DATA_TYPE_GAUGE",
+    "histogram": "METRIC_DATA_TYPE_HISTOGRAM",
+    "summary": "METRIC_DATA_TYPE_SUMMARY",
+}
 PAGE_TAIL = ("filter/page", "groupbyattrs/page", "transform/page_end")
 
 
@@ -117,6 +123,9 @@ def _seen(rows: Sequence[Row]) -> Iterator[str]:
 def _take(row: Row, engine: Tree) -> str:
     """Copy the native, or extract the part of it."""
     conditions = [ottl.named(row.tree["native"])]
+    if row.native.type in TYPES and engine.get("source") != "otlp":
+        # A page that says another type is not the page that the mapping is of.
+        conditions.append(f"metric.type == {TYPES[row.native.type]}")
     if "unless" in row.tree:
         conditions.append(f"{ottl.resource(ottl.SEEN + row.tree['unless'])} == nil")
     if row.metric.name in {measured["metric"] for measured in engine["library"]}:

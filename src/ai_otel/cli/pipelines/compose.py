@@ -96,7 +96,7 @@ def _add_features_and_backends(composed: Composed, choice: Choice) -> None:
     features = {name: parts.load("features", name) for name in choice.all_features}
     ended = Composed(composed.tree)
     for backend in choice.all_backends:
-        _add_backend(ended, backend)
+        _add_backend(ended, backend, _open(composed.tree))
     for name, part in features.items():
         if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, part):
             raise PartError(f"the feature {name} has no place in this role; its first lines say which it is for")
@@ -115,9 +115,8 @@ def _open(tree: Tree) -> list[str]:
     return [name for name, pipeline in _pipelines(tree).items() if not pipeline.get("exporters")]
 
 
-def _add_backend(composed: Composed, backend: str, open_ones: list[str] | None = None) -> None:
+def _add_backend(composed: Composed, backend: str, open_ones: list[str]) -> None:
     """A backend, for all that it takes or for the signals that were named, at the end of the open pipelines."""
-    open_ones = _open(composed.tree) if open_ones is None else open_ones
     name, _, told = backend.partition(":")
     part = parts.load("backends", name)
     ((taken, pipeline),) = _pipelines(part).items()

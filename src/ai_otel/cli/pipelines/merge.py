@@ -25,6 +25,7 @@ JOINED = {"extensions", "receivers", "processors", "exporters"}
 
 ORDER = (
     "memory_limiter",
+    "filter/values",
     # A page: whose it is, the engines' normalisers, what is left of it.
     "metric_start_time",
     "transform/page_begin",

@@ -10,7 +10,7 @@ import ai_otel
 
 KINDS = ("roles", "engines", "features", "backends")
 ROLES = ("sidecar", "agent", "gateway", "gateway_stateful", "cluster")
-DEFAULT_FEATURES = ("persistence",)
+DEFAULT_FEATURES = ("limits", "persistence")
 COMMON, PAGES = "common", "pages"
 
 
