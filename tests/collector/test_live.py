@@ -5,6 +5,7 @@ all of them, and the answers are what the load generator measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ai_otel.cli.pipelines.rules import violations
 from harness import prometheus, servers, tiers
 from harness.certificates import Pair
 from harness.collector import until
+from harness.dashboards import DIRECTORY, Dashboard
 from harness.fleet import example
 from harness.load import CROWD, Load, Timed
 from harness.prometheus import Prometheus, Series, quantile_bounds
@@ -218,6 +220,46 @@ def test_the_time_that_requests_took_is_the_clients(live: Live) -> None:
         found = live.of("llama_cpp", TIME, ai_otel_phase=phase)
         print(f"llama_cpp: {phase} {found:.3f} s in all, its answers {told:.3f} s")
         assert found == pytest.approx(told, rel=near), phase
+
+
+# ---------------------------------------------------------------- the dashboard
+
+
+OVERVIEW = Dashboard(DIRECTORY / "overview.json")
+
+
+def shown(live: Live, engine: str, expression: str, split: str = "") -> list[Series]:
+    """What the overview shows of an engine over the time in which its load ran."""
+    load = live.loads[engine]
+    window = {"__rate_interval": f"{load.ended_s - load.began_s + 3:.0f}s", "split": split or OVERVIEW.splits[0]}
+    return live.prometheus.query(OVERVIEW.filled(expression, engine=engine, **window), load.ended_s + 2)
+
+
+def test_every_query_of_the_overview_has_an_answer_for_a_real_engine(live: Live) -> None:
+    """Of every panel, under every split, and of every variable: a series of vLLM, with a number in it."""
+    empty = []
+    for asked in OVERVIEW.queries:
+        for split in OVERVIEW.splits if "$split" in asked.expression else OVERVIEW.splits[:1]:
+            series = shown(live, "vllm", asked.expression, split)
+            if not series or any(math.isnan(each.value) for each in series):
+                empty.append((asked.panel, asked.letter, split))
+            assert engines_of(series) <= {"vllm"}, asked
+    assert empty == []
+    for name, (selector, label) in OVERVIEW.choices.items():
+        offered = live.prometheus.label_values(label, OVERVIEW.filled(selector))
+        assert offered or name == "cluster", name  # nobody said in which cluster this is
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llama_cpp"])
+def test_the_overview_shows_the_clients_numbers(live: Live, engine: str) -> None:
+    load = live.loads[engine]
+    seconds = load.ended_s - load.began_s
+    for letter, kind in (("A", "prompt_tokens"), ("B", "completion_tokens")):
+        (expression,) = [q.expression for q in OVERVIEW.queries if (q.panel, q.letter) == ("Tokens", letter)]
+        (found,) = shown(live, engine, expression)
+        made = sum(sent.usage[kind] for sent in load.counted if sent.usage) / seconds
+        print(f"{engine}: the overview shows {found.value:.1f} {kind} a second, the client counted {made:.1f}")
+        assert found.value == pytest.approx(made, rel=2.5 / seconds + 0.02)
 
 
 # ---------------------------------------------------------------- the crowd
