@@ -1,0 +1,122 @@
+"""
+The agent's way from a pod's annotations to its metrics.
+
+Pods are told as Kubernetes' discovery tells them, by labels that begin with `__meta_kubernetes_pod_`; everything behind
+that is the real thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.collector import Pages, Tree, attributes_of, composed, exports, running, until
+
+pytestmark = pytest.mark.requires(part="collector")
+
+ENGINES = Path(__file__).parents[1] / "engines"
+META = "__meta_kubernetes_"
+
+
+def pod(name: str, phase: str = "Running", **annotations: str) -> Tree:
+    """One target, as the discovery of pods makes it for one of a pod's ports."""
+    labels = {
+        f"{META}pod_ip": "127.0.0.1",
+        f"{META}pod_phase": phase,
+        f"{META}pod_name": name,
+        f"{META}pod_uid": f"uid-of-{name}",
+        f"{META}namespace": "llm",
+        **{f"{META}pod_annotation_ai_otel_io_{key}": value for key, value in annotations.items()},
+    }
+    return {"targets": ["127.0.0.1:1"], "labels": labels}
+
+
+def agent(pods: list[Tree]) -> Tree:
+    """The agent without what only a cluster has: the API server and the kubelet."""
+    tree = composed(role="agent", features=("local",), without=("persistence",), backends=("file",))
+    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    del job["kubernetes_sd_configs"], tree["receivers"]["kubelet_stats"], tree["processors"]["k8s_attributes"]
+    del tree["service"]["pipelines"]["metrics/kubelet"]
+    for pipeline in tree["service"]["pipelines"].values():
+        pipeline["processors"].remove("k8s_attributes")
+    job["static_configs"] = pods
+    return tree
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Mapping[str, Any]]]:
+    """Of each pod: its resource, and the names that came from it."""
+    directory = tmp_path_factory.mktemp("agent")
+    page = {engine: (ENGINES / engine / "page.prom").read_text() for engine in ("vllm", "tgi")}
+    with Pages({"/metrics": page["vllm"], "/inner": page["tgi"]}) as pages:
+        port = pages.address.rpartition(":")[2]
+        pods = [
+            pod("chat-0", engine="vllm", port=port),
+            pod("chat-0", engine="vllm", port=port),  # a second port of the same pod
+            pod("chat-1", engine="vllm", port=port, library="true"),
+            pod("text-0", engine="tgi", port=port, path="/inner", model="falcon", operation="text_completion"),
+            pod("done-0", phase="Succeeded", engine="vllm", port=port),
+            pod("other-0"),
+            pod("triton-0", engine="triton"),
+            pod("rt-0", engine="tensorrt_llm"),
+        ]
+        environment = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s", "K8S_NODE_NAME": "node-1"}
+        with running(agent(pods), directory, environment) as collector:
+            wanted = {"chat-0", "chat-1", "text-0", "triton-0", "rt-0"}
+            assert until(lambda: wanted <= by_pod(directory).keys(), 30), collector.output()[-3000:]
+            yield by_pod(directory)
+
+
+def by_pod(directory: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for export in exports(directory / "out.jsonl"):
+        for each in export["resourceMetrics"]:
+            told = attributes_of(each["resource"])
+            one = found.setdefault(told["k8s.pod.name"], {"resource": told, "points": {}})
+            for scope in each["scopeMetrics"]:
+                for metric in scope["metrics"]:
+                    kind = next(kind for kind in ("gauge", "sum", "histogram") if kind in metric)
+                    one["points"][metric["name"]] = metric[kind]["dataPoints"]
+    return found
+
+
+def test_annotated_pods_that_run_are_read_and_no_others(seen: Mapping[str, Any]) -> None:
+    assert set(seen) == {"chat-0", "chat-1", "text-0", "triton-0", "rt-0"}
+
+
+def test_a_pod_is_told_by_its_names_and_read_once_however_many_ports_it_has(seen: Mapping[str, Any]) -> None:
+    assert (
+        seen["chat-0"]["resource"].items()
+        >= {
+            "k8s.namespace.name": "llm",
+            "k8s.pod.name": "chat-0",
+            "k8s.pod.uid": "uid-of-chat-0",
+            "ai_otel.engine.name": "vllm",
+            "service.name": "vllm",
+            "service.instance.id": "llm.chat-0",
+        }.items()
+    )
+    assert len(seen["chat-0"]["points"]["ai_otel.usage.output_tokens"]) == 1
+
+
+def test_path_model_and_operation_are_the_annotations(seen: Mapping[str, Any]) -> None:
+    (point,) = seen["text-0"]["points"]["ai_otel.usage.output_tokens"]
+    told = attributes_of(point)
+    assert (told["gen_ai.request.model"], told["gen_ai.operation.name"]) == ("falcon", "text_completion")
+
+
+def test_where_the_library_runs_only_the_rest_is_taken(seen: Mapping[str, Any]) -> None:
+    assert "ai_otel.usage.output_tokens" not in seen["chat-1"]["points"]
+    assert "ai_otel.batch.tokens" in seen["chat-1"]["points"]
+
+
+@pytest.mark.parametrize(("name", "port"), [("triton-0", "8002"), ("rt-0", "8000")])
+def test_without_an_annotation_the_engines_own_port_is_tried_and_silence_is_told(
+    seen: Mapping[str, Any], name: str, port: str
+) -> None:
+    (up,) = seen[name]["points"]["up"]
+    assert up["asDouble"] == 0
+    assert seen[name]["resource"]["server.port"] == port
