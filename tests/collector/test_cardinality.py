@@ -31,7 +31,8 @@ def through(
     tree = composed(
         role="sidecar", engines=("vllm",), features=("local", feature), without=("persistence",), backends=("file",)
     )
-    with running(tree, directory, environment) as collector:
+    # One export of everything is larger than a request may be; what is asked here is what becomes of it.
+    with running(tree, directory, {"AI_OTEL_HTTP_BYTES": "67108864", **(environment or {})}) as collector:
         assert post(collector.ports["http"], metrics_request(*metrics), "/v1/metrics", timeout_s=60)[0] == 200
         assert until(lambda: exports(directory / "out.jsonl"), 30)
         # 100,000 points are 10 MB as they come; a Collector without any takes 90.
