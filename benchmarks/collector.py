@@ -29,10 +29,10 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
 
 from harness.collector import Collector, Pages, composed, running  # noqa: E402
+from harness.traffic import attributes  # noqa: E402
 
 SPANS_A_REQUEST = 100
 PAGES = 200
-TICK = os.sysconf("SC_CLK_TCK")
 WORDS = "the quick brown fox observes a model server on kubernetes and tells nobody what it said "
 
 
@@ -40,7 +40,9 @@ def payload(prompt_bytes: int) -> bytes:
     """One export of spans as our library makes them; with a prompt of so many bytes in each."""
     request = ExportTraceServiceRequest()
     resource = request.resource_spans.add()
-    _set(resource.resource, {"service.name": "vllm", "service.instance.id": "pod-1", "ai_otel.engine.name": "vllm"})
+    resource.resource.attributes.extend(
+        attributes({"service.name": "vllm", "service.instance.id": "pod-1", "ai_otel.engine.name": "vllm"})
+    )
     spans = resource.scope_spans.add()
     spans.scope.name = "ai_otel"
     now = time.time_ns()
@@ -53,9 +55,11 @@ def payload(prompt_bytes: int) -> bytes:
             start_time_unix_nano=now - 500_000_000,
             end_time_unix_nano=now,
         )
-        _set(span, ATTRIBUTES)
+        span.attributes.extend(attributes(ATTRIBUTES))
         if prompt_bytes:
-            _set(span, {"gen_ai.input.messages": (WORDS * (prompt_bytes // len(WORDS) + 1))[:prompt_bytes]})
+            span.attributes.extend(
+                attributes({"gen_ai.input.messages": (WORDS * (prompt_bytes // len(WORDS) + 1))[:prompt_bytes]})
+            )
     return request.SerializeToString()
 
 
@@ -78,19 +82,7 @@ ATTRIBUTES: dict[str, Any] = {
 }
 
 
-def _set(holder: Any, attributes: dict[str, Any]) -> None:
-    for key, value in attributes.items():
-        kind = {str: "string_value", int: "int_value", float: "double_value"}[type(value)]
-        setattr(holder.attributes.add(key=key).value, kind, value)
-
-
 # ---------------------------------------------------------------- processes
-
-
-def cpu_seconds(collector: Collector) -> float:
-    """CPU time of the process so far."""
-    fields = Path(f"/proc/{collector.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def memory_mib(collector: Collector) -> float:
@@ -175,10 +167,10 @@ def spans_a_cpu_second(tree: dict[str, Any], directory: Path, body: bytes, secon
     """Spans for each second of CPU time, and the memory at the end."""
     with running(receiver_only(), directory / "sink") as sink, gateway(tree, directory / "gateway", sink) as collector:
         Load(collector.ports["http"], body, 1)
-        before = cpu_seconds(collector)
+        before = collector.cpu_seconds()
         load = Load(collector.ports["http"], body, seconds)
         time.sleep(2.5)  # what still waits in the queue is sent
-        return load.accepted / (cpu_seconds(collector) - before), memory_mib(collector)
+        return load.accepted / (collector.cpu_seconds() - before), memory_mib(collector)
 
 
 def spans(rounds: int, seconds: float) -> None:
@@ -240,10 +232,10 @@ def _watch_pages(tree: dict[str, Any], directory: Path, served: Pages, seconds: 
     sink_tree["service"]["pipelines"] = {"metrics": {"receivers": ["otlp"], "exporters": ["nop"]}}
     with running(sink_tree, directory / "sink") as sink, gateway(tree, directory / "agent", sink) as collector:
         time.sleep(12)
-        before, read, began = cpu_seconds(collector), served.reads, time.monotonic()
+        before, read, began = collector.cpu_seconds(), served.reads, time.monotonic()
         time.sleep(seconds)
         took = time.monotonic() - began
-        share = (cpu_seconds(collector) - before) / took
+        share = (collector.cpu_seconds() - before) / took
         return share, memory_mib(collector), (served.reads - read) / took
 
 

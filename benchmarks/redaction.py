@@ -9,7 +9,6 @@ a feature it is the cost of receiving alone, so that in a pipeline that also sen
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -22,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / place) for place in ("src", "tools", "tests")]
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue  # noqa: E402
 from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: E402
 
 from ai_otel.cli.pipelines.compose import Choice, compose  # noqa: E402
 from harness.collector import Collector, running  # noqa: E402
+from harness.traffic import attributes as attributes_of  # noqa: E402
 
 SPANS = 100
 """In one request."""
@@ -78,7 +77,7 @@ def request(attributes: Mapping[str, object]) -> bytes:
     message = ExportTraceServiceRequest()
     resource = message.resource_spans.add()
     given = {"service.name": "llama", "k8s.pod.name": "vllm-llama-7d9f8b6c5d-x2k4p"}
-    resource.resource.attributes.extend(pairs(given))
+    resource.resource.attributes.extend(attributes_of(given))
     scope = resource.scope_spans.add()
     scope.scope.name = "ai_otel.gen_ai"
     for index in range(1, SPANS + 1):
@@ -90,45 +89,21 @@ def request(attributes: Mapping[str, object]) -> bytes:
                 kind=Span.SPAN_KIND_SERVER,
                 start_time_unix_nano=1,
                 end_time_unix_nano=2,
-                attributes=pairs(attributes),
+                attributes=attributes_of(attributes),
             )
         )
     return message.SerializeToString()
 
 
-def pairs(attributes: Mapping[str, object]) -> Iterator[KeyValue]:
-    """Attributes as the protocol has them."""
-    return (KeyValue(key=key, value=value_of(value)) for key, value in attributes.items())
-
-
-def value_of(value: object) -> AnyValue:
-    """A value as the protocol has it."""
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
-    if isinstance(value, list):
-        return AnyValue(array_value=ArrayValue(values=[value_of(item) for item in value]))
-    return AnyValue(string_value=str(value))
-
-
-def cpu_s(collector: Collector) -> float:
-    """What the process has had of the processors."""
-    fields = Path(f"/proc/{collector.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def rate(collector: Collector, body: bytes, count: int) -> float:
     """Spans for a second of a core."""
-    before = cpu_s(collector)
+    before = collector.cpu_seconds()
     for _ in range(count):
         sent = urllib.request.Request(
             f"http://127.0.0.1:{collector.ports['http']}/v1/traces", body, {"Content-Type": "application/x-protobuf"}
         )
         urllib.request.urlopen(sent, timeout=60).close()
-    return count * SPANS / max(cpu_s(collector) - before, 1e-3)
+    return count * SPANS / max(collector.cpu_seconds() - before, 1e-3)
 
 
 def start(stack: ExitStack, features: Sequence[str], directory: Path) -> Collector:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from ai_otel.cli.pipelines import parts
 from ai_otel.cli.pipelines.compose import Choice, compose, write
 from ai_otel.cli.pipelines.merge import ORDER, merge, rank
 from ai_otel.cli.pipelines.parts import PartError
 from ai_otel.cli.pipelines.rules import violations
-
-yaml = pytest.importorskip("yaml")
-
 
 # ---------------------------------------------------------------- merge
 

@@ -14,6 +14,7 @@ import pytest
 from ai_otel.cli.contract import load
 from harness.collector import Collector, Pages, Tree, attributes_of, composed, exports, running, until
 from harness.golden import compare, metric_lines, page_names
+from harness.otlp_json import send
 
 pytestmark = pytest.mark.requires(part="collector")
 
@@ -118,21 +119,9 @@ def test_recorded_otlp_becomes_what_is_committed(engine: str, tmp_path: Path) ->
         role="sidecar", engines=(engine,), features=("local",), without=("persistence",), backends=("file",)
     )
     with running(tree, tmp_path) as collector:
-        send(collector, "metrics", json.loads((ENGINES / engine / "page.json").read_text()))
+        send(collector.ports["http"], "metrics", json.loads((ENGINES / engine / "page.json").read_text()))
         assert until(lambda: exports(tmp_path / "out.jsonl"), 20), collector.output()[-4000:]
     compare(metric_lines(exports(tmp_path / "out.jsonl")), ENGINES / engine / "expected.txt")
-
-
-def send(collector: Collector, signal: str, request: Tree) -> None:
-    """One OTLP/HTTP export as JSON."""
-    urllib.request.urlopen(
-        urllib.request.Request(
-            f"http://127.0.0.1:{collector.ports['http']}/v1/{signal}",
-            json.dumps(request).encode(),
-            {"Content-Type": "application/json"},
-        ),
-        timeout=10,
-    ).close()
 
 
 # ---------------------------------------------------------------- the goldens themselves, against the contract

@@ -20,7 +20,7 @@ import yaml
 
 import parts
 from ai_otel.cli.pipelines.compose import Choice, compose
-from harness.server import free_port
+from harness.server import end, free_port
 
 Tree = dict[str, Any]
 
@@ -94,6 +94,11 @@ class Collector:
         """What it logged so far."""
         return self.log.read_text(errors="replace")
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def own_metrics(self) -> str:
         """Its page about itself."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['self']}/metrics", timeout=10) as page:
@@ -134,13 +139,7 @@ def running(
         _wait(collector)
         yield collector
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait(10)
+        end(process)
 
 
 def _wait(collector: Collector) -> None:

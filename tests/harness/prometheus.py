@@ -19,7 +19,7 @@ import yaml
 
 import parts
 from harness.collector import until
-from harness.server import free_port
+from harness.server import end, free_port
 
 Tree = dict[str, Any]
 
@@ -113,12 +113,7 @@ def running(configuration: Tree, directory: Path) -> Iterator[Prometheus]:
             raise PrometheusError(prometheus.log.read_text(errors="replace")[-4000:])
         yield prometheus
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.wait(10)
+        end(process)
 
 
 def _ready(prometheus: Prometheus, process: subprocess.Popen[bytes]) -> bool:

@@ -47,6 +47,16 @@ class Server:
         self.process.wait(10)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, then make it; one that has ended already is let be."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.wait(10)
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as listener:

@@ -39,7 +39,6 @@ ORDER = (
     "k8s_attributes",
     # One vocabulary, before anything asks for a name.
     "transform/names",
-    "filter/derived",
     # What must not leave.
     "transform/redaction",
     "redaction/*",
@@ -51,7 +50,6 @@ ORDER = (
     # What needs everything.
     "tail_sampling",
     "delta_to_cumulative",
-    "interval",
 )
 
 
