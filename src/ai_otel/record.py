@@ -116,7 +116,7 @@ class Inference:
     tallied: bool = False
     """The engine's own statistics already count this inference: its tokens must not be added a second time."""
     traced: bool = False
-    """The engine's own tracing makes a span for this inference when it completes."""
+    """The engine's own tracing has made a span for this inference."""
     complete: Callable[[Inference], None] | None = None
     """Fills the fields above from engine objects that no longer change. Runs once, off the request's path."""
 

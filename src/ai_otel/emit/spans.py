@@ -73,12 +73,11 @@ class SpanEmitter:
     def _steps_back(self, record: RequestRecord) -> bool:
         if self._local_is_ours and not record.inferences and http_span_of(record) is not None:
             return True
-        # An engine's own tracing makes its span for what it finished, and for nothing else.
+        # An engine's own tracing makes its span for what it finished, whether or not the client was still there.
         return (
             self._keep_engine_spans
             and bool(record.inferences)
-            and record.outcome is Outcome.FINISHED
-            and record.inferences[0].traced
+            and record.outcome in (Outcome.FINISHED, Outcome.CANCELLED)
             and all(inference.traced for inference in record.inferences)
         )
 

@@ -84,6 +84,13 @@ def reasons_of(output: Any) -> Iterable[tuple[int, str]]:
             yield answer.index, answer.finish_reason
 
 
+def finished_by_engine(last: Any, states: Sequence[RequestState]) -> bool:
+    """Whether the engine came to the end by itself, be it that the caller had left before it took the last output."""
+    waiting = [getattr(getattr(state, "queue", None), "output", None) for state in states]
+    ends = [output for output in (last, *waiting) if getattr(output, "finished", False)]
+    return any("abort" not in dict(reasons_of(output)).values() for output in ends)
+
+
 def fill(inference: Inference, states: Sequence[RequestState], last: Any, reasons: Mapping[int, str]) -> None:
     """
     Fill counts and timings from the engine's states and the last output.

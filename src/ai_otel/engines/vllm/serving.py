@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ai_otel.engines.vllm.reading import (
     fill,
+    finished_by_engine,
     is_stream,
     judge,
     pooling_operation,
@@ -113,11 +114,16 @@ class ServedWatch:
 
     def _complete(self, inference: Inference) -> None:
         self._describe(inference)
+        inference.traced = self._is_traced() and finished_by_engine(self.last, self.states)
         if hasattr(self._params, "n"):
             inference.parameters = read_sampling(self._params)
         fill(inference, self.states, self.last, self._reasons)
         if inference.output_tokens is None and self._tokens:
             inference.output_tokens = sum(self._tokens.values())
+
+    def _is_traced(self) -> bool:
+        # vLLM's own tracing leaves out what it pools.
+        return self._engine.observability_config.otlp_traces_endpoint is not None and self.inference.operation is None
 
     def _describe(self, inference: Inference) -> None:
         arguments = self._arguments
@@ -153,6 +159,7 @@ class BeamWatch(ServedWatch):
 
     def _complete(self, inference: Inference) -> None:
         self._describe(inference)
+        inference.traced = self._is_traced() and self.last is not None
         answers = getattr(self.last, "outputs", None) or []
         # Every step was a request of its own and was finished by the engine.
         fill(inference, self.states, self.last, dict.fromkeys(range(len(self.states)), "length"))
@@ -183,19 +190,19 @@ class ServingHooks:
             return None
         params = arguments.get("sampling_params")
         every_item = not engine.log_stats or getattr(params, "n", 1) > 1
-        inference = self._begin(engine, arguments, stream=is_stream(params))
+        inference = self._begin(arguments, stream=is_stream(params))
         return self._watch(ServedWatch(self, inference, engine, arguments, params, every_item=every_item))
 
     def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch:
         """`AsyncLLM.encode` is called."""
         params = arguments.get("pooling_params")
-        inference = self._begin(engine, arguments, operation=pooling_operation(params))
+        inference = self._begin(arguments, operation=pooling_operation(params))
         return self._watch(ServedWatch(self, inference, engine, arguments, params))
 
     def beam_search(self, server: Any, arguments: Arguments) -> BeamWatch:
         """A beam search begins; the requests that it makes are its own."""
         engine = server.engine_client
-        inference = self._begin(engine, arguments)
+        inference = self._begin(arguments)
         watch = BeamWatch(self, inference, engine, arguments)
         if inference.request_id is not None:
             self._beams[inference.request_id] = watch
@@ -218,9 +225,7 @@ class ServingHooks:
             self.states.release(inference.request_id)
             self._beams.pop(inference.request_id, None)
 
-    def _begin(
-        self, engine: AsyncLLM, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None
-    ) -> Inference:
+    def _begin(self, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None) -> Inference:
         # What does not change while the request runs is read when it is over.
         inference = Inference(
             engine="vllm",
@@ -228,7 +233,6 @@ class ServingHooks:
             request_id=arguments.get("request_id"),
             stream=stream,
             tallied=self._stats.attached,
-            traced=engine.observability_config.otlp_traces_endpoint is not None and operation is None,
         )
         return self.recorder.begin(inference, arguments.get("trace_headers"))
 
