@@ -27,7 +27,9 @@ def shown(value: Any) -> str:
     """A default, as one writes it into the variable."""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{value}`" if value != () else "empty"
+    if isinstance(value, tuple):
+        value = ", ".join(value)
+    return f"`{value}`" if value not in {"", None} else "empty"
 
 
 def rendered(text: str) -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Outcome(str, Enum):
@@ -50,6 +50,41 @@ class Parameters:
     presence_penalty: float | None = None
     choice_count: int | None = None
     encoding_formats: tuple[str, ...] | None = None
+
+
+class Progress(NamedTuple):
+    """What an engine tells of a running inference; counts only grow. `None` is unknown."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int
+    prefilling: bool
+    """No output token yet: it waits, or its prompt is being computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """One request's share of its GPUs; how it was found says `method` (`ai_otel.energy.method`)."""
+
+    gpu_j: float
+    idle_share: float
+    """Which part of `gpu_j` is the devices' idle floor, 0 to 1."""
+    method: str
+    uncertainty: float
+    """How far `gpu_j` may be off, as a share of it."""
+    gpu_time_s: float
+    power_mean_w: float | None = None
+    """All its devices together, while it ran."""
+    batch_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """Something that a GPU went through while a request was in flight."""
+
+    name: str
+    time_ns: int
+    attributes: Mapping[str, str | int]
 
 
 @dataclass(slots=True)
@@ -120,6 +155,9 @@ class Inference:
     complete: Callable[[Inference], None] | None = None
     """Fills the fields above from engine objects that no longer change. Runs once, off the request's path."""
 
+    progress: Callable[[], Progress | None] | None = None
+    """Reads how far the engine is, from any thread, until the inference ends."""
+
     record: RequestRecord | None = None
     owns_record: bool = False
     _started: int = 0
@@ -163,6 +201,10 @@ class RequestRecord:
     error_type: str | None = None
     refusal: str | None = None
     """Why admission refused it, where that is known by a better name than a status."""
+    gpu_ids: tuple[str, ...] = ()
+    """`hw.id` of the devices it ran on."""
+    energy: Energy | None = None
+    device_events: tuple[DeviceEvent, ...] = ()
     closed: bool = False
     generation: int = 0
     _started: int = 0
@@ -178,7 +220,7 @@ class RequestRecord:
         without this a request's tokens stay in memory until the garbage collector looks at the oldest generation.
         """
         for inference in self.inferences:
-            inference.record = inference.complete = None
+            inference.record = inference.complete = inference.progress = None
 
     def settle(self) -> None:
         """Decide outcome and error from the two views. The client's leaving wins over what it caused."""

@@ -32,18 +32,36 @@ AI_OTEL_BEAM_ENGINE_INPUT_TOKENS: Final = "ai_otel.beam.engine.input_tokens"
 AI_OTEL_BEAM_ENGINE_OUTPUT_TOKENS: Final = "ai_otel.beam.engine.output_tokens"
 AI_OTEL_BEAM_WIDTH: Final = "ai_otel.beam.width"
 AI_OTEL_CACHE_TIER: Final = "ai_otel.cache.tier"
+AI_OTEL_COST_AMOUNT: Final = "ai_otel.cost.amount"
+AI_OTEL_COST_CURRENCY: Final = "ai_otel.cost.currency"
 AI_OTEL_DROP_REASON: Final = "ai_otel.drop.reason"
+AI_OTEL_ENERGY_BUCKET: Final = "ai_otel.energy.bucket"
+AI_OTEL_ENERGY_GPU: Final = "ai_otel.energy.gpu"
+AI_OTEL_ENERGY_IDLE_SHARE: Final = "ai_otel.energy.idle_share"
+AI_OTEL_ENERGY_METHOD: Final = "ai_otel.energy.method"
+AI_OTEL_ENERGY_UNCERTAINTY: Final = "ai_otel.energy.uncertainty"
 AI_OTEL_ENGINE_INDEX: Final = "ai_otel.engine.index"
 AI_OTEL_ENGINE_NAME: Final = "ai_otel.engine.name"
 AI_OTEL_ENGINE_VERSION: Final = "ai_otel.engine.version"
 AI_OTEL_FINISH_REASON: Final = "ai_otel.finish_reason"
+AI_OTEL_GPU_ATTRIBUTION: Final = "ai_otel.gpu.attribution"
+AI_OTEL_GPU_BATCH_MEAN: Final = "ai_otel.gpu.batch.mean"
 AI_OTEL_GPU_CLOCK: Final = "ai_otel.gpu.clock"
+AI_OTEL_GPU_IDS: Final = "ai_otel.gpu.ids"
 AI_OTEL_GPU_INSTANCE_ID: Final = "ai_otel.gpu.instance.id"
 AI_OTEL_GPU_INSTANCE_PROFILE: Final = "ai_otel.gpu.instance.profile"
 AI_OTEL_GPU_LIMIT_TYPE: Final = "ai_otel.gpu.limit.type"
 AI_OTEL_GPU_LINK: Final = "ai_otel.gpu.link"
+AI_OTEL_GPU_PASS: Final = "ai_otel.gpu.pass"
 AI_OTEL_GPU_PIPE: Final = "ai_otel.gpu.pipe"
+AI_OTEL_GPU_POWER_MEAN: Final = "ai_otel.gpu.power.mean"
+AI_OTEL_GPU_POWER_WINDOW: Final = "ai_otel.gpu.power.window"
+AI_OTEL_GPU_READING: Final = "ai_otel.gpu.reading"
+AI_OTEL_GPU_SHARING: Final = "ai_otel.gpu.sharing"
+AI_OTEL_GPU_SUPPORT_STATE: Final = "ai_otel.gpu.support.state"
 AI_OTEL_GPU_THROTTLE_REASON: Final = "ai_otel.gpu.throttle.reason"
+AI_OTEL_GPU_TIME: Final = "ai_otel.gpu.time"
+AI_OTEL_GPU_XID_CODE: Final = "ai_otel.gpu.xid.code"
 AI_OTEL_HOOK_NAME: Final = "ai_otel.hook.name"
 AI_OTEL_KV_TRANSFER_CONNECTOR: Final = "ai_otel.kv_transfer.connector"
 AI_OTEL_KV_TRANSFER_DIRECTION: Final = "ai_otel.kv_transfer.direction"
@@ -152,11 +170,18 @@ TELEMETRY_SDK_VERSION: Final = "telemetry.sdk.version"
 # Legal values of closed enums; of open ones, those that we use
 CACHE_TIERS: Final = ("device", "host", "disk", "remote", "unknown")
 DROP_REASONS: Final = ("queue_full", "fork", "stopped")
+ENERGY_BUCKETS: Final = ("request", "idle", "overhead", "other")
+ENERGY_METHODS: Final = ("affine", "bin_tokens", "time_share", "exclusive")
 FINISH_REASONS: Final = ("stop", "length", "content_filter", "tool_call", "error", "repetition")
+GPU_ATTRIBUTIONS: Final = ("pod_resources", "dra")
 GPU_CLOCKS: Final = ("sm", "memory", "video")
 GPU_LIMIT_TYPES: Final = ("enforced", "requested", "default", "min", "max")
 GPU_LINKS: Final = ("pcie", "nvlink", "xgmi", "c2c")
+GPU_PASSES: Final = ("readings", "energy", "events")
 GPU_PIPES: Final = ("tensor", "fp64", "fp32", "fp16", "int")
+GPU_POWER_WINDOWS: Final = ("average", "instant")
+GPU_SHARINGS: Final = ("exclusive", "mig", "time_slicing", "mps", "claim")
+GPU_SUPPORT_STATES: Final = ("ok", "not_supported", "no_permission", "not_found", "lost", "invalid", "error")
 # fmt: off
 GPU_THROTTLE_REASONS: Final = (
     "power_cap", "thermal", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost", "board_limit",
@@ -222,6 +247,8 @@ BUCKETS_TRANSFER_SIZE: Final[tuple[float, ...]] = (
     4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864, 268435456, 1073741824, 4294967296,
 )
 # fmt: on
+BUCKETS_ENERGY: Final[tuple[float, ...]] = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000)
+BUCKETS_GPU_PASS: Final[tuple[float, ...]] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 # Attributes that several metrics share
@@ -238,6 +265,7 @@ _GPU_PART_METRIC: Final[tuple[str, ...]] = (
     AI_OTEL_GPU_INSTANCE_ID, AI_OTEL_GPU_INSTANCE_PROFILE,
 )
 # fmt: on
+_GPU_SHARE_METRIC: Final[tuple[str, ...]] = (HW_ID, AI_OTEL_GPU_INSTANCE_ID, AI_OTEL_ENERGY_BUCKET)
 # fmt: off
 _KV_TRANSFER_METRIC: Final[tuple[str, ...]] = (
     GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, AI_OTEL_ENGINE_INDEX, AI_OTEL_KV_TRANSFER_CONNECTOR,
@@ -378,6 +406,15 @@ AI_OTEL_REQUEST_TIME: Final = Metric(
     description="Time that all requests together spent in a phase, for engines that only keep sums.",
     buckets=None,
     attributes=(*_REQUEST_METRIC, AI_OTEL_PHASE),
+)
+AI_OTEL_REQUEST_ENERGY: Final = Metric(
+    name="ai_otel.request.energy",
+    instrument="histogram",
+    unit="J",
+    value="double",
+    description="Energy of the GPUs that is one request's share.",
+    buckets=BUCKETS_ENERGY,
+    attributes=(*_REQUEST_METRIC, AI_OTEL_ENERGY_METHOD),
 )
 AI_OTEL_USAGE_INPUT_TOKENS: Final = Metric(
     name="ai_otel.usage.input_tokens",
@@ -647,7 +684,7 @@ HW_POWER: Final = Metric(
     value="double",
     description="Power that the device draws now.",
     buckets=None,
-    attributes=(*_DEVICE_METRIC, HW_TYPE),
+    attributes=(*_DEVICE_METRIC, HW_TYPE, AI_OTEL_GPU_POWER_WINDOW),
 )
 HW_TEMPERATURE: Final = Metric(
     name="hw.temperature",
@@ -784,6 +821,105 @@ AI_OTEL_GPU_XID_LAST: Final = Metric(
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
+AI_OTEL_GPU_XID_EVENTS: Final = Metric(
+    name="ai_otel.gpu.xid.events",
+    instrument="counter",
+    unit="{event}",
+    value="int",
+    description="XID events of the driver since we began to listen, by code.",
+    buckets=None,
+    attributes=(*_GPU_PART_METRIC, AI_OTEL_GPU_XID_CODE),
+)
+HW_GPU_INFO: Final = Metric(
+    name="hw.gpu.info",
+    instrument="gauge",
+    unit="1",
+    value="int",
+    description="Always 1; its attributes say what the device is.",
+    buckets=None,
+    attributes=_GPU_PART_METRIC,
+)
+AI_OTEL_GPU_PROCESS_MEMORY_USAGE: Final = Metric(
+    name="ai_otel.gpu.process.memory.usage",
+    instrument="updowncounter",
+    unit="By",
+    value="int",
+    description="GPU memory that one process of this container holds.",
+    buckets=None,
+    attributes=(*_GPU_PART_METRIC, PROCESS_PID),
+)
+AI_OTEL_GPU_ALLOCATION: Final = Metric(
+    name="ai_otel.gpu.allocation",
+    instrument="updowncounter",
+    unit="1",
+    value="int",
+    description="1 for each container that a device is allocated to.",
+    buckets=None,
+    attributes=(*_GPU_PART_METRIC, K8S_NAMESPACE_NAME, K8S_POD_NAME, K8S_CONTAINER_NAME, K8S_POD_UID, AI_OTEL_GPU_SHARING, AI_OTEL_GPU_ATTRIBUTION),
+)
+AI_OTEL_GPU_ENERGY: Final = Metric(
+    name="ai_otel.gpu.energy",
+    instrument="counter",
+    unit="J",
+    value="double",
+    description="The device's energy, split by what it was used for.",
+    buckets=None,
+    attributes=(*_GPU_SHARE_METRIC, GEN_AI_REQUEST_MODEL),
+)
+AI_OTEL_GPU_TIME_METRIC: Final = Metric(
+    name="ai_otel.gpu.time",
+    instrument="counter",
+    unit="s",
+    value="double",
+    description="Time of the device, split by what it was used for.",
+    buckets=None,
+    attributes=(*_GPU_SHARE_METRIC, GEN_AI_REQUEST_MODEL),
+)
+AI_OTEL_GPU_CONSERVATION_ERROR: Final = Metric(
+    name="ai_otel.gpu.conservation.error",
+    instrument="gauge",
+    unit="1",
+    value="double",
+    description="How far the buckets' sum is from the device's own energy, as a share of it.",
+    buckets=None,
+    attributes=_GPU_METRIC,
+)
+AI_OTEL_GPU_IDLE_POWER: Final = Metric(
+    name="ai_otel.gpu.idle.power",
+    instrument="gauge",
+    unit="W",
+    value="double",
+    description="The power that the device was seen to draw with no request in flight.",
+    buckets=None,
+    attributes=_GPU_METRIC,
+)
+AI_OTEL_GPU_PASS_DURATION: Final = Metric(
+    name="ai_otel.gpu.pass.duration",
+    instrument="histogram",
+    unit="s",
+    value="double",
+    description="How long one look at all devices took.",
+    buckets=BUCKETS_GPU_PASS,
+    attributes=(AI_OTEL_GPU_PASS,),
+)
+AI_OTEL_GPU_PASS_SKIPPED: Final = Metric(
+    name="ai_otel.gpu.pass.skipped",
+    instrument="counter",
+    unit="{pass}",
+    value="int",
+    description="Looks at the devices that were left out, because the last one took too long.",
+    buckets=None,
+    attributes=(AI_OTEL_GPU_PASS,),
+)
+AI_OTEL_GPU_SUPPORT: Final = Metric(
+    name="ai_otel.gpu.support",
+    instrument="gauge",
+    unit="1",
+    value="int",
+    description="Always 1; its attributes say whether a device tells one of its values, and why not.",
+    buckets=None,
+    attributes=(*_GPU_PART_METRIC, AI_OTEL_GPU_READING, AI_OTEL_GPU_SUPPORT_STATE),
+)
 AI_OTEL_RECORD_DROPPED: Final = Metric(
     name="ai_otel.record.dropped",
     instrument="counter",
@@ -827,9 +963,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     AI_OTEL_REQUEST_FINISHED, AI_OTEL_REQUEST_REJECTED, AI_OTEL_REQUEST_RUNNING, AI_OTEL_REQUEST_WAITING,
     AI_OTEL_REQUEST_PREEMPTED, AI_OTEL_REQUEST_QUEUE_DURATION, AI_OTEL_REQUEST_PREFILL_DURATION,
     AI_OTEL_REQUEST_DECODE_DURATION, AI_OTEL_REQUEST_INFERENCE_DURATION, AI_OTEL_TOKEN_INTERVAL, AI_OTEL_REQUEST_TIME,
-    AI_OTEL_USAGE_INPUT_TOKENS, AI_OTEL_USAGE_OUTPUT_TOKENS, AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS,
-    AI_OTEL_REQUEST_INPUT_TOKENS, AI_OTEL_REQUEST_OUTPUT_TOKENS, AI_OTEL_KV_CACHE_UTILIZATION,
-    AI_OTEL_KV_CACHE_CAPACITY, AI_OTEL_KV_CACHE_USED, AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS,
+    AI_OTEL_REQUEST_ENERGY, AI_OTEL_USAGE_INPUT_TOKENS, AI_OTEL_USAGE_OUTPUT_TOKENS,
+    AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS, AI_OTEL_REQUEST_INPUT_TOKENS, AI_OTEL_REQUEST_OUTPUT_TOKENS,
+    AI_OTEL_KV_CACHE_UTILIZATION, AI_OTEL_KV_CACHE_CAPACITY, AI_OTEL_KV_CACHE_USED, AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS,
     AI_OTEL_PREFIX_CACHE_HIT_TOKENS, AI_OTEL_SPEC_DECODE_DRAFTS, AI_OTEL_SPEC_DECODE_DRAFT_TOKENS,
     AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS, AI_OTEL_LORA_ADAPTER_RUNNING, AI_OTEL_LORA_SLOT_USED, AI_OTEL_LORA_SLOT_LIMIT,
     AI_OTEL_BATCH_SIZE, AI_OTEL_BATCH_TOKENS, AI_OTEL_KV_TRANSFER_DURATION, AI_OTEL_KV_TRANSFER_SIZE,
@@ -838,7 +974,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     HW_TEMPERATURE_LIMIT, HW_FAN_SPEED_RATIO, HW_ERRORS, HW_STATUS, AI_OTEL_GPU_MEMORY_RESERVED,
     AI_OTEL_GPU_MEMORY_BANDWIDTH_UTILIZATION, AI_OTEL_GPU_MEMORY_CONTROLLER_UTILIZATION, AI_OTEL_GPU_SM_ACTIVITY,
     AI_OTEL_GPU_SM_OCCUPANCY, AI_OTEL_GPU_PIPE_ACTIVITY, AI_OTEL_GPU_POWER_LIMIT, AI_OTEL_GPU_FREQUENCY,
-    AI_OTEL_GPU_THROTTLE_TIME, AI_OTEL_GPU_XID_LAST, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN, AI_OTEL_HOOK_ERRORS,
-    AI_OTEL_HOOK_DISABLED,
+    AI_OTEL_GPU_THROTTLE_TIME, AI_OTEL_GPU_XID_LAST, AI_OTEL_GPU_XID_EVENTS, HW_GPU_INFO,
+    AI_OTEL_GPU_PROCESS_MEMORY_USAGE, AI_OTEL_GPU_ALLOCATION, AI_OTEL_GPU_ENERGY, AI_OTEL_GPU_TIME_METRIC,
+    AI_OTEL_GPU_CONSERVATION_ERROR, AI_OTEL_GPU_IDLE_POWER, AI_OTEL_GPU_PASS_DURATION, AI_OTEL_GPU_PASS_SKIPPED,
+    AI_OTEL_GPU_SUPPORT, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN, AI_OTEL_HOOK_ERRORS, AI_OTEL_HOOK_DISABLED,
 )
 # fmt: on

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -58,6 +59,32 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What the GPUs cost: so much of a currency for an hour of one GPU, or for a kilowatt-hour of its energy."""
+
+    amount: float
+    currency: str
+    unit: str
+    """`gpu_hour` or `kWh`."""
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.currency}/{self.unit}"
+
+    @classmethod
+    def read(cls, text: str) -> Price | None:
+        """Read `2.50 USD/gpu_hour`; nothing where nothing stands there."""
+        if not text.strip():
+            return None
+        match = _PRICE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError("write it like 2.50 USD/gpu_hour or 0.30 EUR/kWh")
+        return cls(float(match["amount"]), match["currency"], match["unit"])
+
+
+_PRICE = re.compile(r"(?P<amount>\d+(\.\d+)?) (?P<currency>[A-Z]{3})/(?P<unit>gpu_hour|kWh)")
+
+
 def option(default: Any, read: Callable[[str], Any], doc: str) -> Any:
     """One option: its default, how its text is read, and what it means."""
     return field(default=default, metadata={"read": read, "doc": doc})
@@ -80,6 +107,24 @@ class Settings:
     )
     foreign_parent: str = option(
         "link", _one_of("link", "parent", "ignore"), "What to do with a local parent span of somebody else's provider."
+    )
+    gpu: tuple[str, ...] = option(
+        ("auto",),
+        _names,
+        "Read the GPUs of these vendors, comma-separated; `auto` reads all that are here, `none` none.",
+    )
+    gpu_interval: float = option(1.0, _positive, "Seconds between two looks at the GPUs.")
+    gpu_processes: bool = option(False, _flag, "Tell how much GPU memory each process of this container holds.")
+    energy: bool = option(
+        False, _flag, "Share the GPUs' energy among the requests; the energy counters are then read ten times a second."
+    )
+    energy_shared: bool = option(
+        False,
+        _flag,
+        "Estimate energy on GPUs that are shared with others as well (MIG, time-slicing). Not for billing.",
+    )
+    price: Price | None = option(
+        None, Price.read, "What GPUs cost, to put a price on a request: `2.50 USD/gpu_hour` or `0.30 EUR/kWh`."
     )
     queue_limit: int = option(8192, _count, "How many ended requests may wait for the exporting thread.")
     flush_interval: float = option(0.1, _positive, "Seconds over which ended requests are gathered.")
@@ -139,7 +184,7 @@ def _text(value: object) -> str:
     """The value as the environment would say it, so that both are judged alike."""
     if isinstance(value, (tuple, list)):
         return ",".join(str(item) for item in value)
-    if not isinstance(value, (str, bool, int, float)):
+    if not isinstance(value, (str, bool, int, float, Price)):
         raise ValueError("write a string, a number, true or false")  # noqa: TRY004 - told like every malformed value
     return str(value)
 

@@ -8,7 +8,7 @@ import pytest
 
 import ai_otel
 from ai_otel import settings
-from ai_otel.settings import DOWNWARD_API, Settings, SettingsError, Surroundings
+from ai_otel.settings import DOWNWARD_API, Price, Settings, SettingsError, Surroundings
 
 READ = Settings.from_environment
 
@@ -33,6 +33,11 @@ def test_the_defaults_hold_where_nothing_is_said() -> None:
         ("engines", "", ()),
         ("engine_tracing", " Ignore", "ignore"),
         ("foreign_parent", "parent", "parent"),
+        ("gpu", "nvidia,amd", ("nvidia", "amd")),
+        ("gpu_interval", "5", 5.0),
+        ("energy", "true", True),
+        ("price", "2.50 USD/gpu_hour", Price(2.5, "USD", "gpu_hour")),
+        ("price", "0.3 EUR/kWh", Price(0.3, "EUR", "kWh")),
         ("queue_limit", "16", 16),
         ("flush_interval", "0.25", 0.25),
         ("stop_timeout", "2", 2.0),
@@ -48,6 +53,9 @@ MALFORMED = [
     ("enabled", "maybe"),
     ("engine_tracing", "both"),
     ("foreign_parent", "adopt"),
+    ("price", "cheap"),
+    ("price", "2.50 USD"),
+    ("price", "2.50 usd/gpu_hour"),
     ("queue_limit", "0"),
     ("queue_limit", "-5"),
     ("queue_limit", "many"),
