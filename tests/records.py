@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ai_otel.record import Choice, Exchange, Inference, Outcome, Parameters, RequestRecord
+from ai_otel.record import Choice, Cost, DeviceEvent, Energy, Exchange, Inference, Outcome, Parameters, RequestRecord
 from ai_otel.testing import Captured
 
 START_NS = 1_700_000_000_000_000_000
@@ -132,8 +132,33 @@ def deliver(telemetry: Captured, *records: RequestRecord) -> None:
 
 Make = Callable[[], RequestRecord]
 
+
+def powered() -> dict[str, Any]:
+    """What a record on two GPUs knows of them."""
+    return {
+        "gpu_ids": ("GPU-1", "GPU-2"),
+        "energy": Energy(
+            gpu_j=183.5,
+            idle_share=0.25,
+            method="affine",
+            uncertainty=0.08,
+            gpu_time_s=0.5,
+            power_mean_w=820.0,
+            batch_mean=3.5,
+        ),
+        "cost": Cost(0.00035, "USD"),
+        "device_events": (
+            DeviceEvent(
+                "ai_otel.gpu.throttle", at(0.5), {"hw.id": "GPU-1", "ai_otel.gpu.throttle.reason": "power_cap"}
+            ),
+        ),
+    }
+
+
 EVERY_KIND: Mapping[str, Make] = {
     "finished": lambda: call(inference(parameters=ASKED), exchange=exchange(), headers=HEADERS),
+    "on GPUs": lambda: call(inference(), exchange=exchange(), **powered()),
+    "on a GPU without a counter": lambda: call(inference(), gpu_ids=("GPU-1",)),
     "streamed": lambda: call(inference(stream=True), exchange=exchange()),
     "without an edge": lambda: call(inference(), headers=HEADERS),
     "tool call": lambda: call(inference(choice(finish_reason="tool_calls"), finish_reasons=("tool_calls",))),

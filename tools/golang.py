@@ -6,12 +6,14 @@ Modules and build results are kept in the cache, so that a second build of nearl
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import environments
 from environments import say
@@ -44,11 +46,49 @@ def _version(program: Path) -> tuple[int, ...]:
     return tuple(map(int, numbers.groups())) if numbers else (0, 0)
 
 
-def build(module: Path, packages: Sequence[str], output: Path, tags: Sequence[str]) -> None:
-    """Build main packages of a module whose go.mod and go.sum are complete; nothing is resolved anew."""
+def sources_of(module: Path) -> tuple[Path, ...]:
+    """Everything that a build of this module is made of, besides the modules that its go.sum pins."""
+    return tuple(sorted([*module.glob("*.go"), module / "go.mod", module / "go.sum"]))
+
+
+def build(
+    module: Path,
+    packages: Sequence[str],
+    output: Path,
+    tags: Sequence[str] = (),
+    stamps: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Build main packages, its own or required ones, of a module whose go.mod and go.sum are complete.
+
+    Nothing is resolved anew. `stamps` are string variables of the program, by their full name, and their values: where
+    a release writes its version.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    link = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in stamps.items())])
+    command: list[str | Path] = [go(), "-C", module, "build", "-mod=readonly", "-trimpath", "-ldflags", link]
+    environments.run([*command, "-tags", ",".join(tags), "-o", output, *packages], _settings())
+
+
+def module_zip(path: str, version: str, checksum: str) -> Path:
+    """Return the archive of a module, checked against its sum (`h1:…`): for what lies in it besides Go.
+
+    A module that asks for a newer Go than ours is as good as any other here, as nothing of it is compiled.
+    """
+    command = [str(go()), "mod", "download", "-json", f"{path}@{version}"]
+    settings = {**_settings(), "GOSUMDB": "off"}  # the sum that is asked for stands in our own table
+    done = subprocess.run(command, env=settings, cwd="/", capture_output=True, text=True, check=False)
+    told = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+    if "Zip" not in told or "Sum" not in told:
+        raise SystemExit(f"{path}@{version} cannot be downloaded: {told.get('Error', done.stderr)}")
+    if told["Sum"] != checksum:
+        raise SystemExit(f"{path}@{version} is not what it was: its sum is {told['Sum']}, expected {checksum}")
+    return Path(told["Zip"])
+
+
+def _settings() -> dict[str, str]:
     cache = environments.cache_dir() / "go"
     asked = subprocess.run([str(go()), "env", "GOPROXY"], capture_output=True, text=True, check=True).stdout.strip()
-    settings = {
+    return {
         **os.environ,
         "GOMODCACHE": str(cache / "modules"),
         "GOCACHE": str(cache / "build"),
@@ -58,6 +98,3 @@ def build(module: Path, packages: Sequence[str], output: Path, tags: Sequence[st
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [go(), "-C", module, "build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w"]
-    environments.run([*command, "-tags", ",".join(tags), "-o", output, *packages], settings)

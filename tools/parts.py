@@ -1,7 +1,7 @@
 """The large parts that some test tiers need, made once and kept in the cache.
 
     python tools/parts.py               what there is, and what is already made
-    python tools/parts.py vllm          make it (does nothing when it is there); so do servers, collector, prometheus
+    python tools/parts.py vllm          make it (does nothing when it is there); and so with every other
     python tools/parts.py vllm --path   print where it is; fails when it is not there
     python tools/parts.py all           make every part
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import environments
 import golang
+import kubernetes_parts
 from environments import ROOT, say
 
 if sys.version_info >= (3, 11):
@@ -189,12 +190,6 @@ def triton_libraries(directory: Path) -> dict[str, str]:
 DISTRIBUTION = ROOT / "collector-config/distribution"
 PROMETHEUS = ROOT / "tools/prometheus"
 
-
-def sources_of(module: Path) -> tuple[Path, ...]:
-    """Everything that a build of this module is made of, besides the modules that its go.sum pins."""
-    return tuple(sorted([*module.glob("*.go"), module / "go.mod", module / "go.sum"]))
-
-
 # `grpcnotrace` as in the official distributions; of Prometheus' service discoveries only Kubernetes'.
 COLLECTOR_TAGS = ("grpcnotrace", "remove_all_sd", "enable_kubernetes_sd")
 PROMETHEUS_TAGS = ("tools", "remove_all_sd")
@@ -233,15 +228,29 @@ PARTS: dict[str, Part] = {
             name="collector",
             what="our distribution of the OpenTelemetry Collector",
             usual="7 min, a few seconds when its modules are built already",
-            inputs=(*sources_of(DISTRIBUTION), *COLLECTOR_TAGS),
+            inputs=(*golang.sources_of(DISTRIBUTION), *COLLECTOR_TAGS),
             make=_make_collector,
         ),
         Part(
             name="prometheus",
             what="prometheus and promtool",
             usual="5 min, a few seconds when its modules are built already",
-            inputs=(*sources_of(PROMETHEUS), *PROMETHEUS_TAGS),
+            inputs=(*golang.sources_of(PROMETHEUS), *PROMETHEUS_TAGS),
             make=_make_prometheus,
+        ),
+        Part(
+            name="kubernetes",
+            what="a control plane, kubectl, kwok, helm, kubeconform, and definitions of custom resources",
+            usual="11 min, a minute when its modules are built already",
+            inputs=(*kubernetes_parts.inputs(kubernetes_parts.PROGRAMS), repr(kubernetes_parts.EXCERPTS)),
+            make=kubernetes_parts.make_kubernetes,
+        ),
+        Part(
+            name="operator",
+            what="the OpenTelemetry Operator",
+            usual="6 min, a few seconds when its modules are built already",
+            inputs=(*kubernetes_parts.inputs(kubernetes_parts.OPERATOR), repr(kubernetes_parts.WEBHOOKS)),
+            make=kubernetes_parts.make_operator,
         ),
     )
 }

@@ -13,7 +13,7 @@ zero is a measurement.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -60,6 +60,10 @@ class Progress(NamedTuple):
     output_tokens: int
     prefilling: bool
     """No output token yet: it waits, or its prompt is being computed."""
+    first_token_ns: int | None = None
+    """When the first output token came, in wall-clock nanoseconds."""
+    prefill_s: float | None = None
+    """From being scheduled to the first output token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class Energy:
     """One request's share of its GPUs; how it was found says `method` (`ai_otel.energy.method`)."""
 
     gpu_j: float
-    idle_share: float
-    """Which part of `gpu_j` is the devices' idle floor, 0 to 1."""
+    idle_share: float | None
+    """Which part of `gpu_j` is the devices' idle floor, 0 to 1; unknown where they were never seen idle."""
     method: str
     uncertainty: float
     """How far `gpu_j` may be off, as a share of it."""
@@ -76,6 +80,15 @@ class Energy:
     power_mean_w: float | None = None
     """All its devices together, while it ran."""
     batch_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One request's share of what the GPUs cost, at the price that was configured."""
+
+    amount: float
+    currency: str
+    """As ISO 4217 has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +217,10 @@ class RequestRecord:
     gpu_ids: tuple[str, ...] = ()
     """`hw.id` of the devices it ran on."""
     energy: Energy | None = None
+    cost: Cost | None = None
     device_events: tuple[DeviceEvent, ...] = ()
+    complete: bool = False
+    """Everything that the engine knows of it has been read."""
     closed: bool = False
     generation: int = 0
     _started: int = 0
@@ -275,62 +291,3 @@ def share_clock(record: RequestRecord, inference: Inference) -> None:
 def clock(subject: RequestRecord | Inference) -> int:
     """The present, in wall-clock nanoseconds on the subject's own time line."""
     return subject.start_ns + time.perf_counter_ns() - subject._started  # noqa: SLF001 - of this module
-
-
-Labels = tuple[tuple[str, str | int | bool], ...]
-
-
-class Tally:
-    """
-    Sums and states of one engine, read when metrics are collected.
-
-    Adding is a dictionary update, so an engine's statistics can be followed at every iteration without recording
-    anything through OpenTelemetry. Keys are metric names of the contract and closed sets of labels.
-    """
-
-    __slots__ = ("labels", "states", "sums")
-
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
-        self.sums: dict[tuple[str, Labels], int | float] = {}
-        self.states: dict[tuple[str, Labels], int | float] = {}
-
-    def add(self, metric: str, amount: float, labels: Labels = ()) -> None:
-        """Add to a sum that only grows."""
-        key = (metric, labels)
-        self.sums[key] = self.sums.get(key, 0) + amount
-
-    def set(self, metric: str, value: float, labels: Labels = ()) -> None:
-        """Replace the present value of a state."""
-        self.states[metric, labels] = value
-
-    def forget(self, metric: str) -> None:
-        """Make a state unknown again."""
-        for key in [key for key in self.states if key[0] == metric]:
-            self.states.pop(key, None)
-
-
-class Tallies:
-    """All tallies of this process."""
-
-    def __init__(self) -> None:
-        self._tallies: dict[Labels, Tally] = {}
-
-    def of(self, labels: Labels) -> Tally:
-        """The tally with these labels; made at the first call."""
-        tally = self._tallies.get(labels)
-        if tally is None:
-            tally = self._tallies.setdefault(labels, Tally(labels))
-        return tally
-
-    def values(self, metric: str) -> Iterator[tuple[dict[str, str | int | bool], int | float]]:
-        """Labels and value of everything known under this name; what nobody knows is absent."""
-        for tally in list(self._tallies.values()):
-            for known in (tally.sums, tally.states):
-                for (name, labels), value in list(known.items()):
-                    if name == metric:
-                        yield dict((*tally.labels, *labels)), value
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._tallies.clear()

@@ -18,7 +18,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakMethod
 
-from ai_otel.record import Inference, Labels, Outcome, RequestRecord, Tallies, Tally, begin_clock, clock, share_clock
+from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock, share_clock
+from ai_otel.tallies import Labels, Tallies, Tally
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
 """The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""
@@ -75,6 +76,8 @@ class Recorder:
         self._stopped = False
         self.generation = os.getpid()
         self.open_count = 0
+        self.begun: deque[Inference] | None = None
+        """Where each inference that begins is told, if anyone follows them while they run."""
 
     def _after_fork(self) -> None:
         # What the parent had recorded or was recording is the parent's to report.
@@ -107,6 +110,8 @@ class Recorder:
             begin_clock(inference)
         inference.record = record
         record.inferences.append(inference)
+        if self.begun is not None:
+            self.begun.append(inference)
         return inference
 
     def end(self, inference: Inference, outcome: Outcome, error_type: str | None = None) -> None:
@@ -140,6 +145,11 @@ class Recorder:
         else:
             self._queue.append(record)
             self.wake()
+
+    def again(self, record: RequestRecord) -> None:
+        """Deliver a record once more, that whoever delivers had put aside."""
+        self._queue.append(record)
+        self.wake()
 
     def refuse(self, error_type: str) -> None:
         """Name the reason for which the call that is being served is about to be refused."""

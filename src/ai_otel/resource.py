@@ -20,18 +20,24 @@ from ai_otel.version import __version__
 
 
 def build(
-    surroundings: Surroundings, engine: str | None = None, engine_version: str | None = None, *, forked: bool = False
+    surroundings: Surroundings,
+    engine: str | None = None,
+    engine_version: str | None = None,
+    *,
+    forked: bool = False,
+    service: str | None = None,
+    instance: str | None = None,
 ) -> Resource:
     """
-    The resource of this process.
+    The resource of this process; of a `service`, and an `instance` of it, where it knows better than its engine.
 
     Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then the detectors that the user chose, then
     Kubernetes' downward API, then what the process knows of itself. `forked` tells that its parent may speak too.
     """
     user = dict(OTELResourceDetector().detect().attributes)
     own = {**_process(), **surroundings.pod, **_engine(engine, engine_version)}
-    own[semconv.SERVICE_NAME] = engine or "ai-otel"
-    own[semconv.SERVICE_INSTANCE_ID] = _instance(surroundings.pod, forked=forked)
+    own[semconv.SERVICE_NAME] = service or engine or "ai-otel"
+    own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(surroundings.pod, forked=forked)
     if "k8s.namespace.name" in surroundings.pod:
         own[semconv.SERVICE_NAMESPACE] = surroundings.pod["k8s.namespace.name"]
     # The SDK makes up a name and a random id where it is told none.

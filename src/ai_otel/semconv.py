@@ -185,7 +185,7 @@ GPU_SUPPORT_STATES: Final = ("ok", "not_supported", "no_permission", "not_found"
 # fmt: off
 GPU_THROTTLE_REASONS: Final = (
     "power_cap", "thermal", "sw_thermal", "hw_thermal", "hw_power_brake", "sync_boost", "board_limit",
-    "low_utilization", "reliability",
+    "low_utilization", "reliability", "any",
 )
 # fmt: on
 KV_TRANSFER_DIRECTIONS: Final = ("load", "store")
@@ -855,7 +855,15 @@ AI_OTEL_GPU_ALLOCATION: Final = Metric(
     value="int",
     description="1 for each container that a device is allocated to.",
     buckets=None,
-    attributes=(*_GPU_PART_METRIC, K8S_NAMESPACE_NAME, K8S_POD_NAME, K8S_CONTAINER_NAME, K8S_POD_UID, AI_OTEL_GPU_SHARING, AI_OTEL_GPU_ATTRIBUTION),
+    attributes=(
+        *_GPU_PART_METRIC,
+        K8S_NAMESPACE_NAME,
+        K8S_POD_NAME,
+        K8S_CONTAINER_NAME,
+        K8S_POD_UID,
+        AI_OTEL_GPU_SHARING,
+        AI_OTEL_GPU_ATTRIBUTION,
+    ),
 )
 AI_OTEL_GPU_ENERGY: Final = Metric(
     name="ai_otel.gpu.energy",

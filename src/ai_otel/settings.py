@@ -59,6 +59,13 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _address(text: str) -> str:
+    host, _, port = text.strip().rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("write it like 0.0.0.0:13134")
+    return text.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """What the GPUs cost: so much of a currency for an hour of one GPU, or for a kilowatt-hour of its energy."""
@@ -123,8 +130,45 @@ class Settings:
         _flag,
         "Estimate energy on GPUs that are shared with others as well (MIG, time-slicing). Not for billing.",
     )
-    price: Price | None = option(
+    price: Price | None = option(  # noqa: RUF009 - a dataclass field, as all of them
         None, Price.read, "What GPUs cost, to put a price on a request: `2.50 USD/gpu_hour` or `0.30 EUR/kWh`."
+    )
+    agent_interval: float = option(15.0, _positive, "`ai-otel agent`: seconds between two questions to the kubelet.")
+    agent_kubelet: str = option(
+        "/var/lib/kubelet/pod-resources", str.strip, "`ai-otel agent`: directory of the kubelet's `kubelet.sock`."
+    )
+    agent_pods_api: str = option(
+        "/var/lib/kubelet/pods-api",
+        str.strip,
+        "`ai-otel agent`: directory of the kubelet's `pods-api.sock`, if it has one.",
+    )
+    agent_listen: str = option(
+        "0.0.0.0:13134", _address, "`ai-otel agent`: where its page `/healthz` is served, as `host:port`."
+    )
+    agent_resources: tuple[str, ...] = option(
+        (
+            "nvidia.com/gpu",
+            "nvidia.com/gpu.shared",
+            "nvidia.com/mig-*",
+            "amd.com/gpu",
+            "amd.com/*_nps*",
+            "gpu.intel.com/*",
+            "google.com/tpu",
+            "aws.amazon.com/neuron*",
+            "gpu.nvidia.com",
+            "gpu.amd.com",
+            "gpu.intel.com",
+        ),
+        _names,
+        "`ai-otel agent`: the resource names and DRA drivers that are accelerators; `*` stands for anything.",
+    )
+    agent_replicas: str = option(
+        "time_slicing",
+        _one_of("time_slicing", "mps"),
+        "`ai-otel agent`: how this cluster's device plugin shares a GPU; the kubelet does not tell.",
+    )
+    agent_resource_slices: bool = option(
+        False, _flag, "`ai-otel agent`: map resource claims (DRA); reads ResourceSlices from the API server."
     )
     queue_limit: int = option(8192, _count, "How many ended requests may wait for the exporting thread.")
     flush_interval: float = option(0.1, _positive, "Seconds over which ended requests are gathered.")
@@ -206,6 +250,8 @@ class Surroundings:
     """Kubernetes' downward API, by the attribute each fills."""
     vllm_plugins: str | None
     rust_front_end: bool
+    api_server: tuple[str, int] | None = None
+    """Host and port of the Kubernetes API server, inside a pod."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
@@ -217,7 +263,13 @@ class Surroundings:
             pod=_pod(environment),
             vllm_plugins=environment.get("VLLM_PLUGINS"),
             rust_front_end=rust,
+            api_server=_api_server(environment),
         )
+
+
+def _api_server(environment: Mapping[str, str]) -> tuple[str, int] | None:
+    host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    return (host, int(port)) if host and port.isdecimal() else None
 
 
 def _pod(environment: Mapping[str, str]) -> dict[str, str]:

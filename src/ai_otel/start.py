@@ -7,13 +7,16 @@ import importlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from ai_otel import doors
+from ai_otel.devices import Devices
 from ai_otel.engines import ENGINES, Engine
+from ai_otel.engines.adapter import tell_out_of_range
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher, imported_version
@@ -57,6 +60,7 @@ class Handle:
         # Nobody stands above these: they run on the recorder's thread.
         self._emit_guard = Guard("emit", alone=True)
         self._complete_guard = Guard("complete", alone=True)
+        self._devices_guard = Guard("devices", alone=True)
         self.recorder = Recorder(
             self._deliver,
             prepare=self._prepare,
@@ -66,6 +70,7 @@ class Handle:
             limit=settings.queue_limit,
             interval_s=settings.flush_interval,
         )
+        self.devices = Devices(settings, self.recorder)
 
     # Health, as `emit/health.py` asks for it.
 
@@ -127,7 +132,7 @@ class Handle:
         patcher = Patcher(name, lambda: self.version_of(name))
         self.adapters[name] = adapter
         self.patchers[name] = patcher
-        _tell_out_of_range(name, self.version_of(name), adapter)
+        tell_out_of_range(name, self.version_of(name), adapter)
         adapter.attach(self.recorder, patcher)
         doors.tell_shut(name, self.surroundings)
 
@@ -215,6 +220,8 @@ class Handle:
         if self._metrics is None or self.providers.own_metrics:
             self._metrics = MetricEmitter(gen_ai, own, self.recorder.tallies)
             observe_health(own, self)
+            hw = meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
+            self._devices_guard(self.devices.start, hw, own)
         # Else this is the child of a fork, whose copy of the user's provider has our instruments already.
 
     def _make_providers(self) -> Providers:
@@ -240,28 +247,42 @@ class Handle:
         )
 
     def _deliver(self, record: RequestRecord) -> None:
+        if not record.complete:
+            self._emit_guard(self._complete, record)
+            if self._devices_guard(self.devices.hold, record):
+                return  # it comes back when its energy is known
         self._emit_guard(self._emit, record)
         record.release()
 
-    def _emit(self, record: RequestRecord) -> None:
+    def _complete(self, record: RequestRecord) -> None:
+        record.complete = True
         for inference in record.inferences:
             if inference.complete is not None:
                 # What cannot be read stays unknown; the request is told all the same.
                 self._complete_guard(inference.complete, inference)
         record.settle()
+
+    def _emit(self, record: RequestRecord) -> None:
         engine = record.inferences[0].engine if record.inferences else self.engine
         if engine is None or self._spans is None or self._metrics is None:
             return
         context = self._spans.emit(record, engine)
         self._metrics.emit(record, engine, context)
+        if context is not None:
+            self.devices.emitted(record, context)
 
     def _finish(self) -> None:
+        self._devices_guard(self.devices.stop, self._deliver, self.settings.stop_timeout / 2)
         if self.providers is not None:
             Guard("stop", alone=True)(self.providers.shutdown)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Hand every ended request to the exporters and flush them; `False` where that took longer."""
+        deadline = time.monotonic() + timeout_s
         done = self.recorder.flush(timeout_s)
+        while self.devices.held and time.monotonic() < deadline:
+            time.sleep(0.01)
+        done = self.recorder.flush(max(0.0, deadline - time.monotonic())) and not self.devices.held and done
         if self.providers is not None:
             for provider in (self.providers.tracer_provider, self.providers.meter_provider):
                 force_flush = getattr(provider, "force_flush", None)
@@ -278,19 +299,6 @@ class Handle:
         for patcher in self.patchers.values():
             patcher.undo()
         self.recorder.stop(self.settings.stop_timeout)
-
-
-def _tell_out_of_range(name: str, version: str | None, adapter: EngineAdapter) -> None:
-    # A row that stands aside for another is as it should be; a version that no row knows is told.
-    if version is None or not adapter.hooks or any(point.covers(version) for point in adapter.hooks):
-        return
-    known = " or ".join(dict.fromkeys(point.versions for point in adapter.hooks))
-    log.warning(
-        "ai-otel: %s %s is not observed: our hooks hold for %s. Use such a version, or upgrade ai-otel.",
-        name,
-        version,
-        known,
-    )
 
 
 _handle: Handle | None = None

@@ -14,8 +14,9 @@ A hook of ours that fails, which in production is swallowed and counted, fails t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.context import get_current
@@ -28,6 +29,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from ai_otel import record, semconv
+from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.recorder import Recorder
 from ai_otel.settings import Settings, Surroundings
@@ -57,6 +59,52 @@ class Clock:
         return self.now_ns
 
     perf_counter_ns = time_ns
+
+
+class FakeGpu:
+    """
+    A GPU source with the devices and readings that a test gives it: `captured(…)` does not use it by itself.
+
+        gpu = FakeGpu({Device("GPU-1", "nvidia"): GpuReading(power_w=300.0)})
+        sampler = Sampler(lambda: {"nvidia": gpu})
+    """
+
+    vendor = "fake"
+
+    def __init__(self, readings: Mapping[Device, GpuReading]) -> None:
+        self.readings = dict(readings)
+        """What each device tells at the next look."""
+        self.lost: set[Device] = set()
+        self.reported: list[GpuEvent] = []
+        self.trouble: Unavailable | None = None
+        """Why it cannot be opened."""
+        self.opened = self.closed = 0
+
+    def open(self) -> list[Device]:
+        """All devices; raises `trouble`."""
+        if self.trouble is not None:
+            raise self.trouble
+        self.opened += 1
+        return list(self.readings)
+
+    def read(self, device: Device) -> GpuReading:
+        """A copy of the device's reading. Raises `DeviceLost`."""
+        if device in self.lost:
+            raise DeviceLost(device.id)
+        return replace(self.readings[device], absent=dict(self.readings[device].absent))
+
+    def read_energy(self, device: Device) -> float | None:
+        """The reading's energy. Raises `DeviceLost`."""
+        return self.read(device).energy_j
+
+    def events(self) -> list[GpuEvent]:
+        """What was reported since the last call."""
+        events, self.reported = self.reported, []
+        return events
+
+    def close(self) -> None:
+        """Count it."""
+        self.closed += 1
 
 
 class _CountingIds(IdGenerator):
@@ -157,7 +205,7 @@ def captured(
     tracers = TracerProvider(sampler=ParentBased(ALWAYS_ON), id_generator=_CountingIds(), shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     meters = MeterProvider([reader], shutdown_on_exit=False)
-    settings = {"flush_interval": 0.001, **settings}
+    settings = {"flush_interval": 0.001, "gpu": "none", **settings}
     with ExitStack() as stack:
         failures = stack.enter_context(guard.strict())
         stack.enter_context(_own_errors())

@@ -166,7 +166,7 @@ def test_the_wheel_requires_five_packages_and_no_engine(wheel: zipfile.ZipFile) 
         "wrapt",
     }
     # "instruments" would make OpenTelemetry's loader judge every engine by the requirements of one.
-    assert set(metadata.get_all("Provides-Extra", [])) == {"collector", "demo", "nvidia"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"amd", "collector", "demo", "intel", "nvidia"}
 
 
 # ---------------------------------------------------------------- the start of an interpreter

@@ -112,7 +112,8 @@ def _metric(constant: str, metric: Metric, contract: Contract) -> Iterator[str]:
         yield f'    {name}="{getattr(metric, name)}",'
     yield f'    description="{metric.brief}",'
     yield f"    buckets={f'BUCKETS_{metric.buckets.upper()}' if metric.buckets else None},"
-    yield f"    attributes={attributes},"
+    line = f"    attributes={attributes},"
+    yield from [line] if len(line) <= WIDTH else ["    attributes=(", *(f"        {key}," for key in keys), "    ),"]
     yield ")"
 
 

@@ -18,6 +18,7 @@ Says, before you wonder why nothing arrives:
   whether ai-otel would be on, and what keeps it off
   where traces and metrics go, and whether they arrive: one span `ai-otel doctor` and one metric point are really sent
   which common metrics are missing, and the flag that turns them on
+  which GPUs are here, and why a value of theirs is absent
   packages that contradict each other
 
   ai-otel doctor                                             this environment, with the variables set here
@@ -69,6 +70,7 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     from ai_otel import doors
     from ai_otel.cli.diagnosis import common_metrics, engines, packages
     from ai_otel.cli.diagnosis.export import check_export
+    from ai_otel.cli.diagnosis.gpus import check_gpus
     from ai_otel.cli.diagnosis.logs import overheard
     from ai_otel.cli.diagnosis.server import check_server
     from ai_otel.cli.diagnosis.switch import Configuration, check_switch
@@ -89,4 +91,5 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
         yield from common_metrics.check_page(metrics_url)
     else:
         yield from common_metrics.check_contract(names, server.flags if server is not None else None)
+    yield from check_gpus(configuration.settings)
     yield from packages.check_packages(otel)

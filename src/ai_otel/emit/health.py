@@ -8,7 +8,7 @@ from typing import Protocol
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
-from ai_otel.emit.instruments import observable
+from ai_otel.instruments import observable
 
 
 class Health(Protocol):

@@ -15,9 +15,10 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
-from ai_otel.emit.instruments import histogram, observable
 from ai_otel.emit.spans import FINISH_REASONS, model_of, operation_of
-from ai_otel.record import Choice, Inference, Labels, Outcome, RequestRecord, Tallies
+from ai_otel.instruments import histogram, observable
+from ai_otel.record import Choice, Inference, Outcome, RequestRecord
+from ai_otel.tallies import Labels, Tallies
 
 Attributes = dict[str, Any]
 
@@ -38,8 +39,9 @@ class MetricEmitter:
         self._inference = histogram(own, semconv.AI_OTEL_REQUEST_INFERENCE_DURATION)
         self._input = histogram(own, semconv.AI_OTEL_REQUEST_INPUT_TOKENS)
         self._output = histogram(own, semconv.AI_OTEL_REQUEST_OUTPUT_TOKENS)
+        self._energy = histogram(own, semconv.AI_OTEL_REQUEST_ENERGY)
         for metric in semconv.METRICS:
-            if metric.name.startswith("ai_otel.") and metric.instrument != "histogram" and metric not in _OURSELVES:
+            if _is_tallied(metric):
                 observable(own, metric, functools.partial(_observe, tallies, metric.name))
 
     def emit(self, record: RequestRecord, engine: str, context: Context | None) -> None:
@@ -53,6 +55,9 @@ class MetricEmitter:
             attributes[semconv.GEN_AI_REQUEST_MODEL] = model
         failed = attributes if record.error_type is None else {**attributes, semconv.ERROR_TYPE: record.error_type}
         self._duration.record(record.duration_s, failed, context)
+        if record.energy is not None:
+            by_method = {**attributes, semconv.AI_OTEL_ENERGY_METHOD: record.energy.method}
+            self._energy.record(record.energy.gpu_j, by_method, context)
         successful = record.outcome is Outcome.FINISHED
         for inference in record.inferences:
             self._emit_inference(inference, attributes, context, successful=successful)
@@ -129,6 +134,12 @@ def _labels(engine: str, model: str | None) -> Labels:
 def _observe(tallies: Tallies, name: str) -> Iterator[Observation]:
     for labels, value in tallies.values(name):
         yield Observation(value, labels)
+
+
+def _is_tallied(metric: semconv.Metric) -> bool:
+    # Devices and ourselves are observed elsewhere.
+    own = metric.name.startswith("ai_otel.") and not metric.name.startswith("ai_otel.gpu.")
+    return own and metric.instrument != "histogram" and metric not in _OURSELVES
 
 
 _OURSELVES: Iterable[semconv.Metric] = (

@@ -67,6 +67,8 @@ class SpanEmitter:
             else:
                 for inference in record.inferences[:MAX_INFERENCE_SPANS]:
                     self._emit_inference(inference, record, operation, context)
+            for event in record.device_events:
+                span.add_event(event.name, dict(event.attributes), event.time_ns)
         _finish(span, record.outcome, record.error_type, record.exchange, record.end_ns)
         return context
 
@@ -181,7 +183,25 @@ def request_attributes(record: RequestRecord, engine: str, operation: str, model
         _add_inference(attributes, record.inferences[0], record.start_ns)
     elif record.inferences:
         _add_sums(attributes, record, model)
+    if record.gpu_ids:
+        _add_devices(attributes, record)
     return attributes
+
+
+def _add_devices(attributes: Attributes, record: RequestRecord) -> None:
+    attributes[semconv.AI_OTEL_GPU_IDS] = record.gpu_ids
+    energy, cost = record.energy, record.cost
+    if energy is not None:
+        attributes[semconv.AI_OTEL_ENERGY_GPU] = energy.gpu_j
+        _put(attributes, semconv.AI_OTEL_ENERGY_IDLE_SHARE, energy.idle_share)
+        attributes[semconv.AI_OTEL_ENERGY_METHOD] = energy.method
+        attributes[semconv.AI_OTEL_ENERGY_UNCERTAINTY] = energy.uncertainty
+        attributes[semconv.AI_OTEL_GPU_TIME] = energy.gpu_time_s
+        _put(attributes, semconv.AI_OTEL_GPU_POWER_MEAN, energy.power_mean_w)
+        _put(attributes, semconv.AI_OTEL_GPU_BATCH_MEAN, energy.batch_mean)
+    if cost is not None:
+        attributes[semconv.AI_OTEL_COST_AMOUNT] = cost.amount
+        attributes[semconv.AI_OTEL_COST_CURRENCY] = cost.currency
 
 
 def _add_exchange(attributes: Attributes, record: RequestRecord, exchange: Exchange) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ai_otel.hooks.patch import Patcher
     from ai_otel.hooks.point import HookPoint
     from ai_otel.recorder import Recorder
+
+log = logging.getLogger("ai_otel")
 
 
 class EngineAdapter(Protocol):
@@ -26,3 +29,17 @@ class EngineAdapter(Protocol):
     def attach(self, recorder: Recorder, hooks: Patcher) -> None:
         """Register the hooks. Runs once; what it registers waits for the modules that it names."""
         ...
+
+
+def tell_out_of_range(name: str, version: str | None, adapter: EngineAdapter) -> None:
+    """Say when no hook of an engine is for the version that is here."""
+    # A row that stands aside for another is as it should be; a version that no row knows is told.
+    if version is None or not adapter.hooks or any(point.covers(version) for point in adapter.hooks):
+        return
+    known = " or ".join(dict.fromkeys(point.versions for point in adapter.hooks))
+    log.warning(
+        "ai-otel: %s %s is not observed: our hooks hold for %s. Use such a version, or upgrade ai-otel.",
+        name,
+        version,
+        known,
+    )

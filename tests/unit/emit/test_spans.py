@@ -31,6 +31,7 @@ from records import (
     exchange,
     failed,
     inference,
+    powered,
     refused,
     several,
     unknown,
@@ -122,6 +123,37 @@ def test_every_parameter_has_its_attribute(telemetry: Captured) -> None:
     known = attributes_of(telemetry, call(inference(parameters=Parameters(**values))))
     plain = attributes_of(telemetry, call(inference()))
     assert len(known) - len(plain) == len(values)
+
+
+def test_what_is_known_of_its_gpus_is_on_its_span(telemetry: Captured) -> None:
+    deliver(telemetry, call(inference(), **powered()))
+    span = telemetry.spans[-1]
+    assert span.attributes is not None
+    told = {
+        name: value for name, value in span.attributes.items() if ".gpu" in name or ".energy" in name or "cost" in name
+    }
+    assert told == {
+        "ai_otel.gpu.ids": ("GPU-1", "GPU-2"),
+        "ai_otel.gpu.time": 0.5,
+        "ai_otel.gpu.power.mean": 820.0,
+        "ai_otel.gpu.batch.mean": 3.5,
+        "ai_otel.energy.gpu": 183.5,
+        "ai_otel.energy.idle_share": 0.25,
+        "ai_otel.energy.method": "affine",
+        "ai_otel.energy.uncertainty": 0.08,
+        "ai_otel.cost.amount": 0.00035,
+        "ai_otel.cost.currency": "USD",
+    }
+    (event,) = span.events
+    assert (event.name, event.timestamp) == ("ai_otel.gpu.throttle", at(0.5))
+    assert event.attributes == {"hw.id": "GPU-1", "ai_otel.gpu.throttle.reason": "power_cap"}
+
+
+def test_of_a_gpu_without_a_counter_there_is_no_energy(telemetry: Captured) -> None:
+    deliver(telemetry, call(inference(), gpu_ids=("GPU-1",)))
+    attributes = telemetry.spans[-1].attributes or {}
+    assert attributes["ai_otel.gpu.ids"] == ("GPU-1",)
+    assert not [name for name in attributes if "energy" in name or "cost" in name]
 
 
 def test_what_is_unknown_is_absent(telemetry: Captured) -> None:

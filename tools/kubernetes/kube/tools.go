@@ -1,10 +1,11 @@
 //go:build tools
 
-// Package tools names the programs that this module pins, so that `go mod` keeps what they need.
+// Package tools names the programs that are built from this module, so that its go.mod pins them.
 package tools
 
 import (
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
 	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler"
 	_ "k8s.io/kubernetes/cmd/kubectl"
 )

@@ -1,8 +1,6 @@
 //go:build tools
 
-// Package tools names the programs that this module pins, so that `go mod` keeps what they need.
+// Package tools names the program that is built from this module, so that its go.mod pins it.
 package tools
 
-import (
-	_ "github.com/open-telemetry/opentelemetry-operator"
-)
+import _ "github.com/open-telemetry/opentelemetry-operator"

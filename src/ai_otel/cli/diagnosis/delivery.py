@@ -25,7 +25,7 @@ from ai_otel import semconv
 from ai_otel.cli.diagnosis.destination import PROTOCOLS, Destination
 from ai_otel.cli.diagnosis.logs import overheard
 from ai_otel.cli.diagnosis.reach import Reach, chain, classify
-from ai_otel.emit.instruments import observable
+from ai_otel.instruments import observable
 from ai_otel.version import __version__
 
 SERVICE = "ai-otel-doctor"

@@ -13,6 +13,7 @@ GROUPS: Mapping[str, str] = {
     "switch": "switched on?",
     "export": "where telemetry goes, and whether it arrives",
     "metrics": "metrics",
+    "gpu": "GPUs",
     "packages": "packages",
 }
 """Group → its title, in the order in which they are read."""

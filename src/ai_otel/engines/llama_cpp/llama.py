@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ai_otel.engines.llama_cpp.reply import read_parameters
 from ai_otel.hooks.answers import INSIDE
 from ai_otel.hooks.patch import Arguments
-from ai_otel.record import Choice, Inference, Outcome, clock
+from ai_otel.record import Choice, Inference, Outcome, Progress, clock
 from ai_otel.recorder import Recorder
 
 _ASKED = (
@@ -85,7 +85,20 @@ class LlamaWatch:
         self.runs: list[Run] = []
         self.last: Any = None
         self.item: Callable[[Any], None] | None = self._item
+        inference.progress = self._progress
         self.inference = recorder.begin(inference)
+
+    def _progress(self) -> Progress:
+        """The tokens of all its runs. How much of a prompt was in the cache the engine does not tell."""
+        runs = tuple(self.runs)
+        prompts = [run.prompt_tokens for run in runs]
+        prompt = sum(each for each in prompts if each is not None) if runs and None not in prompts else None
+        first_ns = runs[0].first_ns if runs else None
+        if first_ns is None:
+            return Progress(prompt, None, 0, prefilling=True)
+        prefill_s = (first_ns - runs[0].begun_ns) / 1e9
+        produced = sum(run.tokens for run in runs)
+        return Progress(prompt, None, produced, prefilling=False, first_token_ns=first_ns, prefill_s=prefill_s)
 
     def _item(self, piece: Any) -> None:
         if isinstance(piece, tuple):  # embed(return_count=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import Token
+from functools import partial
 from typing import Any, Protocol
 
 from ai_otel.engines.vllm.reading import fill, judge, read_sampling, reasons_of
-from ai_otel.engines.vllm.states import OFFLINE, RequestState
+from ai_otel.engines.vllm.states import OFFLINE, RequestState, read_progress
 from ai_otel.hooks.patch import Arguments
 from ai_otel.record import Inference, RequestRecord
 from ai_otel.recorder import CURRENT, Recorder
@@ -38,7 +39,9 @@ class OfflineCall:
         request_id = parent.request_id if parent is not None else state.request_id
         if request_id not in self._inferences:
             inference = Inference("vllm", self._operation, request_id, self._model, self._model)
-            self._inferences[request_id] = (self._recorder.begin(inference), [])
+            states: list[RequestState] = []
+            inference.progress = partial(read_progress, states)
+            self._inferences[request_id] = (self._recorder.begin(inference), states)
         self._inferences[request_id][1].append(state)
 
     def close(self, outputs: Any, error: BaseException | None) -> None:

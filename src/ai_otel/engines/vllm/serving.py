@@ -21,10 +21,10 @@ from ai_otel.engines.vllm.reading import (
     reasons_of,
     refusal_of,
 )
-from ai_otel.engines.vllm.states import RequestState, States
+from ai_otel.engines.vllm.states import RequestState, States, read_progress
 from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.hooks.patch import Arguments
-from ai_otel.record import Inference, clock
+from ai_otel.record import Inference, Progress, clock
 from ai_otel.recorder import Recorder
 
 # Beam search gives each of its one-token requests the id `<call>-<random>-beam-<index>`.
@@ -88,6 +88,7 @@ class ServedWatch:
         self.last: Any = None
         self.item: Callable[[Any], None] | None = self._item if every_item else None
         inference.complete = self._complete
+        inference.progress = self._progress
 
     def _item(self, output: Any) -> None:
         # Only where the last output does not tell all: choices that end at different steps, or no statistics.
@@ -111,6 +112,11 @@ class ServedWatch:
             closed=closed,
         )
         self._hooks.recorder.end(inference, outcome, error_type)
+
+    def _progress(self) -> Progress | None:
+        if self.inference.model is None:
+            self._describe(self.inference)  # who follows it wants to know its model from the start
+        return read_progress(self.states)
 
     def _complete(self, inference: Inference) -> None:
         self._describe(inference)

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from ai_otel.hooks.patch import Arguments
-from ai_otel.record import Choice
+from ai_otel.record import Choice, Progress
 
 
 class RequestStateStats(Protocol):
@@ -119,6 +119,36 @@ def read_choice(state: RequestState, finish_reason: str | None, *, completed: bo
         if stats.scheduled_ts:
             choice.prefill_s = stats.first_token_ts - stats.scheduled_ts
     return choice
+
+
+def read_progress(states: Sequence[RequestState]) -> Progress | None:
+    """
+    How far the choices of a running request are, together; `None` where vLLM keeps no statistics.
+
+    Safe from any thread: it reads numbers that vLLM's own loop writes, each of them whole. vLLM writes the statistics
+    of a first token before it says that the prompt is done.
+    """
+    prompt = cached = produced = 0
+    prefilling = True
+    for state in tuple(states):
+        if state.stats is None:
+            return None
+        prompt += state.prompt_len
+        if not state.is_prefilling:
+            prefilling = False
+            cached += state.num_cached_tokens
+        produced += state.stats.num_generation_tokens
+    first = None if prefilling else first_stats(states)
+    if first is None:
+        return Progress(prompt or None, None, 0, prefilling=True)
+    return Progress(
+        prompt,
+        cached,
+        produced,
+        prefilling=False,
+        first_token_ns=int((first.arrival_time + first.first_token_latency) * 1e9),
+        prefill_s=first.first_token_ts - first.scheduled_ts if first.first_token_ts and first.scheduled_ts else None,
+    )
 
 
 def first_stats(states: Sequence[RequestState]) -> RequestStateStats | None:

@@ -1,0 +1,119 @@
+"""
+Which container was given which device: the kubelet's PodResources API, v1.
+
+It tells ids as device plugins made them up, and claims by driver, pool and device; what they are is found elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ai_otel.agent.kubelet import call
+from ai_otel.agent.wire import Table, messages
+
+PACKAGE = "v1"
+SERVICE = "/v1.PodResourcesLister"
+
+TABLE: Table = {
+    "ListPodResourcesRequest": {},
+    "ListPodResourcesResponse": {"pod_resources": (1, "repeated PodResources")},
+    "AllocatableResourcesRequest": {},
+    "AllocatableResourcesResponse": {"devices": (1, "repeated ContainerDevices")},
+    "PodResources": {
+        "name": (1, "string"),
+        "namespace": (2, "string"),
+        "containers": (3, "repeated ContainerResources"),
+    },
+    "ContainerResources": {
+        "name": (1, "string"),
+        "devices": (2, "repeated ContainerDevices"),
+        "dynamic_resources": (5, "repeated DynamicResource"),
+    },
+    "ContainerDevices": {"resource_name": (1, "string"), "device_ids": (2, "repeated string")},
+    "DynamicResource": {
+        "claim_name": (2, "string"),
+        "claim_namespace": (3, "string"),
+        "claim_resources": (4, "repeated ClaimResource"),
+    },
+    "ClaimResource": {
+        "driver_name": (2, "string"),
+        "pool_name": (3, "string"),
+        "device_name": (4, "string"),
+        "share_id": (5, "string"),
+    },
+}
+"""What we read of the published file; the rest of an answer is passed over."""
+
+
+class Container(NamedTuple):
+    """A container of this node, by its names."""
+
+    namespace: str
+    pod: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PluginGrant:
+    """A device that a device plugin gave to a container, by the plugin's own id."""
+
+    container: Container
+    resource: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimGrant:
+    """A device that a container holds by a resource claim (DRA)."""
+
+    container: Container
+    driver: str
+    pool: str
+    device: str
+    share: bool = False
+    """The claim holds a share of the device, others may hold more."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """By which its ResourceSlice knows the device."""
+        return self.driver, self.pool, self.device
+
+
+Grant = PluginGrant | ClaimGrant
+
+
+@cache
+def _messages() -> Any:
+    return messages(PACKAGE, TABLE)
+
+
+def list_grants(path: Path) -> list[Grant]:
+    """Everything that containers of this node hold now. Raises `Unanswered`."""
+    known = _messages()
+    answer = call(path, f"{SERVICE}/List", known["ListPodResourcesRequest"](), known["ListPodResourcesResponse"])
+    return [
+        grant
+        for pod in answer.pod_resources
+        for container in pod.containers
+        for grant in _grants(Container(pod.namespace, pod.name, container.name), container)
+    ]
+
+
+def list_allocatable(path: Path) -> list[tuple[str, str]]:
+    """Resource and id of every device that plugins of this node may give. Raises `Unanswered`."""
+    known = _messages()
+    request, answer = known["AllocatableResourcesRequest"](), known["AllocatableResourcesResponse"]
+    told = call(path, f"{SERVICE}/GetAllocatableResources", request, answer)
+    return [(devices.resource_name, each) for devices in told.devices for each in devices.device_ids]
+
+
+def _grants(container: Container, told: Any) -> Iterator[Grant]:
+    for devices in told.devices:
+        yield from (PluginGrant(container, devices.resource_name, each) for each in devices.device_ids)
+    for dynamic in told.dynamic_resources:
+        for claim in dynamic.claim_resources:
+            yield ClaimGrant(container, claim.driver_name, claim.pool_name, claim.device_name, bool(claim.share_id))

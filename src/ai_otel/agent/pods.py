@@ -1,0 +1,59 @@
+"""
+A pod's UID and phase: the kubelet's Pods API, v1alpha1. New, and may change: whatever goes wrong, names have to do.
+
+Pods come as the bytes of `v1.Pod`, of which three fields are read.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
+
+from ai_otel.agent.kubelet import Unknown, call
+from ai_otel.agent.wire import Table, messages
+
+PACKAGE = "v1alpha1"
+METHOD = "/v1alpha1.Pods/ListPods"
+TABLE: Table = {"ListPodsRequest": {}, "ListPodsResponse": {"pods": (1, "repeated bytes")}}
+
+POD_TABLE: Table = {
+    "Pod": {"metadata": (1, "ObjectMeta"), "status": (3, "PodStatus")},
+    "ObjectMeta": {"name": (1, "string"), "namespace": (3, "string"), "uid": (5, "string")},
+    "PodStatus": {"phase": (1, "string")},
+}
+POD_PACKAGE = "k8s.io.api.core.v1"
+
+ENDED = frozenset({"Succeeded", "Failed"})
+
+
+class Pod(NamedTuple):
+    """A pod of this node."""
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str
+
+    @property
+    def ended(self) -> bool:
+        """Its containers will not run again; older kubelets still list its devices."""
+        return self.phase in ENDED
+
+
+@cache
+def _messages() -> Any:
+    return {**messages(PACKAGE, TABLE), **messages(POD_PACKAGE, POD_TABLE)}
+
+
+def list_pods(path: Path) -> list[Pod]:
+    """Every pod of this node. Raises `Unanswered`."""
+    known = _messages()
+    answer = call(path, METHOD, known["ListPodsRequest"](), known["ListPodsResponse"])
+    try:
+        pods = [known["Pod"].FromString(told) for told in answer.pods]
+    except DecodeError as error:
+        raise Unknown(f"the pods that {path} tells cannot be read: {error}") from None
+    return [Pod(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid, pod.status.phase) for pod in pods]

@@ -1,0 +1,236 @@
+"""
+What NVML tells by number: one batch a look, each answer with a return code and a type of its own.
+
+The batch as a whole succeeds while single answers fail, and a value's bytes mean nothing without its type. The numbers
+are those of NVIDIA's `nvml.h`, written out because bindings of different ages give different numbers for one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ai_otel.gpu.nvml_calls import SUCCESS, Calls, counted, scaled, support_of, tell, within
+from ai_otel.gpu.nvml_wraps import FULL, Unwrapped
+from ai_otel.gpu.source import GpuReading, Support
+
+ALL_LINKS = 0xFFFFFFFF
+"""Scope of a NVLink field: the sum over all links. The default, 0, is link 0 alone."""
+
+ENERGY = 83
+POWER_AVERAGE = 185
+POWER_INSTANT = 186
+PENDING, FAILURE, RECOVERY_ACTION = 144, 145, 230
+
+MOST_WATTS = 100_000.0
+COLDEST_C, HOTTEST_C = 1.0, 150.0
+"""NVML tells whole degrees, and 0 where there is no sensor."""
+NVLINK_BYTES_PER_S = 1.8e12
+"""More than any link group carries in one direction: fifth generation, both directions counted."""
+LANE_BYTES_PER_S: Mapping[int, float] = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.97e9, 5: 3.94e9, 6: 7.57e9, 7: 15.13e9}
+"""PCI Express generation → what one lane carries in one direction."""
+
+
+def watts(milliwatts: float) -> float | Support:
+    """No GPU that answers draws nothing: 0 is a sentinel."""
+    return within(1e-3, milliwatts / 1e3, MOST_WATTS)
+
+
+def celsius(degrees: float) -> float | Support:
+    """Degrees of a sensor."""
+    return within(COLDEST_C, float(degrees), HOTTEST_C)
+
+
+def seconds(nanoseconds: float) -> float:
+    """From nanoseconds."""
+    return nanoseconds / 1e9
+
+
+def joules(millijoules: float) -> float:
+    """From millijoules."""
+    return millijoules / 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number, and where its value belongs."""
+
+    number: int
+    name: str
+    key: str | None
+    convert: Callable[[Any], Any]
+
+
+ROWS = (
+    Row(ENERGY, "energy_j", None, joules),
+    Row(82, "temperature_c", "memory", celsius),
+    Row(190, "power_limit_w", "enforced", watts),
+    Row(192, "power_limit_w", "requested", watts),
+    Row(189, "power_limit_w", "default", watts),
+    Row(187, "power_limit_w", "min", watts),
+    Row(188, "power_limit_w", "max", watts),
+    Row(74, "throttle_s", "power_cap", seconds),
+    Row(76, "throttle_s", "sync_boost", seconds),
+    Row(3, "errors", "corrected", int),
+    Row(4, "errors", "uncorrected", int),
+)
+THERMAL = (
+    ("sw_thermal", 269),
+    ("hw_thermal", 270),
+    ("hw_power_brake", 271),
+)
+LINKS = (
+    (197, 0, ("pcie", "transmit"), 1),
+    (198, 0, ("pcie", "receive"), 1),
+    (138, ALL_LINKS, ("nvlink", "transmit"), 1024),
+    (139, ALL_LINKS, ("nvlink", "receive"), 1024),
+)
+"""Number, scope, link and direction, bytes of one count."""
+
+_MEMBER = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+_BITS = {1: 32, 5: 32, 6: 16}
+
+
+def throttle_rows(driver: str | None) -> tuple[Row, ...]:
+    """
+    Which numbers this driver counts throttling under.
+
+    Not by the bindings' constants: 575 had them at 251 to 253, where 570 and 580 have power smoothing, and 580 moved
+    them to 269. Before 575 there is one counter for all that is thermal.
+    """
+    major = driver_major(driver)
+    if major is not None and major < 575:
+        return (Row(75, "throttle_s", "thermal", seconds),)
+    moved = 18 if major is not None and major < 580 else 0
+    return tuple(Row(number - moved, "throttle_s", reason, seconds) for reason, number in THERMAL)
+
+
+def smoothing_number(driver: str | None) -> int | None:
+    """Under which number this driver tells of power smoothing; it came with 570."""
+    major = driver_major(driver)
+    if major is None or major < 570:
+        return None
+    return 256 if 575 <= major < 580 else 251
+
+
+def driver_major(driver: str | None) -> int | None:
+    """`580.159.03` → 580; `None` where it has no such form."""
+    major = (driver or "").partition(".")[0]
+    return int(major) if major.isdecimal() else None
+
+
+class _Told(NamedTuple):
+    """One answer, and how wide it was."""
+
+    value: float | int | Support
+    bits: int = FULL
+
+
+def value_of(answer: Any) -> _Told:
+    """The value of one answer, by its own type; or why it has none. Raises `DeviceLost`."""
+    code = answer.nvmlReturn
+    if code != SUCCESS:
+        return _Told(support_of(code))
+    kind = answer.valueType
+    # An older binding does not have the newer types.
+    value = getattr(answer.value, _MEMBER.get(kind, ""), None)
+    return _Told(Support.INVALID if value is None else counted(value), _BITS.get(kind, FULL))
+
+
+class FieldBatch:
+    """The numbered values of one physical GPU."""
+
+    def __init__(self, calls: Calls, handle: Any, driver: str | None) -> None:
+        self._calls = calls
+        self._handle = handle
+        self._rows = ROWS + throttle_rows(driver)
+        self._smoothing = smoothing_number(driver)
+        self._links = {ends: Unwrapped(unit) for _number, _scope, ends, unit in LINKS}
+        self._scopes = dict.fromkeys((row.number for row in self._rows), 0)
+        self._scopes |= {number: scope for number, scope, *_rest in LINKS}
+        self._scopes |= dict.fromkeys((POWER_AVERAGE, POWER_INSTANT, PENDING, FAILURE, RECOVERY_ACTION), 0)
+
+    def read(self, reading: GpuReading, pcie_bytes_per_s: Mapping[str, float], slot: float | None) -> None:
+        """
+        Ask for everything at once, and write it.
+
+        `pcie_bytes_per_s` by direction is what the performance metrics say went over the host link since the last look;
+        `slot` is the most that it carries, in bytes per second. Both tell how often a 32-bit counter wrapped.
+        """
+        told = self._ask()
+        for row in self._rows:
+            tell(reading, row.name, scaled(told[row.number].value, row.convert), row.key)
+        power(reading, told[POWER_AVERAGE].value, told[POWER_INSTANT].value)
+        tell(reading, "status", status_of(*(told[number].value for number in (PENDING, FAILURE, RECOVERY_ACTION))))
+        self._io(reading, told, pcie_bytes_per_s, slot)
+
+    def energy_j(self) -> float | Support:
+        """The energy counter alone."""
+        known = self._calls.known(ENERGY)
+        return scaled(self._batch([ENERGY])[ENERGY].value, joules) if known is None else known
+
+    def power_smoothing(self) -> bool:
+        """Whether the GPU keeps drawing power between two bursts (Blackwell): idle watts are then a setting."""
+        return self._smoothing is not None and self._batch([self._smoothing])[self._smoothing].value == 1
+
+    def _ask(self) -> dict[int, _Told]:
+        """Everything by number, without asking again for what this driver does not have."""
+        absent = {number: self._calls.known(number) for number in self._scopes}
+        told = {number: _Told(support) for number, support in absent.items() if support is not None}
+        # The mean over a second is what one look a second should see; the instant only where there is no mean.
+        told |= self._batch([number for number in self._scopes if number not in told and number != POWER_INSTANT])
+        if POWER_INSTANT not in told:
+            unknown = isinstance(told[POWER_AVERAGE].value, Support)
+            told |= self._batch([POWER_INSTANT]) if unknown else {POWER_INSTANT: told[POWER_AVERAGE]}
+        return told
+
+    def _batch(self, numbers: Sequence[int]) -> dict[int, _Told]:
+        asked = [(number, self._scopes.get(number, 0)) for number in numbers]
+        answers = self._calls.ask("nvmlDeviceGetFieldValues", self._handle, asked)
+        if isinstance(answers, Support):
+            return {number: _Told(answers) for number in numbers}
+        return {number: self._one(number, answer) for number, answer in zip(numbers, answers, strict=True)}
+
+    def _one(self, number: int, answer: Any) -> _Told:
+        told = value_of(answer)
+        if isinstance(told.value, Support):
+            self._calls.remember(number, told.value)
+        return told
+
+    def _io(
+        self, reading: GpuReading, told: Mapping[int, _Told], rates: Mapping[str, float], slot: float | None
+    ) -> None:
+        now = self._calls.clock()
+        for number, _scope, ends, _unit in LINKS:
+            link, direction = ends
+            value, bits = told[number]
+            rate, most = (rates.get(direction), slot) if link == "pcie" else (None, NVLINK_BYTES_PER_S)
+            total = value if isinstance(value, Support) else self._links[ends].total(int(value), bits, now, rate, most)
+            if total is not None:
+                tell(reading, "io_bytes", total, ends)
+
+
+def power(reading: GpuReading, average: Any, instant: Any) -> None:
+    """The mean over a second where there is one, else the instant; which of them is told too."""
+    window = "instant" if isinstance(average, Support) and not isinstance(instant, Support) else "average"
+    answer = scaled(instant if window == "instant" else average, watts)
+    tell(reading, "power_w", answer)
+    tell(reading, "power_window", answer if isinstance(answer, Support) else window)
+
+
+# What NVIDIA's driver asks for: reset, reboot, reset after draining, reset of the bus, reboot of the system.
+_NEEDS_RESET = frozenset({1, 2, 4, 6, 7})
+
+
+def status_of(pending: Any, failure: Any, action: Any) -> str | Support:
+    """
+    `hw.state` from what the driver says: that it needs a reset or could not set bad rows of memory aside is `failed`;
+    that rows wait for the next reset, or that it asks for any other action, is `degraded`.
+    """
+    answers = (pending, failure, action)
+    if all(isinstance(answer, Support) for answer in answers):
+        return next((why for why in answers if why is not Support.NOT_SUPPORTED), Support.NOT_SUPPORTED)
+    if failure == 1 or (not isinstance(action, Support) and action in _NEEDS_RESET):
+        return "failed"
+    return "degraded" if pending == 1 or (not isinstance(action, Support) and action != 0) else "ok"

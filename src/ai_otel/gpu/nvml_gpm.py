@@ -1,0 +1,126 @@
+"""
+NVML's performance metrics (GPM; Hopper and newer): how busy compute units, pipes and memory were between two samples.
+
+A value is a mean over the time between two looks, for the whole GPU or for one MIG instance. The first look has no
+earlier sample, so it tells nothing yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ai_otel.gpu.nvml_calls import SUCCESS, Calls, ratio, scaled, support_of, tell
+from ai_otel.gpu.source import GpuReading, Support
+
+SHORTEST_S = 0.1
+"""Two samples that lie closer together than this are not comparable, says NVIDIA."""
+
+METRICS: Mapping[int, tuple[str, str | None]] = {
+    2: ("sm_activity", None),
+    3: ("sm_occupancy", None),
+    10: ("memory_bandwidth_utilization", None),
+    5: ("pipe_activity", "tensor"),
+    11: ("pipe_activity", "fp64"),
+    12: ("pipe_activity", "fp32"),
+    13: ("pipe_activity", "fp16"),
+    4: ("pipe_activity", "int"),
+}
+"""Metric → field and key of a reading, in percent."""
+PCIE_RATES: Mapping[int, str] = {20: "transmit", 21: "receive"}
+"""Metric → direction, in MiB/s. Not told: they say how often a 32-bit byte counter wrapped."""
+MIB = 1 << 20
+
+
+class Gpm:
+    """The performance metrics of one GPU, or of its MIG instance `instance`."""
+
+    def __init__(self, calls: Calls, handle: Any, instance: int | None = None) -> None:
+        self._calls = calls
+        self._library = calls.library
+        self._handle = handle
+        self._instance = instance
+        self._metrics = (*METRICS, *PCIE_RATES) if instance is None else tuple(METRICS)
+        self._samples: list[Any] = []
+        self._request: Any = None
+        self._rows: list[Any] = []
+        self._sampled_at: float | None = None
+        self._told: Mapping[int, float | Support] | Support | None = None
+
+    def start(self) -> None:
+        """Take the first sample, so that the first look can tell."""
+        self._told = self._supported() or self._look()
+
+    def read(self, reading: GpuReading) -> Mapping[str, float]:
+        """Write the metrics, and return what went over the host link in bytes per second, by direction."""
+        now = self._calls.clock()
+        if self._sampled_at is None or now - self._sampled_at >= SHORTEST_S:
+            self._told = self._supported() or self._look()
+        told = self._told
+        if told is None:
+            return {}
+        for metric, (name, key) in METRICS.items():
+            answer = told if isinstance(told, Support) else told.get(metric, Support.NOT_SUPPORTED)
+            tell(reading, name, scaled(answer, ratio), key)
+        return {} if isinstance(told, Support) else self._rates(told)
+
+    def close(self) -> None:
+        """Free the samples."""
+        for sample in self._samples:
+            self._calls.ask("nvmlGpmSampleFree", sample)
+        self._samples = []
+
+    def _supported(self) -> Support | None:
+        answer = self._calls.ask("nvmlGpmQueryDeviceSupport", self._handle) if not self._samples else None
+        if isinstance(answer, Support):
+            return answer
+        if answer is not None and not answer.isSupportedDevice:
+            return self._calls.remember(("nvmlGpmQueryDeviceSupport", None), Support.NOT_SUPPORTED)
+        return self._allocate() if not self._samples else None
+
+    def _allocate(self) -> Support | None:
+        for _ in range(2):
+            sample = self._calls.ask("nvmlGpmSampleAlloc")
+            if isinstance(sample, Support):
+                self.close()
+                return sample
+            self._samples.append(sample)
+        return None
+
+    def _look(self) -> Mapping[int, float | Support] | Support | None:
+        """Take a sample, and compare it with the one before."""
+        older, newer = self._samples
+        if self._instance is None:
+            taken = self._calls.ask("nvmlGpmSampleGet", self._handle, newer)
+        else:
+            taken = self._calls.ask("nvmlGpmMigSampleGet", self._handle, self._instance, newer)
+        if isinstance(taken, Support):
+            self._sampled_at = None
+            return taken
+        self._samples.reverse()
+        first, self._sampled_at = self._sampled_at is None, self._calls.clock()
+        return None if first else self._compare(older, newer)
+
+    def _compare(self, older: Any, newer: Any) -> Mapping[int, float | Support] | Support:
+        if self._request is None:
+            # 20 kB in today's bindings, and longer with each version: the driver reads as many as we ask for.
+            self._request = self._library.c_nvmlGpmMetricsGet_t()
+            self._request.version = self._library.NVML_GPM_METRICS_GET_VERSION
+            self._request.numMetrics = len(self._metrics)
+            self._rows = [self._request.metrics[place] for place in range(len(self._metrics))]
+            for row, metric in zip(self._rows, self._metrics, strict=True):
+                row.metricId = metric
+        request = self._request
+        request.sample1, request.sample2 = older, newer
+        answer = self._calls.ask("nvmlGpmMetricsGet", request)
+        if isinstance(answer, Support):
+            return answer
+        codes = [row.nvmlReturn for row in self._rows]
+        return {
+            metric: row.value if code == SUCCESS else support_of(code)
+            for metric, row, code in zip(self._metrics, self._rows, codes, strict=True)
+        }
+
+    def _rates(self, told: Mapping[int, float | Support]) -> dict[str, float]:
+        rates = {direction: told.get(metric) for metric, direction in PCIE_RATES.items()}
+        return {way: rate * MIB for way, rate in rates.items() if isinstance(rate, (int, float)) and rate >= 0}

@@ -1,0 +1,128 @@
+"""What `doctor` says of GPUs, by the real command on a simulated NVML."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from harness.gpu import nvml
+from harness.gpu.nvml import Field, Gpu, Holder, Instance, Scenario, fields_of_an_h200
+
+pytestmark = pytest.mark.requires(**nvml.REQUIRES)
+
+FOREIGN = 2**22 + 1
+"""The number of a process that cannot be: Linux counts to 2**22."""
+
+Command = Callable[..., CompletedProcess[str]]
+Diagnose = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def diagnose(ai_otel: Command, tmp_path: Path) -> Diagnose:
+    """Subject → finding of the group `gpu`; of several about one subject, the sentences in a row."""
+
+    def run(scenario: Scenario | None, **environment: str) -> dict[str, dict[str, Any]]:
+        fake = nvml.environment(scenario, tmp_path, origin_s=0.0) if scenario is not None else {}
+        done = ai_otel(
+            "doctor", "--json", OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none", **fake, **environment
+        )
+        found: dict[str, dict[str, Any]] = {}
+        for finding in json.loads(done.stdout)["findings"]:
+            if finding["group"] == "gpu":
+                each = found.setdefault(finding["subject"], {**finding, "all": []})
+                each["all"].append(f"{finding['level']}: {finding['says']}. {finding['next_step']}".strip())
+        return found
+
+    return run
+
+
+def test_a_gpu_is_named_with_how_much_it_tells(diagnose: Diagnose) -> None:
+    (gpu,) = [finding for name, finding in diagnose(Scenario([Gpu()])).items() if name.startswith("GPU-")]
+    assert gpu["level"] == "ok"
+    assert gpu["says"].startswith("NVIDIA H200 (simulated), driver 580.159.03: tells ")
+    assert {"energy_j", "power_w", "sm_activity"} <= set(gpu["details"]["told"])
+
+
+def test_gpus_that_were_switched_off_are_not_read(diagnose: Diagnose) -> None:
+    assert diagnose(Scenario([Gpu()]), AI_OTEL_GPU="none")["AI_OTEL_GPU"]["says"] == "off: no device is read"
+
+
+def test_where_there_is_no_driver_nothing_is_wrong_unless_it_was_asked_for(diagnose: Diagnose) -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("there is an NVIDIA driver here")
+    assert diagnose(None)["nvidia"]["level"] == "ok"
+    asked = diagnose(None, AI_OTEL_GPU="nvidia")["nvidia"]
+    assert asked["level"] == "wrong"
+    assert "nvidia runtime class" in asked["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "said"),
+    [
+        ("nvmlInitWithFlags", 4, "give it access to /dev/nvidiactl"),
+        ("nvmlInitWithFlags", 9, "driver"),
+        ("nvmlInitWithFlags", 18, "version"),
+    ],
+    ids=["permission denied", "no driver", "driver and library of different versions"],
+)
+def test_a_library_that_does_not_start_says_why_and_what_to_do(
+    diagnose: Diagnose, call: str, code: int, said: str
+) -> None:
+    finding = diagnose(Scenario([Gpu()], returns={call: code}))["nvidia"]
+    assert said in f"{finding['says']} {finding['next_step']}".lower()
+    assert finding["next_step"]
+
+
+def test_a_value_that_is_kept_from_us_says_who_can_give_it(diagnose: Diagnose) -> None:
+    gpu = Gpu(returns={"nvmlDeviceGetUtilizationRates": 4})
+    found = diagnose(Scenario([gpu]))[str(gpu.uuid)]["all"]
+    (told,) = [sentence for sentence in found if "kept from this user" in sentence]
+    assert "utilization" in told
+    assert "PERFMON" in told
+
+
+def test_a_lost_gpu_is_wrong(diagnose: Diagnose) -> None:
+    gpus = [
+        Gpu(),
+        Gpu(uuid="GPU-51a0fa4e-0000-4000-8000-000000000002", minor=1, returns={"nvmlDeviceGetFieldValues": 15}),
+    ]
+    found = diagnose(Scenario(gpus))
+    assert found[str(gpus[0].uuid)]["level"] == "ok"
+    lost = found.get(str(gpus[1].uuid))
+    assert lost is None or lost["level"] == "wrong"
+
+
+def test_energy_says_whether_requests_would_have_it(diagnose: Diagnose) -> None:
+    assert diagnose(Scenario([Gpu()]))["AI_OTEL_ENERGY"]["next_step"].startswith("Set AI_OTEL_ENERGY=true")
+    assert diagnose(Scenario([Gpu()]), AI_OTEL_ENERGY="true")["AI_OTEL_ENERGY"]["says"] == "on, over 1 devices"
+
+
+def test_why_requests_on_a_part_of_a_gpu_have_no_energy(diagnose: Diagnose) -> None:
+    found = diagnose(Scenario([Gpu(instances=[Instance(1)])]), AI_OTEL_ENERGY="true")
+    assert "a part of a GPU has no energy counter of its own" in found["AI_OTEL_ENERGY"]["says"]
+
+
+def test_why_requests_on_a_gpu_without_a_counter_have_no_energy(diagnose: Diagnose) -> None:
+    fields = {key: field for key, field in fields_of_an_h200().items() if key[0] != 83}
+    found = diagnose(Scenario([Gpu(energy=False, fields=fields)]), AI_OTEL_ENERGY="true")
+    assert "no energy counter" in found["AI_OTEL_ENERGY"]["says"]
+
+
+def test_a_gpu_that_others_compute_on_needs_a_setting(diagnose: Diagnose) -> None:
+    ours, foreign = Holder(os.getpid(), sm_percent=40), Holder(FOREIGN, sm_percent=60)
+    shared = Gpu(holders=[ours, foreign])
+    found = diagnose(Scenario([shared]), AI_OTEL_ENERGY="true")["AI_OTEL_ENERGY"]
+    assert "others compute on" in found["says"]
+    assert "AI_OTEL_ENERGY_SHARED=true" in found["next_step"]
+
+
+def test_a_field_that_the_driver_refuses_is_named(diagnose: Diagnose) -> None:
+    gpu = Gpu(fields={**fields_of_an_h200(), (82, -1): Field(code=3)})
+    found = diagnose(Scenario([gpu]))[str(gpu.uuid)]["all"]
+    assert any("temperature_c.memory" in sentence and "no such value" in sentence for sentence in found)

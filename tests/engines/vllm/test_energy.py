@@ -1,0 +1,94 @@
+"""Real vLLM beside a simulated NVML: the join of requests and energy, end to end. No figure here is of a real GPU."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import oracle
+import pynvml
+import pytest
+
+from harness.client import Client, Sent
+from harness.gpu import nvml
+from harness.gpu.nvml import Gpu, Scenario
+from harness.otlp import Sink
+from harness.vllm import PROMPT, STREAM, Start, completion
+
+pytestmark = [pytest.mark.requires(part="vllm"), pytest.mark.requires(**nvml.REQUIRES)]
+
+GPU = Gpu(power_w=[(0.0, 150.0), (600.0, 450.0)])
+
+
+def power_w(at_s: float) -> float:
+    return 150.0 + at_s / 2
+
+
+def binding(directory: Path) -> str:
+    """What `pip install 'ai-otel[nvidia]'` adds to vLLM's environment."""
+    directory.mkdir()
+    shutil.copy2(pynvml.__file__, directory)
+    return str(directory)
+
+
+def settled_buckets(sink: Sink) -> float:
+    return sink.total("ai_otel.gpu.energy", ai_otel__energy__bucket="request")
+
+
+def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
+    start: Start, sink: Sink, tmp_path: Path
+) -> None:
+    began_s = time.monotonic()
+    environment = {
+        **nvml.environment(Scenario([GPU]), tmp_path, origin_s=began_s),
+        "PYTHONPATH": binding(tmp_path / "nvidia"),
+        "AI_OTEL_ENERGY": "true",
+        "AI_OTEL_PRICE": "3.60 USD/gpu_hour",
+    }
+    with start(environment=environment) as server:
+        client = Client(server.url)
+        # The first request starts the sampler: the next ones are seen from their beginning to their end.
+        client.run([Sent("first", "/v1/completions", completion(PROMPT, max_tokens=5))], concurrency=1)
+        assert sink.wait(lambda: sink.total("hw.power") > 0)
+        time.sleep(1.0)
+        load = [
+            Sent("load", "/v1/completions", completion(PROMPT * (1 + number % 3), max_tokens=200, **STREAM))
+            for number in range(12)
+        ]
+        client.run(load, concurrency=4)
+        ended_s = time.monotonic()
+        assert sink.wait(lambda: all(sent.trace_id in sink.trees() for sent in client.sent))
+        spans = [sink.trees()[sent.trace_id][0] for sent in load]
+        told = sum(span.attributes["ai_otel.energy.gpu"] for span in spans)
+        assert sink.wait(lambda: settled_buckets(sink) >= told * (1 - 1e-9))
+
+    for span in spans:
+        assert list(span.attributes["ai_otel.gpu.ids"]) == [GPU.uuid]
+        assert span.attributes["ai_otel.energy.method"] in ("affine", "bin_tokens", "time_share", "exclusive")
+        assert 0 < span.attributes["ai_otel.energy.uncertainty"] < 1
+        assert span.attributes["ai_otel.energy.gpu"] > 0
+        assert 1 <= span.attributes["ai_otel.gpu.batch.mean"] <= 4.5
+        mean_w = span.attributes["ai_otel.gpu.power.mean"]
+        assert power_w(0) <= mean_w <= power_w(ended_s - began_s + 1)
+        assert span.attributes["ai_otel.cost.currency"] == "USD"
+        gpu_s = span.attributes["ai_otel.gpu.time"]
+        assert span.attributes["ai_otel.cost.amount"] == pytest.approx(gpu_s * 3.60 / 3600)
+    by_all = sum(span.attributes["ai_otel.gpu.time"] for span in spans)
+    busy_s = (max(span.end_ns for span in spans) - min(span.start_ns for span in spans)) / 1e9
+    assert by_all <= busy_s * 1.01
+    # What the spans carry is what the bucket holds, but for the first request, which was seen from its middle.
+    first = sink.trees()[client.sent[0].trace_id][0].attributes.get("ai_otel.energy.gpu", 0.0)
+    in_bucket = settled_buckets(sink)
+    assert told == pytest.approx(in_bucket - first, rel=0.02)
+    buckets = sink.total("ai_otel.gpu.energy")
+    counter_j = sink.total("hw.energy") - GPU.energy_base_j
+    assert 0 < buckets <= counter_j + 2 * power_w(ended_s - began_s + 10)
+    assert sink.total("ai_otel.gpu.conservation.error") == pytest.approx(0.0, abs=1e-9)
+    assert sink.total("ai_otel.request.energy") == len([s for s in client.sent if s is not client.sent[0] or first])
+    (info,) = {dict(labels)["hw.name"] for _, labels in sink.points("hw.gpu.info")}
+    assert "simulated" in info
+    assert oracle.check_spans(sink.traces) == []
+    assert oracle.check_metrics(sink.metrics) == []
+    methods = sorted({span.attributes["ai_otel.energy.method"] for span in spans})
+    print(f"simulated GPU: {told:.1f} J of {buckets:.1f} J are 12 requests', by {', '.join(methods)}")

@@ -1,0 +1,69 @@
+"""Real vLLM tells how far each request is, while it runs, to another thread."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import parts
+from harness.otlp import Sink
+from harness.vllm import run_offline
+
+pytestmark = pytest.mark.requires(part="vllm")
+
+FOLLOW = """
+import json, threading, time
+from collections import deque
+from vllm import LLM, SamplingParams
+from ai_otel.start import current
+llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512)
+llm.generate("warm up", SamplingParams(max_tokens=2, ignore_eos=True), use_tqdm=False)
+
+begun, told, over = deque(), {{}}, threading.Event()
+current().recorder.begun = begun
+
+def follow():
+    followed = []
+    ending = False
+    while not ending:
+        ending = over.is_set()
+        while begun:
+            inference = begun.popleft()
+            followed.append((inference, inference.progress, inference.start_ns))
+        for number, (inference, read, start_ns) in enumerate(followed):
+            told.setdefault(number, []).append([*read(), (time.time_ns() - start_ns) / 1e9, start_ns])
+        time.sleep(0.002)
+
+thread = threading.Thread(target=follow)
+thread.start()
+sampling = [SamplingParams(max_tokens=200, n=n, ignore_eos=True) for n in (1, 3)]
+outputs = llm.generate(["hello world", "kubernetes observability is"], sampling, use_tqdm=False)
+over.set()
+thread.join()
+print("RESULT", json.dumps({{
+    "told": list(told.values()),
+    "prompts": [len(o.prompt_token_ids) for o in outputs],
+    "choices": [1, 3],
+    "tokens": [sum(len(c.token_ids) for c in o.outputs) for o in outputs],
+}}))
+"""
+
+
+def test_progress_grows_to_what_was_produced(installed: parts.VllmEnvironment, sink: Sink) -> None:
+    output = run_offline(installed, sink, FOLLOW.format(model=str(installed.model)))
+    (line,) = [line for line in output.splitlines() if line.startswith("RESULT ")]
+    result = json.loads(line.removeprefix("RESULT "))
+    assert len(result["told"]) == 2
+    for told, prompt, choices, tokens in zip(
+        result["told"], result["prompts"], result["choices"], result["tokens"], strict=True
+    ):
+        produced = [each[2] for each in told]
+        assert produced == sorted(produced)
+        assert produced[-1] == tokens
+        assert len(set(produced)) > 5  # it was seen on its way
+        assert told[-1][0] == prompt * choices
+        assert [each[3] for each in told] == sorted((each[3] for each in told), reverse=True)  # once done, done
+        *_, first_token_ns, prefill_s, after_s, start_ns = told[-1]
+        assert start_ns < first_token_ns < start_ns + after_s * 1e9
+        assert 0 < prefill_s < (first_token_ns - start_ns) / 1e9

@@ -1,0 +1,410 @@
+"""The node agent against a kubelet over real gRPC, an API server over HTTPS, and a simulated NVML."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from ai_otel.agent import watch
+from ai_otel.agent.allocation import Allocated, Unknown
+from ai_otel.agent.metrics import observe_allocations
+from ai_otel.agent.watch import Places, Watch
+from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.sampler import Sampler
+from ai_otel.gpu.source import Device, GpuReading, Options
+from ai_otel.settings import Settings
+from ai_otel.testing import FakeGpu
+from harness.collector import until
+from harness.gpu import node, nvml
+from harness.gpu.kubelet import BURST, Claim, Kubelet, Pod, running
+from harness.gpu.node import Held
+from harness.gpu.slices import Api, Trust, serving
+
+GPU = Device("GPU-1", "nvidia")
+WANTED = Settings().agent_resources
+
+
+@pytest.fixture(scope="module")
+def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
+    return Trust(tmp_path_factory.mktemp("trust"))
+
+
+@pytest.fixture
+def kubelet() -> Iterator[Kubelet]:
+    with running(pods_api=True) as started:
+        yield started
+
+
+@pytest.fixture
+def places(kubelet: Kubelet) -> Places:
+    return Places(kubelet.socket, kubelet.pods_socket, WANTED, node="node-1")
+
+
+def holding(name: str, *ids: str) -> Pod:
+    return Pod(name, "ml", {"server": {"nvidia.com/gpu": ids}}, uid=f"uid-{name}")
+
+
+def pods_of(watching: Watch) -> list[str]:
+    return sorted(each.container.pod for each in watching.view.allocated.allocations)
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+# ---------------------------------------------------------------- a whole node
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Iterator[Sequence[Device]]:
+    """As the production source finds them."""
+    with nvml.library(tmp_path, node.scenario()):
+        source = NvmlSource(Options())
+        yield source.open()
+        source.close()
+
+
+def told(provider: MeterProvider, reader: InMemoryMetricReader) -> dict[Held, dict[str, object]]:
+    """Every point of the allocation metric."""
+    data = reader.get_metrics_data()
+    points = [
+        point
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "ai_otel.gpu.allocation"
+        for point in metric.data.data_points
+    ]
+    assert {point.value for point in points} <= {1}
+    return {
+        Held(
+            str(point.attributes["k8s.pod.name"]),
+            str(point.attributes["hw.id"]),
+            point.attributes.get("ai_otel.gpu.instance.id"),
+            str(point.attributes["ai_otel.gpu.sharing"]),
+            str(point.attributes["ai_otel.gpu.attribution"]),
+        ): dict(point.attributes)
+        for point in points
+    }
+
+
+@pytest.mark.requires(**nvml.REQUIRES)
+def test_20_pods_on_8_gpus_hold_exactly_what_they_hold(
+    devices: Sequence[Device], kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path
+) -> None:
+    """MIG, time-slicing, GKE's names, claims; with UIDs from the Pods API. A pod that goes has no point any more."""
+    assert len(devices) == 8 + 11
+    kubelet.pods = node.pods()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    with serving(Api(node.slices()), trust, tmp_path / "account") as server:
+        watching = Watch(replace(places, slices_on=True, api_server=server), lambda: devices)
+        observe_allocations(provider.get_meter("ai_otel"), lambda: watching.view.allocated)
+        watching.look()
+        points = told(provider, reader)
+        assert set(points) == node.TRUTH
+        assert len({held.pod for held in points}) == 20
+        assert watching.view.allocated.unmapped == ()
+        assert watching.view.troubles == {}
+        for held, point in points.items():
+            assert point["k8s.namespace.name"] == "ml"
+            assert point["k8s.container.name"] == "server"
+            assert point["k8s.pod.uid"] == f"uid-{held.pod}"
+            assert point.get("ai_otel.gpu.instance.profile") == ("1g.18gb" if held.part else None)
+        kubelet.pods = [pod for pod in kubelet.pods if not pod.name.startswith(("mig-", "claim-b", "pair"))]
+        watching.look()
+        left = {held for held in node.TRUTH if not held.pod.startswith(("mig-", "claim-", "pair"))}
+        # What two held by one claim, one holds alone now.
+        assert set(told(provider, reader)) == {*left, Held("claim-a", node.gpu(4), None, "exclusive", "dra")}
+    provider.shutdown()
+
+
+@pytest.mark.requires(**nvml.REQUIRES)
+def test_a_mig_device_that_is_made_when_it_is_claimed_is_unmapped_and_told_once(
+    devices: Sequence[Device],
+    kubelet: Kubelet,
+    places: Places,
+    trust: Trust,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kubelet.pods = [node.claim("dynamic", "gpu-2-mig-dynamic"), node.claim("static", "gpu-2-mig-1")]
+    with serving(Api(node.slices()), trust, tmp_path / "account") as server:
+        watching = Watch(replace(places, slices_on=True, api_server=server), lambda: devices)
+        for _ in range(3):
+            watching.look()
+    (unmapped,) = watching.view.allocated.unmapped
+    assert (unmapped.container.pod, unmapped.why) == ("dynamic", Unknown.NO_UUID)
+    assert pods_of(watching) == ["static"]
+    (sentence,) = caplog.messages
+    assert "gpu.nvidia.com node-1/gpu-2-mig-dynamic, held by ml/dynamic/server, is not mapped" in sentence
+
+
+# ---------------------------------------------------------------- the kubelet comes and goes
+
+
+def test_without_a_kubelet_the_reason_is_told_once_and_it_goes_on(
+    places: Places, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watching = Watch(replace(places, kubelet=tmp_path / "kubelet.sock"), lambda: [GPU])
+    for _ in range(3):
+        assert watching.look().allocated == Allocated()
+    (sentence,) = caplog.messages
+    assert "mount its directory" in sentence
+    assert watching.view.listed_at_s is None
+
+
+def test_a_restart_of_the_kubelet_is_survived(kubelet: Kubelet, places: Places) -> None:
+    kubelet.pods = [holding("one", "GPU-1")]
+    watching = Watch(replace(places, interval_s=0.1), lambda: [GPU])
+    watching.start()
+    try:
+        assert until(lambda: pods_of(watching) == ["one"], 30)
+        kubelet.stop()
+        assert until(lambda: "kubelet" in watching.view.troubles, 30)
+        assert pods_of(watching) == ["one"], "a restart moves no device"
+        kubelet.pods = [holding("two", "GPU-1")]
+        kubelet.start(pods_api=True)
+        assert until(lambda: pods_of(watching) == ["two"], 30)
+        assert watching.view.troubles == {}
+    finally:
+        watching.stop()
+    assert not watching.alive
+
+
+def test_a_list_is_not_believed_for_ever(kubelet: Kubelet, places: Places) -> None:
+    clock = Clock()
+    kubelet.pods = [holding("one", "GPU-1")]
+    watching = Watch(places, lambda: [GPU], clock=clock)
+    watching.look()
+    kubelet.stop()
+    clock.now_s += watch.KEPT_S
+    watching.look()
+    assert pods_of(watching) == ["one"]
+    clock.now_s += 1
+    watching.look()
+    assert pods_of(watching) == []
+
+
+# ---------------------------------------------------------------- what the kubelet allows
+
+
+def test_the_shortest_interval_stays_below_what_the_kubelet_allows(kubelet: Kubelet, places: Places) -> None:
+    """The kubelet counts and refuses as the real one does: 100 calls a second, bursts of 10."""
+    watching = Watch(replace(places, interval_s=0.001), lambda: [GPU])
+    assert watching.wait_s() == watch.FLOOR_S
+    began = time.monotonic()
+    watching.start()
+    assert until(lambda: kubelet.calls["List"] >= 15, 30)
+    watching.stop()
+    elapsed_s = time.monotonic() - began
+    assert kubelet.refused == 0
+    assert kubelet.calls["List"] <= elapsed_s / watch.FLOOR_S + 1
+    assert kubelet.calls["GetAllocatableResources"] == 1
+
+
+def test_a_pass_makes_no_more_calls_than_a_burst_holds(kubelet: Kubelet, places: Places) -> None:
+    kubelet.pods = [holding("one", "GPU-1")]
+    Watch(places, lambda: [GPU]).look()
+    assert kubelet.calls == {"List": 1, "GetAllocatableResources": 1, "ListPods": 1}
+    assert kubelet.calls.total() < BURST
+
+
+def test_a_refusal_doubles_the_wait_and_an_answer_ends_it(kubelet: Kubelet, places: Places) -> None:
+    kubelet.pods = [holding("one", "GPU-1")]
+    watching = Watch(places, lambda: [GPU])
+    watching.look()
+    kubelet.exhausted = True
+    waits = []
+    for _ in range(7):
+        watching.look()
+        waits.append(watching.wait_s())
+    assert waits == [30, 60, 120, 240, 300, 300, 300]
+    assert "asked too often" in watching.view.troubles["kubelet"]
+    assert pods_of(watching) == ["one"]
+    kubelet.exhausted = False
+    watching.look()
+    assert (watching.wait_s(), watching.view.troubles) == (15, {})
+
+
+def test_an_older_kubelet_without_allocatable_devices_will_do(kubelet: Kubelet, places: Places) -> None:
+    kubelet.allocatable = None
+    kubelet.pods = [holding("one", "GPU-1")]
+    watching = Watch(places, lambda: [GPU])
+    watching.look()
+    watching.look()
+    assert pods_of(watching) == ["one"]
+    assert kubelet.calls["GetAllocatableResources"] == 1
+    assert watching.view.troubles == {}
+
+
+# ---------------------------------------------------------------- the Pods API and the API server
+
+
+def test_without_the_pods_api_names_have_to_do(kubelet: Kubelet, places: Places, tmp_path: Path) -> None:
+    kubelet.pods = [holding("one", "GPU-1")]
+    watching = Watch(replace(places, pods_api=tmp_path / "pods-api.sock"), lambda: [GPU])
+    (allocation,) = watching.look().allocated.allocations
+    assert allocation.pod_uid is None
+    assert watching.view.troubles == {}
+
+
+def test_a_pods_api_that_cannot_be_read_is_told_and_names_have_to_do(kubelet: Kubelet, places: Places) -> None:
+    kubelet.pods = [holding("one", "GPU-1")]
+    kubelet.pods_answer = lambda: [b"\xff"]
+    (allocation,) = Watch(places, lambda: [GPU]).look().allocated.allocations
+    assert allocation.pod_uid is None
+
+
+def test_a_pod_that_has_ended_is_left_out_where_the_pods_api_tells(kubelet: Kubelet, places: Places) -> None:
+    kubelet.pods = [replace(holding("ended", "GPU-1"), phase="Succeeded"), holding("one", "GPU-1")]
+    watching = Watch(places, lambda: [GPU])
+    watching.look()
+    assert pods_of(watching) == ["one"]
+    assert watching.view.allocated.ended == 1
+
+
+def test_the_api_server_is_asked_seldom(kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path) -> None:
+    """Never without a claim; for one that it does not know, every 30 s; else every 10 minutes."""
+    clock, api = Clock(), Api(node.slices(), page=500)
+    with serving(api, trust, tmp_path / "account") as server:
+        watching = Watch(replace(places, slices_on=True, api_server=server), lambda: [GPU], clock=clock)
+
+        def questions(seconds: float, *pods: Pod) -> int:
+            kubelet.pods = list(pods)
+            clock.now_s += seconds
+            before = len(api.asked)
+            watching.look()
+            return len(api.asked) - before
+
+        known, unknown = node.claim("a", "gpu-3"), node.claim("b", "gpu-99")
+        nic = Pod("nic", claims={"c": [Claim("dra.net", "node-1", "eth0")]})
+        assert questions(0) == questions(0, holding("one", "GPU-1")) == questions(0, nic) == 0
+        assert questions(0, known) == 1
+        assert questions(15, known) == 0
+        assert questions(0, known, unknown) == 0
+        assert questions(16, known, unknown) == 1
+        assert questions(15, known, unknown) == 0
+        assert questions(584, known) == 0
+        assert questions(2, known) == 1
+
+
+def test_an_api_server_that_says_no_is_told_until_it_says_yes(
+    kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path
+) -> None:
+    clock, api = Clock(), Api(node.slices(), allowed=False)
+    kubelet.pods = [node.claim("a", "gpu-3"), holding("one", "GPU-1")]
+    with serving(api, trust, tmp_path / "account") as server:
+        watching = Watch(
+            replace(places, slices_on=True, api_server=server),
+            lambda: [GPU, Device(node.gpu(4), "nvidia")],
+            clock=clock,
+        )
+        for _ in range(2):
+            watching.look()
+            assert "ClusterRole" in watching.view.troubles["api_server"]
+            assert pods_of(watching) == ["one"]
+        api.allowed = True
+        clock.now_s += 31
+        watching.look()
+    assert pods_of(watching) == ["a", "one"]
+    assert watching.view.troubles == {}
+
+
+def test_without_the_nodes_name_the_next_step_is_the_downward_api(
+    kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path
+) -> None:
+    kubelet.pods = [node.claim("a", "gpu-3")]
+    with serving(Api([]), trust, tmp_path / "account") as server:
+        view = Watch(replace(places, slices_on=True, api_server=server, node=None), lambda: [GPU]).look()
+    assert "K8S_NODE_NAME" in view.troubles["api_server"]
+
+
+def test_outside_of_a_pod_claims_are_not_mapped_and_the_reason_is_told(kubelet: Kubelet, places: Places) -> None:
+    kubelet.pods = [node.claim("a", "gpu-3")]
+    view = Watch(replace(places, slices_on=True), lambda: [GPU]).look()
+    assert "in no pod" in view.troubles["api_server"]
+    assert [each.why for each in view.allocated.unmapped] == [Unknown.NO_SLICES]
+
+
+# ---------------------------------------------------------------- devices that come and go
+
+
+def test_a_held_device_that_is_not_seen_has_the_devices_found_anew_and_is_told_if_that_does_not_help(
+    kubelet: Kubelet, places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after MIG instances were made while we ran."""
+    seen, asked = [GPU], []
+    kubelet.pods = [holding("one", "GPU-1"), holding("two", "MIG-new"), holding("three", "MIG-elsewhere")]
+
+    def find_anew() -> None:
+        asked.append(len(seen))
+        seen.append(Device("GPU-1", "nvidia", instance_id="1", instance_uuid="MIG-new"))
+
+    watching = Watch(places, lambda: list(seen), find_anew)
+    watching.look()
+    assert (pods_of(watching), len(asked), caplog.messages) == (["one"], 1, [])
+    watching.look()
+    watching.look()
+    assert (pods_of(watching), len(asked)) == (["one", "two"], 1)
+    (sentence,) = caplog.messages
+    assert "nvidia.com/gpu MIG-elsewhere, held by ml/three/server, is not mapped" in sentence
+
+
+def test_a_sampler_that_is_asked_finds_a_new_device_and_keeps_the_counters_of_the_others() -> None:
+    gpu = FakeGpu({GPU: GpuReading(energy_j=100.0)})
+    sampler = Sampler(lambda: {"fake": gpu}, clock=(clock := Clock()))
+    sampler.find_anew()
+    sampler.look()
+    gpu.readings[GPU] = GpuReading(energy_j=7.0)
+    clock.now_s += 1
+    sampler.look()
+    part = Device("GPU-1", "nvidia", instance_id="1")
+    gpu.readings[part] = GpuReading()
+    sampler.find_anew()
+    clock.now_s += 1
+    sampler.look()
+    assert [(look.device, look.reading.energy_j) for look in sampler.snapshot.looks] == [(GPU, 107.0), (part, None)]
+    assert (gpu.opened, gpu.closed) == (2, 1)
+
+
+def test_where_no_device_is_seen_they_are_looked_for_each_minute(kubelet: Kubelet, places: Places) -> None:
+    """A driver may be installed while we run."""
+    clock, asked = Clock(), []
+    watching = Watch(places, list, lambda: asked.append(clock.now_s), clock)
+    for _ in range(5):
+        watching.look()
+        clock.now_s += 31
+    assert asked == [1062, 1124]
+
+
+def test_a_pass_that_breaks_is_ours_and_the_thread_goes_on(
+    kubelet: Kubelet, places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    broken = True
+
+    def devices() -> Sequence[Device]:
+        if broken:
+            raise RuntimeError("a bug")
+        return [GPU]
+
+    kubelet.pods = [holding("one", "GPU-1")]
+    watching = Watch(replace(places, interval_s=0.1), devices)
+    watching.start()
+    try:
+        assert until(lambda: "a pass of ours failed" in watching.view.troubles.get("kubelet", ""), 30)
+        broken = False
+        assert until(lambda: pods_of(watching) == ["one"], 30)
+    finally:
+        watching.stop()

@@ -1,0 +1,290 @@
+"""`ai-otel agent` as a person or a DaemonSet starts it: processes, a kubelet, a simulated NVML, real OTLP."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_otel import semconv
+from harness.collector import until
+from harness.gpu import node, nvml
+from harness.gpu.kubelet import Kubelet, Pod, running
+from harness.otlp import Sink, listening, read
+from harness.server import end, free_port
+
+pytestmark = pytest.mark.requires(**nvml.REQUIRES)
+
+ALLOCATION = "ai_otel.gpu.allocation"
+PLUGIN_TRUTH = {held for held in node.TRUTH if held.attribution == "pod_resources"}
+
+
+@pytest.fixture
+def kubelet() -> Iterator[Kubelet]:
+    with running(pods_api=True) as started:
+        started.pods = node.pods()
+        yield started
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with listening() as kept:
+        yield kept
+
+
+def environment(directory: Path, scenario: nvml.Scenario | None = None, **variables: str) -> dict[str, str]:
+    """Of a container: nothing of this process's own settings."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        "K8S_NODE_NAME": "node-1",
+        "POD_NAME": "agent-x7f2p",
+        "POD_NAMESPACE": "observability",
+        "AI_OTEL_GPU": "nvidia",
+        "AI_OTEL_GPU_INTERVAL": "0.2",
+        "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        **nvml.environment(scenario or node.scenario(), directory),
+        **variables,
+    }
+
+
+class Command:
+    """The running agent."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    def health(self, path: str = "/healthz") -> tuple[int, Any]:
+        """The page; status 0 while nobody listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        except OSError:
+            return 0, {}
+
+    def ready(self) -> bool:
+        return self.health()[0] == 200
+
+
+@contextmanager
+def agent(variables: Mapping[str, str], kubelet: Path, log: Path) -> Iterator[Command]:
+    """Run it until the block ends, with a kubelet's directory mounted as a DaemonSet would."""
+    port = free_port()
+    words = ["--interval", "0.2", "--kubelet", str(kubelet), "--listen", f"127.0.0.1:{port}"]
+    words += ["--pods-api", str(kubelet.parent / "pods-api")]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ai_otel.cli", "agent", *words], env=variables, stderr=output, text=True
+        )
+        command = Command(process, port, log)
+        try:
+            assert until(command.ready, 60), log.read_text()
+            yield command
+        finally:
+            end(process)
+
+
+def allocated(sink: Sink) -> set[node.Held]:
+    """What the newest export tells."""
+    for request in reversed(sink.metrics):
+        held = set()
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    points = [read(each.attributes) for each in metric.sum.data_points if metric.name == ALLOCATION]
+                    held |= {
+                        node.Held(
+                            point["k8s.pod.name"],
+                            point["hw.id"],
+                            point.get("ai_otel.gpu.instance.id"),
+                            point["ai_otel.gpu.sharing"],
+                            point["ai_otel.gpu.attribution"],
+                        )
+                        for point in points
+                    }
+        return held
+    return set()
+
+
+def values(sink: Sink, name: str) -> dict[str, float]:
+    """The newest value of each whole device."""
+    found = {}
+    for (_, labels), point in sink.points(name).items():
+        known = dict(labels)
+        if "ai_otel.gpu.instance.id" not in known:
+            found[known["hw.id"]] = float(getattr(point, point.WhichOneof("value")))
+    return found
+
+
+def test_a_daemonsets_container_tells_every_device_once_and_who_holds_it(
+    kubelet: Kubelet, sink: Sink, tmp_path: Path
+) -> None:
+    """Values, allocations, the resource, the page; a pod that goes; a kubelet that restarts; an orderly end."""
+    variables = environment(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
+    with agent(variables, kubelet.socket.parent, tmp_path / "agent.log") as command:
+        assert sink.wait(lambda: allocated(sink) == PLUGIN_TRUTH)
+        assert sink.wait(lambda: len(values(sink, "hw.power")) == 8)
+        (resource,) = {
+            frozenset(read(each.resource.attributes).items())
+            for request in sink.metrics
+            for each in request.resource_metrics
+        }
+        told = dict(resource)
+        assert (told["service.name"], told["service.instance.id"]) == ("ai-otel-agent", "node-1")
+        assert told["k8s.node.name"] == "node-1"
+        assert told["host.name"] == "node-1", "and not what its pod is called"
+        assert not {"k8s.pod.name", "k8s.namespace.name"} & set(told), "its own pod is not the devices' pod"
+        names = {
+            metric.name
+            for request in sink.metrics
+            for each in request.resource_metrics
+            for scope in each.scope_metrics
+            for metric in scope.metrics
+        }
+        assert names <= {metric.name for metric in semconv.METRICS}
+        assert sink.traces == []
+
+        status, page = command.health()
+        assert (status, page["ready"], page["node"]) == (200, True, "node-1")
+        assert page["sampler"]["sources"] == {"nvidia": "ok"}
+        assert page["sampler"]["devices"] == {"nvidia": 19}
+        assert page["sampler"]["lost"] == []
+        assert page["kubelet"]["allocations"] == len(PLUGIN_TRUTH)
+        # Claims are not asked for: 4 are held.
+        assert page["kubelet"]["unmapped"] == 4
+        assert command.health("/")[0] == 404
+
+        kubelet.pods = [pod for pod in kubelet.pods if pod.name != "pair"]
+        left = {held for held in PLUGIN_TRUTH if held.pod != "pair"}
+        assert sink.wait(lambda: allocated(sink) == left)
+        kubelet.stop()
+        assert until(lambda: bool(command.health()[1]["kubelet"]["troubles"]), 30)
+        assert command.ready(), "what the devices tell goes out all the same"
+        kubelet.start(pods_api=True)
+        assert until(lambda: not command.health()[1]["kubelet"]["troubles"], 30)
+
+        command.process.send_signal(signal.SIGTERM)
+        assert command.process.wait(30) == 0
+    log = command.log.read_text()
+    assert "AI_OTEL_AGENT_RESOURCE_SLICES=true" in log
+    assert "Traceback" not in log
+    assert log.count("gpu-2-mig-1, held by ml/claimed-mig-1/server") == 1
+
+
+def test_a_gpu_that_is_lost_has_no_values_any_more_and_the_others_go_on(
+    kubelet: Kubelet, sink: Sink, tmp_path: Path
+) -> None:
+    scenario = nvml.Scenario(
+        gpus=[nvml.Gpu(uuid=node.gpu(0), lost_at=6.0), nvml.Gpu(uuid=node.gpu(1), minor=1, bus_id="00000000:19:00.0")]
+    )
+    kubelet.pods = [
+        node.plugin("one", "nvidia.com/gpu", node.gpu(0)),
+        node.plugin("two", "nvidia.com/gpu", node.gpu(1)),
+    ]
+    variables = environment(tmp_path, scenario, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
+    with agent(variables, kubelet.socket.parent, tmp_path / "agent.log") as command:
+        assert until(lambda: command.health()[1]["sampler"]["lost"] == [node.gpu(0)], 30)
+        sink.metrics.clear()
+        assert sink.wait(lambda: len(sink.metrics) >= 3)
+        newest = sink.metrics[-1]
+        sink.metrics[:] = [newest]
+        assert set(values(sink, "hw.power")) == {node.gpu(1)}
+        assert {held.device for held in allocated(sink)} == {node.gpu(0), node.gpu(1)}, "its pod holds it still"
+        assert command.ready()
+
+
+def test_without_a_kubelet_the_devices_are_told_and_the_page_says_what_is_missing(sink: Sink, tmp_path: Path) -> None:
+    variables = environment(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
+    with agent(variables, tmp_path / "pod-resources", tmp_path / "agent.log") as command:
+        assert sink.wait(lambda: len(values(sink, "hw.power")) == 8)
+        _, page = command.health()
+        assert page["ready"]
+        assert "mount its directory" in page["kubelet"]["troubles"]["kubelet"]
+        assert page["kubelet"]["listed_ago_s"] is None
+        assert allocated(sink) == set()
+    assert command.log.read_text().count("mount its directory") == 1
+
+
+# ---------------------------------------------------------------- for people
+
+
+def once(variables: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ai_otel.cli", "agent", *words],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_once_shows_a_table_of_devices_and_holders(kubelet: Kubelet, tmp_path: Path) -> None:
+    kubelet.pods.append(replace(node.plugin("done", "nvidia.com/gpu", node.gpu(2)), phase="Succeeded"))
+    where = ["--kubelet", str(kubelet.socket.parent), "--pods-api", str(kubelet.pods_socket.parent)]
+    done = once(environment(tmp_path), "--once", *where)
+    # The harness' own variable is no setting of ours.
+    told = [line for line in done.stderr.splitlines() if "AI_OTEL_FAKE_NVML" not in line]
+    assert (done.returncode, told) == (0, [])
+    lines = done.stdout.splitlines()
+    assert re.split(r"  +", lines[0]) == ["DEVICE", "PART", "MODEL", "BUSY", "MEMORY GIB", "POWER", "HELD BY"]
+    rows = [line for line in lines if line.startswith(("GPU-", " "))]
+    assert sum(line.startswith("GPU-") for line in rows) == 19
+    held = {line.split("  ")[-1].strip() for line in rows}
+    assert {f"ml/{each.pod}/server ({each.sharing})" for each in PLUGIN_TRUTH} <= held
+    (pair,) = [line for line in lines if line.startswith(node.gpu(2))]
+    assert re.split(r"  +", pair)[1:] == [
+        "NVIDIA H200 (simulated)", "87%", "40.0 of 141.0", "300 W", "ml/pair/server (exclusive)"
+    ]  # fmt: skip
+    (part,) = [line for line in lines if line.startswith(f"{node.gpu(0)}  8 1g.18gb")]
+    assert "ml/mig-8/server (mig)" in part
+    assert "300 W" not in part, "a part has no power of its own"
+    assert "left out, because their pods have ended: 1" in done.stdout
+    assert done.stdout.count("set AI_OTEL_AGENT_RESOURCE_SLICES=true") == 4
+
+
+def test_once_on_a_machine_without_anything_says_so(tmp_path: Path) -> None:
+    done = once({"PATH": "/usr/bin:/bin", "AI_OTEL_GPU": "none"}, "--once", "--kubelet", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.startswith("No device is seen here.\n")
+    assert "mount its directory" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--interval", "0"), "agent_interval='0' makes no sense: write a number above 0"),
+        (("--listen", "13134"), "agent_listen='13134' makes no sense: write it like 0.0.0.0:13134"),
+        (("--replicas", "some"), "agent_replicas='some' makes no sense: write one of time_slicing, mps"),
+    ],
+)
+def test_an_option_that_makes_no_sense_ends_it_with_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+    done = once({"PATH": "/usr/bin:/bin"}, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip() == f"ai-otel agent: {sentence}"
+
+
+def test_a_port_that_is_taken_ends_it_with_the_next_step(sink: Sink) -> None:
+    address = sink.url.removeprefix("http://")
+    done = once({"PATH": "/usr/bin:/bin", "AI_OTEL_GPU": "none"}, "--listen", address)
+    assert done.returncode == 1
+    assert f"{address} cannot be listened on" in done.stderr
+    assert "choose another with --listen" in done.stderr

@@ -1,0 +1,207 @@
+"""Intel's source against a simulated Level Zero loader, loaded by Intel's unpatched `pyzes`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import pytest
+
+from ai_otel.gpu import level_zero_sysman
+from ai_otel.gpu.level_zero import LevelZeroSource
+from ai_otel.gpu.source import DeviceLost, Options, Support, Unavailable
+from harness.gpu import intel
+from harness.gpu.intel import GIB, ONE_TILE, opened, simulated
+from isolated import python
+
+INSUFFICIENT_PERMISSIONS = 0x70010000
+UNSUPPORTED_FEATURE = 0x78000003
+UNINITIALIZED = 0x78000001
+pytestmark = [pytest.mark.requires(**each) for each in intel.REQUIRES]
+
+
+def test_the_binding_is_intels_own_and_its_library_is_the_simulated_one() -> None:
+    with opened():
+        import pyzes
+
+        assert pyzes.gpuLib._name == intel.LOADER
+        simulated_one = ctypes.cast(intel.library().c.zesInit, ctypes.c_void_p).value
+        assert ctypes.cast(pyzes.gpuLib.zesInit, ctypes.c_void_p).value == simulated_one
+
+
+def test_the_simulated_structures_are_as_large_as_the_bindings_and_ours() -> None:
+    with opened() as it:
+        import pyzes
+
+        sizes = it.fake.sizes()
+        assert len(sizes) > 20
+        for name, size in sizes.items():
+            structure, _, field = name.partition(".")
+            theirs = getattr(pyzes, structure, None) or getattr(level_zero_sysman, structure)
+            assert size == (getattr(theirs, field).offset if field else ctypes.sizeof(theirs)), name
+
+
+# ---------------------------------------------------------------- what is not there
+
+
+def test_trap_0_degrees_are_a_missing_permission() -> None:
+    """intel/xpumanager #92: without CAP_DAC_READ_SEARCH Sysman answers 0.0 and success."""
+    with opened({"sensor1.celsius": 0.0, "sensor2.celsius": 0.0}) as it:
+        reading = it.read()
+        assert reading.temperature_c == {}
+        assert reading.absent["temperature_c.gpu"] is Support.NO_PERMISSION
+        assert reading.absent["temperature_c.memory"] is Support.NO_PERMISSION
+
+
+def test_a_missing_permission_is_told_as_one() -> None:
+    """Without CAP_PERFMON there are no engines, and power and memory still are."""
+    with opened() as it:
+        it.fake.fail("d0.engine0", "zesEngineGetActivity", code=INSUFFICIENT_PERMISSIONS)
+        reading = it.read()
+        assert reading.absent["utilization"] is Support.NO_PERMISSION
+        assert (reading.power_w, reading.memory_used_bytes) == (150.0, 6 * GIB)
+
+
+def test_engines_that_cannot_be_listed_have_the_reason() -> None:
+    with simulated(ONE_TILE) as fake:
+        fake.fail("d0", "zesDeviceEnumEngineGroups", code=INSUFFICIENT_PERMISSIONS)
+        source = LevelZeroSource(Options())
+        (device,) = source.open()
+        assert source.read(device).absent["utilization"] is Support.NO_PERMISSION
+
+
+def test_the_compute_engines_are_not_the_whole_gpu() -> None:
+    """Where the driver sums nothing up for all engines, a busy compute engine is not put in its place."""
+    with opened({"engine0.type": 4}) as it:
+        reading = it.read()
+        assert reading.utilization is None
+        assert reading.absent["utilization"] is Support.NOT_SUPPORTED
+
+
+def test_unknown_clocks_and_limits_are_absent() -> None:
+    with opened({"clock0.actual": -1.0, "power1.limit": -1}) as it:
+        reading = it.read()
+        assert reading.absent["frequency_hz.sm"] is Support.NOT_SUPPORTED
+        assert reading.absent["power_limit_w.enforced"] is Support.NOT_SUPPORTED
+        assert reading.absent["power_limit_w.min"] is Support.NOT_SUPPORTED
+
+
+def test_a_function_that_the_loader_does_not_have_is_not_found() -> None:
+    with opened() as it:
+        assert it.source._units[it.devices[0].key]._sysman.ask("zesOfTheFuture") is Support.NOT_FOUND
+
+
+def test_memory_of_the_host_is_not_the_gpus() -> None:
+    with opened({"memory0.location": 0}) as it:
+        assert it.read().absent["memory_total_bytes"] is Support.NOT_SUPPORTED
+
+
+# ---------------------------------------------------------------- rates
+
+
+def test_power_is_the_growth_of_the_cards_energy_and_domains_are_not_added_up() -> None:
+    with opened() as it:
+        reading = it.read(after_s=2.0)
+        assert reading.power_w == pytest.approx(150.0)
+        assert reading.energy_j == pytest.approx(1800.0)
+        assert reading.power_window == "average"
+
+
+def test_while_the_devices_time_stands_still_the_last_rate_holds() -> None:
+    with opened() as it:
+        first = it.read()
+        again = it.read(after_s=0.0)
+        assert (again.power_w, again.utilization) == (first.power_w, first.utilization) == (150.0, 0.64)
+
+
+def test_between_two_looks_at_one_moment_there_is_no_rate_and_no_0() -> None:
+    with opened() as it:
+        reading = it.read(after_s=0.0)
+        assert (reading.power_w, reading.utilization, reading.memory_bandwidth_utilization) == (None, None, None)
+        assert reading.absent["power_w"] is Support.INVALID
+        assert reading.energy_j == 1500.0
+
+
+def test_a_counter_that_begins_anew_gives_no_rate_for_one_look() -> None:
+    with opened() as it:
+        it.read()
+        it.fake.put("d0", {"power1.energy": (1_000, 150e6)})
+        it.fake.c.simulated_number(b"d0.power1.energy", 1_000, 0.0)
+        assert it.read().power_w is None
+        it.fake.c.simulated_number(b"d0.power1.energy", 100_001_000, 0.0)
+        assert it.read().power_w == pytest.approx(100.0)
+
+
+def test_bandwidth_is_both_ways_over_the_peak() -> None:
+    with opened() as it:
+        assert it.read().memory_bandwidth_utilization == pytest.approx((90e9 + 24e9) / 456e9)
+
+
+# ---------------------------------------------------------------- what is counted
+
+
+def test_errors_are_the_hardwares_and_stay_counted() -> None:
+    """Resets and errors of programs and drivers are in the same sets. The simulation fails who clears them."""
+    with opened() as it:
+        assert [it.read().errors for _ in range(2)] == [{"corrected": 3, "uncorrected": 1}] * 2
+
+
+def test_processes_are_read_where_they_are_asked_for() -> None:
+    holders = {"processes": 1, "process0.processId": 4711, "process0.memSize": 3 * GIB}
+    with opened(holders) as it:
+        assert it.read().process_memory_bytes == {}
+        assert it.fake.calls("d0", "zesDeviceProcessesGetState") == 0
+    with opened(holders, options=Options(processes=True)) as it:
+        assert it.read().process_memory_bytes == {4711: 3 * GIB}
+
+
+# ---------------------------------------------------------------- opening
+
+
+def test_the_servers_environment_is_left_alone() -> None:
+    before = dict(os.environ)
+    with opened():
+        assert dict(os.environ) == before
+        assert "ZES_ENABLE_SYSMAN" not in os.environ
+
+
+def test_devices_of_others_and_other_kinds_of_devices_are_left_out() -> None:
+    npu, foreign = {**ONE_TILE, "type": 5}, {**ONE_TILE, "vendorId": 0x10DE}
+    with simulated(npu, foreign, ONE_TILE):
+        assert len(LevelZeroSource(Options()).open()) == 1
+
+
+def test_no_gpu_and_a_started_level_zero_are_two_sentences() -> None:
+    source = LevelZeroSource(Options())
+    with simulated() as fake:
+        with pytest.raises(Unavailable, match="tells of no Intel GPU: give this container"):
+            source.open()
+        fake.fail("library", "zesInit", code=UNINITIALIZED)
+        with pytest.raises(Unavailable, match=r"does not start \(0x78000001\).*without ZES_ENABLE_SYSMAN"):
+            source.open()
+
+
+def test_without_the_loader_the_sentence_names_its_package() -> None:
+    printed = python("""
+from ai_otel.gpu.level_zero import LevelZeroSource
+from ai_otel.gpu.source import Options, Unavailable
+try:
+    LevelZeroSource(Options()).open()
+except Unavailable as why:
+    print(why)
+""")
+    assert "install libze1" in printed
+
+
+def test_energy_of_a_lost_gpu_says_that_it_is_lost() -> None:
+    with opened() as it:
+        it.fake.fail("d0.power1", "zesPowerGetEnergyCounter", code=intel.DEVICE_LOST)
+        with pytest.raises(DeviceLost):
+            it.source.read_energy(it.devices[0])
+
+
+def test_an_energy_counter_that_is_not_there_is_no_energy() -> None:
+    with opened() as it:
+        it.fake.fail("d0.power1", "zesPowerGetEnergyCounter", code=UNSUPPORTED_FEATURE)
+        assert it.source.read_energy(it.devices[0]) is None
+        assert it.read().absent["energy_j"] is Support.NOT_SUPPORTED

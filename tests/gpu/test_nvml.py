@@ -1,0 +1,417 @@
+"""The NVIDIA source, on unpatched `nvidia-ml-py` and a simulated driver library."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+
+from ai_otel.gpu import nvml_library
+from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.source import DeviceLost, GpuEvent, GpuReading, Options, Support, Unavailable
+from harness.gpu import nvml
+from harness.gpu.nvml import Field, Gpu, Instance, Scenario
+
+pytestmark = pytest.mark.requires(**nvml.REQUIRES)
+
+SECOND_GPU = {"uuid": "GPU-51a0fa4e-0000-4000-8000-000000000002", "minor": 1}
+
+
+def eventually(holds: Callable[[], Any], limit_s: float = 30.0) -> Any:
+    """Wait for what another thread does."""
+    until = time.monotonic() + limit_s
+    while not (result := holds()):
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.005)
+    return result
+
+
+# ---------------------------------------------------------------- what it reads
+
+
+def test_every_value_is_read_in_our_units(tmp_path: Path) -> None:
+    with nvml.running(tmp_path) as source:
+        devices = source.open()
+        time.sleep(0.11)
+        readings = {device.key: source.read(device) for device in devices}
+    assert readings.keys() == nvml.TRUTH.keys()
+    for key, truth in nvml.TRUTH.items():
+        assert {name: getattr(readings[key], name) for name in truth} == {
+            name: pytest.approx(value) if isinstance(value, float) else value for name, value in truth.items()
+        }
+
+
+def test_what_is_not_told_is_absent_with_a_reason(tmp_path: Path) -> None:
+    """A device that knows nothing but its UUID: every field says why it has no value."""
+    bare = Gpu(
+        power_w=None, memory_total=None, utilization=None, memory_busy=None, encoder=None, decoder=None,
+        temperature=None, thresholds={}, clocks={}, pcie=None, fields={}, gpm=None, process_utilization=False,
+        name=None, serial=None, vbios=None, bus_id=None, persistence=None, architecture=5,
+    )  # fmt: skip
+    with nvml.opened(tmp_path, bare) as gpu:
+        (device,) = gpu.devices
+        assert (device.model, device.serial_number, device.pci_bus_id, device.firmware_version) == (None,) * 4
+        reading = gpu.read(after_s=1)
+    told = {name: value for name in GpuReading.__slots__ if (value := getattr(reading, name)) and name != "absent"}
+    assert told == {}
+    explained = {name.partition(".")[0] for name in reading.absent}
+    assert explained == set(GpuReading.__slots__) - {"absent", "process_memory_bytes"}
+    assert set(reading.absent.values()) == {Support.NOT_SUPPORTED}
+
+
+def test_a_device_is_described_once(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(instances=[Instance(3, profile="3g.71gb", uuid="MIG-a")])) as gpu:
+        whole, part = gpu.devices
+    assert (whole.id, whole.vendor, whole.name) == (Gpu().uuid, "nvidia", "nvidia0")
+    assert (whole.model, whole.driver_version) == ("NVIDIA H200 (simulated)", "580.159.03")
+    assert (whole.serial_number, whole.pci_bus_id) == (Gpu().serial, "00000000:18:00.0")
+    assert whole.instance_id is None
+    assert (part.id, part.instance_id, part.instance_profile, part.instance_uuid) == (whole.id, "3", "3g.71gb", "MIG-a")
+
+
+def test_compute_instances_of_one_gpu_instance_are_one_device(tmp_path: Path) -> None:
+    """Memory and activity are the GPU instance's: two devices would count them twice."""
+    shared = [Instance(3, ci=0, uuid="MIG-a"), Instance(3, ci=1, uuid="MIG-b"), Instance(5, uuid="MIG-c")]
+    with nvml.opened(tmp_path, Gpu(instances=shared)) as gpu:
+        assert [device.instance_uuid for device in gpu.devices[1:]] == ["MIG-a", "MIG-c"]
+
+
+def test_fans_are_read_where_there_are_some(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(fan_speeds=[45, 45])) as gpu:
+        assert gpu.read().fan_speed_ratio == {"0": 0.45, "1": 0.45}
+
+
+# ---------------------------------------------------------------- sentinels and nonsense
+
+
+@pytest.mark.parametrize(
+    ("gpu", "field"),
+    [
+        (Gpu(utilization=400), "utilization"),
+        (Gpu(temperature=0), "temperature_c.gpu"),
+        (Gpu(power_w=0), "power_w"),
+        (Gpu(memory_total=0), "memory_total_bytes"),
+        (Gpu(clocks={"sm": 2**32 - 1}), "frequency_hz.sm"),
+        (Gpu(gpm={2: math.nan}), "sm_activity"),
+        (Gpu(gpm={2: 131.0}), "sm_activity"),
+        (Gpu(gpm={5: -1.0}), "pipe_activity.tensor"),
+        (Gpu(fields=nvml.fields_of_an_h200() | {(83, -1): Field(2.0**64, "ullong")}, energy=False), "energy_j"),
+        (Gpu(fields=nvml.fields_of_an_h200() | {(4, -1): Field(2**32 - 1)}), "errors.uncorrected"),
+        (Gpu(fields=nvml.fields_of_an_h200() | {(4, -1): Field(-1, "sint")}), "errors.uncorrected"),
+        (Gpu(fields=nvml.fields_of_an_h200() | {(74, -1): Field(math.nan, "double")}), "throttle_s.power_cap"),
+    ],
+)
+def test_what_cannot_be_is_absent_and_not_a_value(tmp_path: Path, gpu: Gpu, field: str) -> None:
+    with nvml.opened(tmp_path, gpu) as opened:
+        reading = opened.read(after_s=1)
+    name, _, key = field.partition(".")
+    value = getattr(reading, name)
+    assert (key not in value) if key else (value is None)
+    assert reading.absent[field] is Support.INVALID
+
+
+def test_a_share_slightly_above_one_is_one(tmp_path: Path) -> None:
+    """GPM's percentages are normalised by a clock that moves."""
+    with nvml.opened(tmp_path, Gpu(gpm={2: 100.4})) as gpu:
+        assert gpu.read(after_s=1).sm_activity == 1.0
+
+
+# ---------------------------------------------------------------- asked once
+
+
+def test_what_is_not_supported_is_asked_once(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(encoder=None, gpm=None)) as gpu:
+        for _ in range(5):
+            reading = gpu.read(after_s=1)
+        assert gpu.fake.calls("nvmlDeviceGetEncoderUtilization") == 1
+        assert gpu.fake.calls("nvmlGpmQueryDeviceSupport") == 1
+        assert gpu.fake.calls("nvmlDeviceGetDecoderUtilization") == 5
+    assert reading.absent["encoder_utilization"] is Support.NOT_SUPPORTED
+
+
+def test_a_field_that_is_not_supported_leaves_the_batch(tmp_path: Path) -> None:
+    """Its own return code says so; the batch succeeds."""
+    with nvml.opened(tmp_path, Gpu(fields={(185, -1): Field(source="average")}, energy=False)) as gpu:
+        first, second = gpu.read(after_s=1), gpu.read(after_s=1)
+        # Two batches at open and first look (power smoothing, everything), one at the second.
+        assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 3
+    assert first.power_w == second.power_w == pytest.approx(300)
+    assert second.absent["energy_j"] is Support.NOT_SUPPORTED
+
+
+def test_a_missing_permission_is_asked_for_again_after_five_minutes(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(returns={"nvmlGpmSampleGet": 4})) as gpu:
+        assert gpu.read(after_s=1).absent["sm_activity"] is Support.NO_PERMISSION
+        assert gpu.read(after_s=1).absent["pipe_activity.tensor"] is Support.NO_PERMISSION
+        assert gpu.fake.calls("nvmlGpmSampleGet") == 1
+        gpu.read(after_s=200)
+        assert gpu.fake.calls("nvmlGpmSampleGet") == 1
+        gpu.read(after_s=100)
+        assert gpu.fake.calls("nvmlGpmSampleGet") == 2
+
+
+def test_a_permission_that_is_granted_later_brings_the_value(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(returns={"nvmlGpmSampleGet": [(4, 0.0), (0, 100.0)]})) as gpu:
+        assert gpu.read(after_s=1).absent["sm_activity"] is Support.NO_PERMISSION
+        gpu.read(after_s=310)
+        reading = gpu.read(after_s=1)
+    assert reading.sm_activity == pytest.approx(0.8)
+    assert "sm_activity" not in reading.absent
+
+
+def test_a_passing_error_is_asked_again_at_the_next_look(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(returns={"nvmlDeviceGetUtilizationRates": 999})) as gpu:
+        assert gpu.read().absent["utilization"] is Support.ERROR
+        gpu.read()
+        assert gpu.fake.calls("nvmlDeviceGetUtilizationRates") == 2
+
+
+# ---------------------------------------------------------------- not here, too old, not allowed
+
+
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(nvml_library, "TRACES", (tmp_path / "nvidiactl",))
+
+
+@pytest.fixture
+def a_driver(no_driver: None, tmp_path: Path) -> None:
+    (tmp_path / "nvidiactl").touch()
+
+
+def refused(source: NvmlSource | None = None) -> Unavailable:
+    with pytest.raises(Unavailable) as caught:
+        (source or NvmlSource(Options())).open()
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return caught.value
+
+
+def test_without_binding_and_driver_nobody_needs_to_hear_of_it(
+    no_driver: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert not refused().installed
+
+
+def test_a_driver_without_binding_says_what_to_install(a_driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    error = refused()
+    assert error.installed
+    assert "pip install 'ai-otel[nvidia]'" in str(error)
+
+
+def test_an_old_binding_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of `pynvml` from before memory's second version lie in many images."""
+    old = types.ModuleType("pynvml")
+    old.__dict__.update(__file__="/app/pynvml.py", nvmlInit=None, NVMLError=Exception, nvmlDeviceGetFieldValues=None)
+    monkeypatch.setitem(sys.modules, "pynvml", old)
+    assert "/app/pynvml.py is too old (it has no nvmlMemory_v2)" in str(refused())
+
+
+@pytest.mark.parametrize(
+    ("code", "installed", "step"),
+    [
+        (4, True, "give it access to /dev/nvidiactl"),
+        (9, True, "run the pod with the nvidia runtime class"),
+        (12, False, "run the pod with the nvidia runtime class"),
+        (13, True, "update it to 535 or newer"),
+        (18, True, "reboot the node"),
+        (999, True, "see what nvidia-smi says"),
+    ],
+)
+def test_nvml_that_does_not_start_says_why_and_what_to_do(
+    tmp_path: Path, no_driver: None, code: int, installed: bool, step: str
+) -> None:
+    with nvml.library(tmp_path, Scenario(returns={"nvmlInitWithFlags": code})) as fake:
+        error = refused()
+        assert fake.live("inits") == 0
+    assert error.installed == installed
+    assert step in str(error)
+
+
+def test_devices_without_the_library_say_which_runtime(a_driver: None, tmp_path: Path) -> None:
+    with nvml.library(tmp_path, Scenario(returns={"nvmlInitWithFlags": 12})):
+        error = refused()
+    assert error.installed
+    assert "devices are here, but libnvidia-ml.so.1 is not" in str(error)
+
+
+def test_no_gpu_in_this_container_is_said_and_nvml_is_let_go(tmp_path: Path) -> None:
+    with nvml.library(tmp_path, Scenario(gpus=[])) as fake:
+        assert "sees no GPU in this container" in str(refused())
+        assert fake.live("inits") == 0
+
+
+REALLY_WITHOUT = """
+import json, sys
+from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.source import Options, Unavailable
+try:
+    print(json.dumps([device.id for device in NvmlSource(Options()).open()]))
+except Unavailable as error:
+    print(json.dumps([str(error), error.installed]))
+"""
+
+
+def test_a_library_from_before_nvmlinitwithflags_is_too_old(tmp_path: Path) -> None:
+    scenario = Scenario(missing=frozenset({"nvmlInitWithFlags"}))
+    sentence, installed = json.loads(nvml.in_its_own_process(tmp_path, scenario, REALLY_WITHOUT))
+    assert sentence == "NVIDIA's driver is too old for us: update it to 535 or newer."
+    assert installed
+
+
+def test_a_gpu_that_may_not_be_opened_is_left_out_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = Gpu(returns={"nvmlDeviceGetHandleByIndex_v2": 4})
+    with nvml.opened(tmp_path, closed, Gpu(**SECOND_GPU)) as gpu:
+        assert [device.id for device in gpu.devices] == [SECOND_GPU["uuid"]]
+    (record,) = caplog.records
+    assert "give this user access to /dev/nvidia0" in record.getMessage()
+
+
+def test_a_gpu_that_is_lost_at_the_start_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with nvml.opened(tmp_path, Gpu(lost_at=0.0), Gpu(**SECOND_GPU)) as gpu:
+        assert [device.id for device in gpu.devices] == [SECOND_GPU["uuid"]]
+        assert gpu.fake.live("samples") == 2
+    assert len(caplog.records) == 1
+
+
+# ---------------------------------------------------------------- lost while we run
+
+
+def test_a_gpu_that_is_lost_raises_and_the_others_go_on(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**SECOND_GPU)) as gpu:
+        assert gpu.read(0).power_w == pytest.approx(300)
+        gpu.fake.clock.set(21.0)
+        for read in (gpu.source.read, gpu.source.read_energy):
+            with pytest.raises(DeviceLost):
+                read(gpu.devices[0])
+        assert gpu.read(1).power_w == pytest.approx(300)
+        assert gpu.source.read_energy(gpu.devices[1]) is not None
+    assert gpu.fake.live("inits") == gpu.fake.live("samples") == gpu.fake.live("event sets") == 0
+
+
+def test_xids_of_the_others_are_heard_after_one_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the lost one in the set, every wait would fail."""
+    monkeypatch.setattr("ai_otel.gpu.nvml_events.PAUSE_S", 0.01)
+    with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**SECOND_GPU, xids=[(30.0, 31)])) as gpu:
+        gpu.fake.clock.set(21.0)
+        eventually(lambda: gpu.fake.calls("nvmlEventSetCreate") == 2)
+        eventually(lambda: gpu.fake.calls("nvmlDeviceRegisterEvents") == 4)
+        gpu.fake.clock.set(31.0)
+        (event,) = eventually(gpu.source.events)
+        assert (event.device, event.code) == (gpu.devices[1], 31)
+
+
+# ---------------------------------------------------------------- letting go
+
+
+def test_close_frees_everything_and_may_be_called_twice(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(instances=[Instance(1)])) as gpu:
+        gpu.read(1, after_s=1)
+        # The GPU itself needs none: in MIG mode, activity is the instances'.
+        assert gpu.fake.live("samples") == 2
+        assert gpu.fake.live("event sets") == 1
+        gpu.source.close()
+        gpu.source.close()
+        assert [gpu.fake.live(what) for what in ("samples", "event sets", "inits")] == [0, 0, 0]
+    assert not [thread for thread in threading.enumerate() if thread.name == "ai-otel-xid"]
+
+
+def test_a_source_that_never_opened_closes(tmp_path: Path) -> None:
+    NvmlSource(Options()).close()
+
+
+def test_events_do_not_wait(tmp_path: Path) -> None:
+    """The thread waits, for 250 ms at a time; asking takes none of it."""
+    with nvml.opened(tmp_path) as gpu:
+        began = time.perf_counter()
+        events: list[GpuEvent] = [event for _ in range(100) for event in gpu.source.events()]
+        assert time.perf_counter() - began < 1
+    assert events == []
+
+
+FORKS = """
+import ctypes, os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.source import Options
+
+source = NvmlSource(Options())
+(device,) = source.open()
+fake = ctypes.CDLL("libnvidia-ml.so.1")
+child = os.fork()
+if not child:
+    source.close()
+    os._exit(fake.ai_otel_fake_nvml_calls(b"nvmlShutdown") + fake.ai_otel_fake_nvml_calls(b"nvmlEventSetFree"))
+print(os.waitpid(child, 0)[1], source.read(device).power_w)
+source.close()
+print(fake.ai_otel_fake_nvml_calls(b"nvmlShutdown"))
+print("torch" in sys.modules, [name for name in open("/proc/self/maps") if "libcuda" in name])
+"""
+
+
+def test_the_child_of_a_fork_calls_nothing_and_the_parent_goes_on(tmp_path: Path) -> None:
+    printed = nvml.in_its_own_process(tmp_path, Scenario(), FORKS).splitlines()
+    assert printed == ["0 300.0", "1", "False []"]
+
+
+def test_neither_this_module_nor_its_import_loads_the_binding(tmp_path: Path) -> None:
+    code = "import ai_otel.gpu.nvml, sys; print('pynvml' in sys.modules)"
+    assert nvml.python(code).strip() == "False"
+
+
+# ---------------------------------------------------------------- status
+
+
+@pytest.mark.parametrize(
+    ("pending", "failure", "action", "status"),
+    [
+        (0, 0, 0, "ok"),
+        (1, 0, 0, "degraded"),
+        (0, 1, 0, "failed"),
+        (0, 0, 1, "failed"),
+        (0, 0, 3, "degraded"),
+        (0, 0, 4, "failed"),
+        (1, 1, 1, "failed"),
+    ],
+)
+def test_the_status_is_the_drivers_own_verdict(
+    tmp_path: Path, pending: int, failure: int, action: int, status: str
+) -> None:
+    told = {(144, -1): Field(pending), (145, -1): Field(failure), (230, -1): Field(action)}
+    with nvml.opened(tmp_path, Gpu(fields=nvml.fields_of_an_h200() | told)) as gpu:
+        assert gpu.read().status == status
+
+
+def test_without_a_verdict_there_is_no_status(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(fields={})) as gpu:
+        reading = gpu.read()
+    assert reading.status is None
+    assert reading.absent["status"] is Support.NOT_SUPPORTED
+
+
+# ---------------------------------------------------------------- log lines
+
+
+def test_a_healthy_start_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ai_otel"), nvml.opened(tmp_path) as gpu:
+        gpu.read(after_s=1)
+    assert caplog.records == []
+
+
+def test_the_binding_is_the_official_one() -> None:
+    assert "NVIDIA" in str(Path(pynvml.__file__).read_text()[:200])

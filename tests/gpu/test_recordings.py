@@ -1,0 +1,193 @@
+"""
+`tools/record_nvml.py`, and what becomes of a recording.
+
+No recording of hardware exists yet: what is recorded here is the simulated library, and says so. Where a recording of a
+GPU lies in tests/gpu/recordings, the simulated library must support exactly what that GPU did.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_otel.gpu import nvml_library
+from environments import ROOT
+from harness.gpu import nvml, recording
+from harness.gpu.nvml import Field, Gpu, Instance, Scenario
+
+pytestmark = pytest.mark.requires(**nvml.REQUIRES)
+
+HARDWARE = sorted(recording.RECORDINGS.glob("*.json")) if recording.RECORDINGS.exists() else []
+
+
+def recorded(directory: Path, scenario: Scenario, *options: str, **variables: str) -> dict[str, Any]:
+    """Run the recorder, as a person would, against the simulated library."""
+    out = directory / "recording.json"
+    recorder = str(ROOT / "tools/record_nvml.py")
+    command = [sys.executable, recorder, str(out), "--times", "3", "--seconds", "0.3", *options]
+    environment = os.environ | nvml.environment(scenario, directory) | variables
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "SIMULATED" in done.stdout
+    return recording.load(out)
+
+
+AWKWARD = Scenario(
+    driver="575.51.03",
+    gpus=[
+        Gpu(
+            encoder=None,
+            fan_speeds=[30],
+            gpm={2: math.nan, 3: 12.0, 5: 3.0},
+            gpm_codes={10: 21},
+            fields=nvml.fields_of_an_h200()
+            | {(82, -1): Field(0), (83, -1): Field(0, "ullong", code=3), (190, -1): Field(1, code=4)},
+            thresholds={0: 95},
+            clocks={"sm": 1000, "graphics": 1000},
+            process_utilization=False,
+        ),
+        Gpu(
+            uuid="GPU-51a0fa4e-0000-4000-8000-000000000002",
+            architecture=8,
+            gpm=None,
+            energy=False,
+            temperature=None,
+            fields={(185, 0): Field(250_000), (3, 0): Field(5, "uint")},
+            returns={"nvmlDeviceGetUtilizationRates": 4, "nvmlDeviceGetMemoryInfo_v2": 13},
+        ),
+        Gpu(
+            uuid="GPU-51a0fa4e-0000-4000-8000-000000000003",
+            instances=[Instance(1, gpm={2: 5.0}), Instance(2, profile="3g.71gb", gpm_codes={2: 21})],
+            returns={"nvmlGpmSampleGet": 4},
+        ),
+    ],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """GPUs of which each lacks something else."""
+    return recorded(tmp_path_factory.mktemp("awkward"), AWKWARD)
+
+
+def test_a_recording_says_that_it_is_simulated(awkward: dict[str, Any]) -> None:
+    assert awkward["simulated"] is True
+
+
+def test_a_recording_does_not_tell_whose_machine_it_was(awkward: dict[str, Any]) -> None:
+    text = json.dumps(awkward)
+    for secret in ("51a0fa4e", "1650000000001", "00000000:18:00.0"):
+        assert secret not in text
+    assert "GPU-00000000-0000-4000-8000-000000000001" in text, "and tells its devices apart all the same"
+
+
+def test_a_recording_read_back_supports_what_was_recorded(awkward: dict[str, Any], tmp_path: Path) -> None:
+    """Recorded, made into a scenario, and recorded again: what is there is there, the rest absent for its reason."""
+    again = recorded(tmp_path, recording.scenario_of(awkward))
+    assert support_maps(again) == support_maps(awkward)
+    assert return_codes(again) == return_codes(awkward)
+    supported = {support for device in support_maps(awkward).values() for support in device.values()}
+    assert {"ok", "not_supported", "no_permission", "invalid", "error"} <= supported
+
+
+def test_the_simulated_library_supports_what_the_hardware_does(tmp_path: Path) -> None:
+    if not HARDWARE:
+        pytest.skip("no recording of a real GPU exists yet; next: python tools/record_nvml.py --all where there is one")
+    for path in HARDWARE:
+        hardware = recording.load(path)
+        assert hardware["simulated"] is False
+        assert support_maps(recorded(tmp_path, recording.scenario_of(hardware))) == support_maps(hardware), path.name
+
+
+def test_a_gpu_that_is_here_can_be_recorded(tmp_path: Path) -> None:
+    if not any(trace.exists() for trace in nvml_library.TRACES):
+        pytest.skip("there is no NVIDIA GPU here")
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(ROOT / "tools/record_nvml.py"), str(out), "--only", "memory_versions"]
+    subprocess.run(command, check=True, timeout=300)
+    told = recording.load(out)
+    assert told["simulated"] is False
+    assert told["experiments"]["memory_versions"]["v1_used_minus_v2_used_and_reserved"] == 0
+
+
+def support_maps(told: dict[str, Any]) -> dict[tuple[str, str | None], dict[str, str]]:
+    """By device: each value's name → `ok`, or why it is absent."""
+    return {(device["id"], device["instance_id"]): device["support"] for device in told["as_read"]}
+
+
+def return_codes(told: dict[str, Any]) -> list[dict[str, int]]:
+    """By GPU: every call, numbered value and metric."""
+    return [
+        {f"call {key}": row["code"] for key, row in gpu["calls"].items()}
+        | {f"field {key}": row["code"] for key, row in gpu["fields"].items()}
+        | {f"metric {key}": row["code"] for key, row in gpu["gpm"].get("metrics", {}).items()}
+        for gpu in told["devices"]
+    ]
+
+
+# ---------------------------------------------------------------- the experiments
+
+
+SMI = """#!/bin/sh
+# Simulated: what NVIDIA's program would print of the simulated GPU.
+echo '300.00, 300.00, 144384, 40960, 512, 87, 61, 52, 1755, 3201, 650.00'
+"""
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All of them, on one GPU at 300 W."""
+    directory = tmp_path_factory.mktemp("experiments")
+    program = directory / "nvidia-smi"
+    program.write_text(SMI)
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    told = recorded(directory, Scenario(), "--all", PATH=f"{directory}:{os.environ['PATH']}")
+    found: dict[str, Any] = told["experiments"]
+    return found
+
+
+def test_one_command_answers_the_whole_checklist(experiments: dict[str, Any]) -> None:
+    assert {name: told for name, told in experiments.items() if "failed" in told} == {}
+    assert len(experiments) == 13
+
+
+def test_memory_versions_are_compared(experiments: dict[str, Any]) -> None:
+    assert experiments["memory_versions"]["v1_used_minus_v2_used_and_reserved"] == 0
+    assert experiments["memory_versions"]["v2_total_minus_its_parts"] == 0
+
+
+def test_the_energy_counters_step_is_measured(experiments: dict[str, Any]) -> None:
+    """The simulated one steps by 30 J, ten times a second; a busy machine may see two steps as one."""
+    cadence = experiments["energy_cadence"]
+    assert cadence["jump_j"]["min"] == pytest.approx(30, abs=0.01)
+    assert cadence["step_ms"]["max"] >= 90
+
+
+def test_energy_and_the_integral_of_power_are_compared(experiments: dict[str, Any]) -> None:
+    idle = experiments["power_against_energy"]["idle"]
+    assert idle["instant_j"] == pytest.approx(300 * idle["seconds"], rel=0.02)
+    # One step of the counter at each end.
+    assert idle["counter_j"] == pytest.approx(300 * idle["seconds"], abs=70)
+
+
+def test_what_a_fork_may_do_is_recorded(experiments: dict[str, Any]) -> None:
+    assert set(experiments["fork"]["child"]) == set(experiments["fork"]["parent_after"])
+
+
+def test_what_nvidias_own_program_says_stands_beside_ours(experiments: dict[str, Any]) -> None:
+    compared = experiments["nvidia_smi"]["idle"]
+    assert compared["memory.used"] == {"nvidia_smi": "40960", "ours": 40 * nvml.GIB}
+    assert compared["power.draw.average"]["ours"] == pytest.approx(300)
+
+
+def test_without_torch_the_loads_are_said_to_be_missing(experiments: dict[str, Any]) -> None:
+    skipped = experiments["throughput"].get("skipped")
+    assert skipped in {None, "torch is not installed in this environment"}

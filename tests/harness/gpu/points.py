@@ -1,0 +1,40 @@
+"""What leaves the SDK for a sampler's snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from ai_otel import semconv
+from ai_otel.gpu.observe import observe
+from ai_otel.gpu.sampler import Snapshot
+
+Labels = dict[str, Any]
+
+
+class Exported:
+    """A provider of its own, with all instruments of devices."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], **options: Any) -> None:
+        self._reader = InMemoryMetricReader()
+        provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.hw = provider.get_meter(semconv.SCOPE_HW, "0", semconv.SCHEMA_URL_CORE)
+        self.own = provider.get_meter(semconv.SCOPE, "0")
+        observe(self.hw, self.own, snapshot, **options)
+
+    def collect(self) -> Any:
+        """Everything, as the SDK hands it to an exporter; `None` where there is nothing."""
+        return self._reader.get_metrics_data()
+
+    def points(self) -> dict[str, list[tuple[Labels, Any]]]:
+        """Metric → attributes and value of each of its points."""
+        data = self.collect()
+        scopes = [scope for each in data.resource_metrics for scope in each.scope_metrics] if data else []
+        return {
+            metric.name: [(dict(point.attributes), getattr(point, "value", point)) for point in metric.data.data_points]
+            for scope in scopes
+            for metric in scope.metrics
+        }

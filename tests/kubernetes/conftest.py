@@ -1,0 +1,39 @@
+"""One real control plane for the whole session; mark a test that asks for it with `requires(part="kubernetes")`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from harness.cluster import Cluster
+from harness.kubernetes import control_plane
+from harness.operator import operator as running_operator
+
+COUNT = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """API server, controllers, scheduler, and one node, `node-1`."""
+    with control_plane(tmp_path_factory.mktemp("cluster")) as running:
+        running.add_node("node-1")
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own, with its service account."""
+    name = f"test-{next(COUNT)}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.wait_for(lambda: cluster.get("serviceaccount", "default", namespace=name))
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The real OpenTelemetry Operator beside it; mark the test with `requires(part="operator")` as well."""
+    with running_operator(cluster, tmp_path_factory.mktemp("operator")):
+        yield
