@@ -9,7 +9,18 @@ from pathlib import Path
 
 from ai_otel.cli.pipelines.compose import Choice, compose, write as write_configuration
 from ai_otel.cli.pipelines.parts import ROLES
-from generator import compiled, derived, dialects, metrics_page, normaliser, python_names, redaction, rules
+from generator import (
+    chart,
+    compiled,
+    derived,
+    dialects,
+    kustomize,
+    metrics_page,
+    normaliser,
+    python_names,
+    redaction,
+    rules,
+)
 from generator.model import ROOT, BrokenContractError, Contract, load
 
 Render = Callable[[Contract], str]
@@ -29,6 +40,8 @@ def outputs(contract: Contract) -> dict[str, Render]:
         "collector-config/features/redaction.yaml": redaction.render,
         "collector-config/features/span_to_metric.yaml": derived.render,
         **{f"collector-config/roles/{role}.yaml": functools.partial(_role, role) for role in ROLES},
+        **chart.outputs(contract),
+        **kustomize.outputs(contract),
     }
 
 
@@ -81,8 +94,10 @@ def write(contract: Contract, root: Path = ROOT) -> int:
 
 
 def _orphans(contract: Contract, root: Path) -> list[Path]:
-    """Normalisers of engines that the contract no longer has."""
-    return [path for path in (root / "collector-config/engines").glob("*.yaml") if path.stem not in contract.engines]
+    """Files of engines that the contract no longer has."""
+    engines = (root / "collector-config/engines").glob("*.yaml")
+    gone = [path for path in engines if path.stem not in contract.engines]
+    return [*gone, *chart.orphans(contract, root), *kustomize.orphans(contract, root)]
 
 
 def _text(path: Path) -> str | None:

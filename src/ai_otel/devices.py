@@ -105,6 +105,7 @@ class Devices:
         self._election: Election | None = None
         self._join: EnergyJoin | None = None
         self._ledger: Ledger | None = None
+        self._shared: Sequence[Device] = ()
         self._accounts: Sequence[Account] = ()
         self._handed_back: Callable[[RequestRecord], None] = self._recorder.again
         self._running: deque[tuple[float, float, Context]] = deque(maxlen=REMEMBERED)
@@ -200,13 +201,16 @@ class Devices:
     # ---------------------------------------------------------------- looks, on the sampler's thread
 
     def opened(self, devices: Sequence[Device]) -> None:
-        """The first devices that are found are those whose energy is shared; `Listener` of the sampler."""
+        """`Listener` of the sampler: the first devices that are found are those whose energy is shared."""
+        if self._join is None:
+            self._shared = joinable(devices)
+
+    def _begin_to_share(self) -> None:
         from ai_otel.gpu.join import EnergyJoin
         from ai_otel.gpu.ledger import Ledger
 
-        shared = joinable(devices)
-        if self._join is not None or not shared or self._election is None:
-            return
+        assert self._election is not None  # noqa: S101 - `start` made it
+        shared = self._shared
         self._ledger = Ledger(shared, shared=self._settings.energy_shared)
         self._join = EnergyJoin(
             self._ledger,
@@ -217,7 +221,9 @@ class Devices:
         self._recorder.begun = self._join.begun
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
-        """A look at one energy counter."""
+        """A look at one energy counter. Without any there is nothing to share, and no request is kept waiting."""
+        if self._join is None and energy_j is not None and device in self._shared:
+            self._begin_to_share()
         if self._ledger is not None and self._ledger.has(device.key):
             self._ledger.add_energy(device.key, time_s, energy_j)
 

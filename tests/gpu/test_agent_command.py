@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ import pytest
 from ai_otel import semconv
 from harness.collector import until
 from harness.gpu import node, nvml
-from harness.gpu.kubelet import Kubelet, Pod, running
+from harness.gpu.kubelet import Kubelet, running
 from harness.otlp import Sink, listening, read
 from harness.server import end, free_port
 

@@ -1,4 +1,4 @@
-"""Writes what the Helm chart and the Kustomize bases take from the parts: neither can run Python, nor read above itself."""
+"""Writes what the Helm chart takes from the parts: it can neither run Python nor read outside of its directory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from typing import Any
 import yaml
 
 from ai_otel.cli.pipelines import parts
-from ai_otel.cli.pipelines.compose import TAKES_WHAT_IS_THERE, Choice, compose, write
+from ai_otel.cli.pipelines.compose import TAKES_WHAT_IS_THERE
 from ai_otel.cli.pipelines.merge import JOINED, ORDER
 from ai_otel.settings import PREFIX, Settings
 from generator import chart_values
 from generator.model import ROOT, Contract, Tree
-from generator.normaliser import dump
 
 HOME = "collector-config/kubernetes"
 FILES = f"{HOME}/chart/files"
-COMPONENTS = f"{HOME}/kustomize/components"
 
 Render = Callable[[Contract], str]
 
@@ -36,19 +34,19 @@ KINDS = {
 WRITTEN_IN = {"roles": "roles/src"}
 
 
-def outputs() -> dict[str, Render]:
-    """Every generated file of the chart and of the Kustomize bases, after all that it is made of."""
+def outputs(contract: Contract) -> dict[str, Render]:
+    """Every generated file of the chart, to be written after all that it is made of."""
     copies = {
         f"{FILES}/{kind}/{name}.yaml": functools.partial(_copy, kind, name)
         for kind in parts.KINDS
-        for name in _written(kind)
+        for name in (contract.engines if kind == "engines" else _written(kind))
     }
     return {f"{HOME}/chart/values.schema.json": chart_values.render, f"{FILES}/index.yaml": _index, **copies}
 
 
-def orphans(root: Path = ROOT) -> Iterator[Path]:
+def orphans(contract: Contract, root: Path = ROOT) -> Iterator[Path]:
     """Copies of parts that are there no more."""
-    written = outputs()
+    written = outputs(contract)
     for kind in parts.KINDS:
         folder = root / FILES / kind
         yield from (path for path in folder.glob("*.yaml") if path.relative_to(root).as_posix() not in written)
@@ -61,7 +59,7 @@ def _written(kind: str) -> tuple[str, ...]:
 def _copy(kind: str, name: str, _: Contract) -> str:
     """A part without comments and anchors."""
     source = f"collector-config/{WRITTEN_IN.get(kind, kind)}/{name}.yaml"
-    return f"# Generated from {source} by `make generate`. Do not edit.\n{_plain(parts.load(kind, name))}"
+    return f"# Generated from {source} by `make generate`. Do not edit.\n{plain(parts.load(kind, name))}"
 
 
 class _Plain(yaml.SafeDumper):
@@ -69,7 +67,8 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _plain(tree: Tree) -> str:
+def plain(tree: Tree) -> str:
+    """YAML in the order in which it was built, without anchors."""
     return yaml.dump(tree, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000)
 
 
@@ -92,7 +91,7 @@ def _index(contract: Contract) -> str:
             "library": _library(),
         },
     }
-    return f"# Generated from the parts in collector-config/ by `make generate`. Do not edit.\n{_plain(tree)}"
+    return f"# Generated from the parts in collector-config/ by `make generate`. Do not edit.\n{plain(tree)}"
 
 
 def _page(contract: Contract, name: str) -> Tree:

@@ -68,7 +68,7 @@ def _keys() -> Tree:
         tls=_tls(),
         token=_secret("The token that senders show and receivers ask for.", "secretName"),
         backends=_backends(),
-        agent=_component("One on each node.", reads_pages=True, **_daemon_set()),
+        agent=_component("One on each node.", reads_pages=True, updateStrategy=_update_strategy()),
         gateway=_component(
             "First tier: asks for the token, keeps traces whole.",
             endpoint=_of(TEXT, "host:port of another release's gateway, where this one has none."),
@@ -236,14 +236,14 @@ def _resources() -> Tree:
     )
 
 
-def _daemon_set() -> dict[str, Tree]:
+def _update_strategy() -> Tree:
     rolling = _closed(
         "How many at a time, as a number or a share.",
         maxUnavailable=_of(NUMBER_OR_SHARE, "May be missing."),
         maxSurge=_of(NUMBER_OR_SHARE, "May be there besides."),
     )
     strategy = _one_of("How it is updated.", "RollingUpdate", "OnDelete")
-    return {"updateStrategy": _closed("Of the DaemonSet.", type=strategy, rollingUpdate=rolling)}
+    return _closed("Of the DaemonSet.", type=strategy, rollingUpdate=rolling)
 
 
 def _budget() -> Tree:
@@ -283,7 +283,7 @@ def _gpu_agent() -> Tree:
         settings=_choice(reads_pages=False)["settings"],
         env=_of(OBJECTS, "Variables of your own, as in a container."),
         **_pod(),
-        **_daemon_set(),
+        updateStrategy=_update_strategy(),
     )
 
 

@@ -10,14 +10,16 @@ every set of them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
 from ai_otel.cli.pipelines import parts
 from ai_otel.cli.pipelines.compose import Choice, compose, write
-from generator.model import Contract, Tree
+from generator.chart import plain
+from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump
 
 HOME = "collector-config/kubernetes/kustomize"
@@ -68,21 +70,28 @@ CHANGES = (
 )
 
 
-def outputs() -> dict[str, Render]:
-    """Every generated file below `kustomize/`."""
+def outputs(contract: Contract) -> dict[str, Render]:
+    """Every generated file below `kustomize/`, to be written after all that it is made of."""
     files: dict[str, Render] = {
         f"{HOME}/{directory}/collector.yaml": functools.partial(_complete, Choice(role))
         for role, directory in ROLES.items()
     }
     for change in CHANGES:
         files[f"{HOME}/{change.path}"] = functools.partial(_change, change)
-    for engine in parts.names("engines"):
+    for engine in contract.engines:
         directory = f"{HOME}/components/sidecar/engines/{engine}"
         files[f"{directory}/collector.yaml"] = functools.partial(_complete, Choice("sidecar", (engine,)))
         files[f"{directory}/kustomization.yaml"] = functools.partial(_sidecar_component, engine)
         files[f"{directory}/sidecar.yaml"] = functools.partial(_sidecar_patch, engine)
     files[f"{HOME}/components/monitoring/alerts.yaml"] = _alerts
     return files
+
+
+def orphans(contract: Contract, root: Path = ROOT) -> Iterator[Path]:
+    """Sidecars of engines that are there no more."""
+    for folder in (root / HOME / "components/sidecar/engines").glob("*"):
+        if folder.name not in contract.engines:
+            yield from folder.glob("*.yaml")
 
 
 def _complete(choice: Choice, _: Contract) -> str:
@@ -97,7 +106,7 @@ def _change(change: Change, _: Contract) -> str:
         if extension is None:
             # The Collector checks also what it does not start, so it cannot be taken out, only made harmless.
             tree["extensions"][name] = {"filename": "/dev/null"}
-    return f"{GENERATED}\n# What the feature {change.feature} changes in the role {change.role}.\n{_plain(tree)}"
+    return f"{GENERATED}\n# What the feature {change.feature} changes in the role {change.role}.\n{plain(tree)}"
 
 
 def changed(before: Tree, after: Tree) -> Tree:
@@ -110,14 +119,6 @@ def changed(before: Tree, after: Tree) -> Tree:
             tree[key] = value
     tree |= {key: None for key in before if key not in after}
     return {key: value for key, value in tree.items() if value != {} or before.get(key) != after.get(key)}
-
-
-def _plain(tree: Tree) -> str:
-    class Plain(yaml.SafeDumper):
-        def ignore_aliases(self, _data: object) -> bool:
-            return True
-
-    return yaml.dump(tree, Dumper=Plain, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 # ---------------------------------------------------------------- sidecars

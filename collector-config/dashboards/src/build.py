@@ -23,6 +23,8 @@ with warnings.catch_warnings():
     from grafana_foundation_sdk.models.dashboard import Dashboard
     from overview import overview
 
+# Beside the builders, and in the Helm chart, which cannot read outside of its directory.
+PLACES = (Path(__file__).parents[1], Path(__file__).parents[2] / "kubernetes/chart/files/dashboards")
 DASHBOARDS: dict[str, Callable[[Contract], Dashboard]] = {"overview": overview}
 
 
@@ -36,17 +38,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Writes every dashboard.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
     parser.add_argument("--contract", type=Path, default=CONTRACT, help="the compiled contract")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1], help="where the files are")
+    parser.add_argument("--out", type=Path, help="where the files are; left out: here, and in the chart")
     asked = parser.parse_args()
     stale = []
     try:
         contract = Contract(asked.contract)
         for name in DASHBOARDS:
-            text, path = render(name, contract), asked.out / f"{name}.json"
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                stale.append(path)
-                if not asked.check:
-                    path.write_text(text, encoding="utf-8")
+            text = render(name, contract)
+            for path in (place / f"{name}.json" for place in ((asked.out,) if asked.out else PLACES)):
+                if not path.exists() or path.read_text(encoding="utf-8") != text:
+                    stale.append(path)
+                    if not asked.check:
+                        path.write_text(text, encoding="utf-8")
     except UnknownNameError as unknown:
         sys.stderr.write(f"{unknown}\n")
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ai_otel.gpu.ring import EnergyRing, IdleFloor
 
@@ -15,6 +16,7 @@ SHARED_FOR_S = 60.0
 """How long a device counts as shared after another process was last seen to compute on it."""
 
 _ROUNDING = 1e-6
+_UNCLAIMED = 1e-12
 
 Entry = tuple[str, str | None]
 """Bucket, and the model where the bucket is `request`."""
@@ -38,6 +40,29 @@ class Account:
         if self.device_energy_j == 0:
             return 0.0
         return (sum(self.energy_j.values()) - self.device_energy_j) / self.device_energy_j
+
+
+class Bin(NamedTuple):
+    """What there is to say of one bin, the same for every device of a replica."""
+
+    whole_s: float
+    busy_s: float
+    """For how long of it requests ran."""
+    claims: Mapping[str | None, float]
+    """Model → its requests' share of what was used meanwhile; less than 1 in all where some of it was overhead."""
+    others: bool
+    """Whether other servers computed, too."""
+    settled_down: bool
+    """Whether there was no request in the bin before, either."""
+
+
+class Busy(NamedTuple):
+    """What requests share of one device's part of a bin."""
+
+    energy_j: float
+    time_s: float
+    floor_j: float | None
+    """The idle floor of that time."""
 
 
 class Books:
@@ -99,7 +124,41 @@ class Books:
         self._energy_j[entry] = self._energy_j.get(entry, 0.0) + energy_j
         self._time_s[entry] = self._time_s.get(entry, 0.0) + time_s
 
-    def put_at_rest(self, energy_j: float, time_s: float, *, alone: bool) -> None:
+    def book(self, bin_: Bin, energy_j: float, own: float | None) -> Busy:
+        """Book an open bin, of which the part `own` is ours; `None` where that is not known."""
+        whole_s = bin_.whole_s
+        if own is None:
+            self.put(OTHER, None, energy_j, whole_s)
+            return Busy(0.0, 0.0, None)
+        own_j = energy_j * own
+        idle = bin_.busy_s == 0
+        if own < 1:
+            self.put(OTHER, None, energy_j - own_j, whole_s * (1 - own))
+        elif idle and bin_.settled_down and not bin_.others:
+            self.floor.add(energy_j / whole_s)
+        floor_w = self.floor.power_w
+        rest_s = whole_s - bin_.busy_s
+        rest_j = own_j * rest_s / whole_s
+        if floor_w is not None and not idle:
+            rest_j = min(own_j, floor_w * own * rest_s)
+        self._put_at_rest(rest_j, rest_s * own, alone=not bin_.others)
+        if idle:
+            return Busy(0.0, 0.0, 0.0)
+        busy = Busy(own_j - rest_j, bin_.busy_s * own, None if floor_w is None else floor_w * bin_.busy_s * own)
+        return self._put_busy(busy, bin_)
+
+    def _put_busy(self, busy: Busy, bin_: Bin) -> Busy:
+        if bin_.others:
+            self.put(OTHER, None, busy.energy_j, busy.time_s)
+            return Busy(0.0, 0.0, 0.0)
+        for model, share in bin_.claims.items():
+            self.put(REQUEST, model, busy.energy_j * share, busy.time_s * share)
+        unclaimed = 1 - sum(bin_.claims.values())
+        if unclaimed > _UNCLAIMED:
+            self.put(OVERHEAD, None, busy.energy_j * unclaimed, busy.time_s * unclaimed)
+        return busy
+
+    def _put_at_rest(self, energy_j: float, time_s: float, *, alone: bool) -> None:
         """Book time without a request of ours; not `alone`, what is above the floor may be others' work."""
         if time_s <= 0:
             return

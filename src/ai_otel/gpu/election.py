@@ -2,8 +2,8 @@
 Who of several processes in a container looks at the devices, and whether others serve on them.
 
 Locks of the kernel (`flock`) on two files in the temporary directory: they need no privilege, and end with whoever
-holds them, however it ends. The first file's exclusive lock makes its holder the one that looks. On the second, everyone
-that serves requests holds a shared lock, and whoever can make its own exclusive for a moment is the only one.
+holds them, however it ends. The first file's exclusive lock makes its holder the one that looks. On the second,
+everyone that serves requests holds a shared lock, and whoever can make its own exclusive for a moment is the only one.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from ai_otel.record import Energy, Progress
@@ -90,7 +90,8 @@ class Flight:
             self._waited_s = max(self._waited_s, time_s)
             return
         self.cached_tokens = told.cached_tokens
-        self._place(scheduled_s, first_token_s)
+        if scheduled_s is not None or first_token_s is not None:
+            self._place(scheduled_s, first_token_s)
         if self.first_token_s is None:
             self.first_token_s = (self._waited_s + time_s) / 2
         if not self._times or time_s > self._times[-1]:
@@ -208,13 +209,13 @@ class Flight:
         else:
             self.idle_j += min(idle_j, energy_j)
 
-    def ran(self, run_s: float, powers_w: Iterable[float], power_w: float, batch: float) -> None:
-        """Note what the devices drew while it ran and shortly before, and how many ran with it."""
+    def ran(self, run_s: float, power_w: float, least_w: float, most_w: float, batch: float) -> None:
+        """Note what the devices drew while it ran, at least and at most then and shortly before, and how many ran."""
         self.run_s += run_s
         self.batch_s += batch * run_s
         self.device_j += power_w * run_s
-        self.least_w = min(self.least_w, power_w, *powers_w)
-        self.most_w = max(self.most_w, power_w, *powers_w)
+        self.least_w = min(self.least_w, least_w)
+        self.most_w = max(self.most_w, most_w)
 
     def energy(self, quantum_s: float) -> Energy | None:
         """

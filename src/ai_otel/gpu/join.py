@@ -31,6 +31,7 @@ class _Followed:
     inference: Inference
     begun: bool = False
     named: bool = False
+    placed: bool = False
     over_s: float | None = None
     final: bool = False
     held: bool = False
@@ -152,10 +153,11 @@ class EnergyJoin:
             followed.named = True
             self._ledger.name(followed, inference.model)
         if told is not None:
-            moments = told_moments(inference, told)
-            self._ledger.progress(
-                followed, now_s, told, scheduled_s=moments.scheduled_s, first_token_s=moments.first_token_s
-            )
+            scheduled_s = first_token_s = None
+            if told.first_token_ns is not None and not followed.placed:
+                followed.placed = True
+                scheduled_s, first_token_s = told_moments(inference, told.first_token_ns, told.prefill_s)
+            self._ledger.progress(followed, now_s, told, scheduled_s=scheduled_s, first_token_s=first_token_s)
         if inference.outcome is Outcome.REJECTED:
             self._reject(followed, now_s)
         elif over:
@@ -241,12 +243,10 @@ def monotonic_s(inference: Inference, wall_ns: int) -> float:
     return (inference._started + wall_ns - inference.start_ns) / 1e9  # noqa: SLF001 - the clock that `begin_clock` set
 
 
-def told_moments(inference: Inference, told: Progress) -> Moments:
-    """What the engine tells of its times while it runs."""
-    if told.first_token_ns is None:
-        return Moments(None, None, 0.0)
-    first_token_s = monotonic_s(inference, told.first_token_ns)
-    return Moments(None if told.prefill_s is None else first_token_s - told.prefill_s, first_token_s, 0.0)
+def told_moments(inference: Inference, first_token_ns: int, prefill_s: float | None) -> tuple[float | None, float]:
+    """When it was scheduled and when its first token came, by what the engine tells while it runs."""
+    first_token_s = monotonic_s(inference, first_token_ns)
+    return None if prefill_s is None else first_token_s - prefill_s, first_token_s
 
 
 def moments_of(inference: Inference, over_s: float) -> Moments:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ai_otel.gpu.books import OTHER, OVERHEAD, REQUEST, Account, Books
+from ai_otel.gpu.books import Account, Bin, Books, Busy
 from ai_otel.gpu.flight import Flight, Part
 from ai_otel.gpu.model import StepCost
 from ai_otel.gpu.sharing import Division, Step, StepMember, divide, union_s
@@ -76,8 +76,8 @@ class Ledger:
         self._lead: DeviceKey | None = None
         self._settled_s: float | None = None
         self._latest_s = float("-inf")
-        # Of the last bins: what a request used at its begin may stand in the one before.
-        self._before_w: deque[float] = deque(maxlen=2)
+        # Of this bin and two before: what a request used at its begin may stand there.
+        self._powers_w: deque[float] = deque(maxlen=3)
         self._at_rest = False
         self.cost = StepCost()
         self.others = False
@@ -242,18 +242,30 @@ class Ledger:
         for part in parts:
             part.flight.torn |= torn
         busy_s = union_s(parts, whole_s) if parts else 0.0
-        steps = list(self._steps_in(start_s, end_s))
-        division = divide(parts, busy_s, steps, self.cost) if parts else None
-        busy_j = sum(self._book(each, division, parts, busy_s, whole_s, edge) for each in opened)
-        if division is not None and division.work is not None and not torn:
-            self.cost.learn(division.work, busy_j)
+        division = divide(parts, busy_s, list(self._steps_in(start_s, end_s)), self.cost) if parts else None
+        booked = Bin(whole_s, busy_s, _claims(parts, division), others=edge.others, settled_down=self._at_rest)
+        shared = [each.books.book(booked, each.energy_j, each.own) for each in opened]
+        if division is not None:
+            self._give(parts, division, shared)
+            if division.work is not None and not torn:
+                self.cost.learn(division.work, sum(each.energy_j for each in shared))
         power_w = sum(each.energy_j for each in opened) / whole_s
+        self._powers_w.append(power_w)
+        least_w, most_w = min(self._powers_w), max(self._powers_w)
         batch = sum(each.run_s for each in parts) / busy_s if parts else 0.0
         for part in parts:
-            part.flight.ran(part.run_s, self._before_w, power_w, batch)
+            part.flight.ran(part.run_s, power_w, least_w, most_w, batch)
             part.flight.forget(end_s)
-        self._before_w.append(power_w)
         self._at_rest = not parts
+
+    @staticmethod
+    def _give(parts: Sequence[Part], division: Division, shared: Sequence[Busy]) -> None:
+        energy_j, time_s = sum(each.energy_j for each in shared), sum(each.time_s for each in shared)
+        floors = [each.floor_j for each in shared]
+        floor_j = None if None in floors else sum(each for each in floors if each is not None)
+        for part, share in zip(parts, division.shares, strict=True):
+            idle_j = None if floor_j is None else floor_j * share
+            part.flight.give(division.method, energy_j * share, idle_j, time_s * share)
 
     def _parts(self, start_s: float, end_s: float) -> list[Part]:
         parts = [part for each in self._flights.values() if (part := each.part(start_s, end_s)) is not None]
@@ -271,46 +283,13 @@ class Ledger:
             if inside_s > 0:
                 yield step, inside_s / (step.end_s - step.start_s)
 
-    def _book(
-        self,
-        opened: _Opened,
-        division: Division | None,
-        parts: Sequence[Part],
-        busy_s: float,
-        whole_s: float,
-        edge: _Edge,
-    ) -> float:
-        """Book one device's part of a bin; the joules that requests share."""
-        books, energy_j, own = opened
-        if own is None:
-            books.put(OTHER, None, energy_j, whole_s)
-            return 0.0
-        own_j = energy_j * own
-        if own < 1:
-            books.put(OTHER, None, energy_j - own_j, whole_s * (1 - own))
-        elif division is None and self._at_rest and not edge.others:
-            books.floor.add(energy_j / whole_s)
-        floor_w = books.floor.power_w
-        rest_s = whole_s - busy_s
-        rest_j = own_j * rest_s / whole_s
-        if floor_w is not None and division is not None:
-            rest_j = min(own_j, floor_w * own * rest_s)
-        books.put_at_rest(rest_j, rest_s * own, alone=not edge.others)
-        if division is None:
-            return 0.0
-        busy_j, time_s = own_j - rest_j, busy_s * own
-        if edge.others:
-            books.put(OTHER, None, busy_j, time_s)
-            return 0.0
-        floor_j = None if floor_w is None else floor_w * time_s
-        for part, share in zip(parts, division.shares, strict=True):
-            books.put(REQUEST, part.flight.model, busy_j * share, time_s * share)
-            idle_j = None if floor_j is None else floor_j * share
-            part.flight.give(division.method, busy_j * share, idle_j, time_s * share)
-        unclaimed = 1 - sum(division.shares)
-        if unclaimed > 1e-12:
-            books.put(OVERHEAD, None, busy_j * unclaimed, time_s * unclaimed)
-        return busy_j
+
+def _claims(parts: Sequence[Part], division: Division | None) -> Mapping[str | None, float]:
+    """Model → the share of the time with requests that is its own."""
+    claims: dict[str | None, float] = {}
+    for part, share in zip(parts, division.shares if division is not None else (), strict=True):
+        claims[part.flight.model] = claims.get(part.flight.model, 0.0) + share
+    return claims
 
 
 def _reaches(flight: Flight, since_s: float, until_s: float) -> bool:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 ENERGY_INTERVAL_S = 0.1
 ASK_AGAIN_S = 60.0
-"""After that a vendor's library is tried again that could not be opened, or that lost a device; twice as long each time."""
+"""After that a library is tried again that could not be opened, or that lost a device; then twice as long each time."""
 LONGEST_ASK_AGAIN_S = 3600.0
 LOST_ELECTION_S = 5.0
 
@@ -121,7 +121,7 @@ class Sampler:
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 
     def _begin_life(self) -> None:
-        """Begin anew, also in the child of a fork: there the libraries are the parent's, and nothing of them is called."""
+        """Begin anew, also in the child of a fork: the libraries are the parent's there, and nothing of them is called."""
         self.snapshot = Snapshot()
         self._sources: dict[str, GpuSource] = {}
         self._opened: dict[str, _Open] = {}

@@ -45,7 +45,8 @@ def load(kind: str, name: str) -> dict[str, Any]:
     """What a part says."""
     import yaml
 
-    part: dict[str, Any] = yaml.safe_load(path_of(kind, name).read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    part: dict[str, Any] = yaml.load(path_of(kind, name).read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe
     return part
 
 
