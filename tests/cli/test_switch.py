@@ -38,7 +38,7 @@ def test_a_running_server_without_the_switch_is_wrong() -> None:
 def test_a_misspelt_setting_is_told_with_the_known_ones() -> None:
     told = found({"AI_OTEL_METRIC": "false"})["AI_OTEL_METRIC"]
     assert told.level is Level.WRONG
-    assert told.says.startswith("unknown setting AI_OTEL_METRIC; known are AI_OTEL_EDGE,")
+    assert told.says.startswith("unknown setting AI_OTEL_METRIC; known are AI_OTEL_AGENT_INTERVAL,")
 
 
 def test_a_malformed_setting_is_told_with_what_to_write() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from ai_otel import semconv
+from ai_otel.agent import health
 from harness.collector import until
 from harness.gpu import node, nvml
 from harness.gpu.kubelet import Kubelet, running
@@ -287,3 +289,29 @@ def test_a_port_that_is_taken_ends_it_with_the_next_step(sink: Sink) -> None:
     assert done.returncode == 1
     assert f"{address} cannot be listened on" in done.stderr
     assert "choose another with --listen" in done.stderr
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
+def test_the_page_is_503_until_the_agent_is_ready(ready: bool, status: int, tmp_path: Path) -> None:
+    with health.serving("127.0.0.1:0", lambda: health.Report(ready, {"node": "node-1"})) as port:
+        command = Command(None, port, tmp_path)  # type: ignore[arg-type]
+        assert command.health() == (status, {"ready": ready, "node": "node-1"})
+        assert command.health("/healthz?verbose=1")[0] == status
+        assert command.health("/metrics") == (404, {"ready": False, "error": "only /healthz is here"})
+        with socket.create_connection(("127.0.0.1", port)):
+            assert command.health()[0] == status, "one that says nothing keeps nobody waiting"
+
+
+def test_the_page_is_served_on_ipv6_as_well() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with (
+        health.serving("[::1]:0", lambda: health.Report(ready=True, facts={})) as port,
+        urllib.request.urlopen(f"http://[::1]:{port}/healthz", timeout=10) as answer,
+    ):
+        assert json.load(answer) == {"ready": True}

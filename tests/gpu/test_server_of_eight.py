@@ -74,7 +74,7 @@ class Server:
     def __init__(self, fake: FakeNvml) -> None:
         self.fake = fake
         self.source = NvmlSource(Options(), clock=fake.clock)
-        self.sampler = Sampler(lambda: {}, clock=fake.clock)
+        self.sampler = Sampler(dict, clock=fake.clock)
         self.sampler._sources = {"nvidia": self.source}
         self.exported = Exported(lambda: self.sampler.snapshot, clock=fake.clock)
 

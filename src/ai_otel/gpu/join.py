@@ -9,16 +9,16 @@ settled. Records are stamped with `time.perf_counter_ns` beside the wall clock, 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from ai_otel.gpu.flight import ERROR
 from ai_otel.gpu.ledger import Ledger
+from ai_otel.gpu.moments import moments_of, monotonic_s, sum_of, tokens_of, told_moments
 from ai_otel.gpu.spells import Spells
 from ai_otel.hooks.guard import Guard
-from ai_otel.record import Choice, Energy, Inference, Outcome, Progress, RequestRecord
+from ai_otel.record import Energy, Inference, Outcome, RequestRecord
 
 GRACE_S = 1.0
 """How long an inference that is over waits for its record, which tells its times exactly."""
@@ -49,14 +49,6 @@ class _Held:
     parts: Sequence[_Followed] = field(default_factory=tuple)
 
 
-class Moments(NamedTuple):
-    """When an inference was worked on, in seconds of the monotonic clock."""
-
-    scheduled_s: float | None
-    first_token_s: float | None
-    end_s: float
-
-
 class EnergyJoin:
     """
     Follows inferences while they run, and fills `energy`, `gpu_ids` and `device_events` of their records.
@@ -76,6 +68,7 @@ class EnergyJoin:
         patience_s: float = 10.0,
         limit: int = 2048,
         begun_limit: int = 8192,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._ledger = ledger
         self._deliver = deliver
@@ -83,6 +76,8 @@ class EnergyJoin:
         self._others_serving = others_serving
         self._patience_s = patience_s
         self._limit = limit
+        self._clock = clock
+        self._looked_s = clock()
         self.begun: deque[Inference] = deque(maxlen=begun_limit)
         """For `Recorder.begun`. When it overflows the energy of that time is nobody's."""
         self.unheld = 0
@@ -101,20 +96,38 @@ class EnergyJoin:
         return len(self._arrived) + len(self._held)
 
     def hold(self, record: RequestRecord) -> bool:
-        """Keep a record until its energy is settled; `False` where it is not kept, and is to be delivered at once."""
+        """
+        Keep a record until its energy is settled; `False` where it is not kept, and is to be delivered at once.
+
+        When nobody has looked for longer than `patience_s`, as inside a driver that hangs, nothing is kept, and what
+        was comes back here.
+        """
         if not record.inferences:
             return False
+        stuck: list[RequestRecord] = []
         with self._door:
-            if self._ended:
-                return False
-            if self.held >= self._limit:
-                self.unheld += 1
-                return False
-            self._arrived.append(record)
-            return True
+            if self._clock() - self._looked_s > self._patience_s:
+                stuck = self._give_up()
+            elif not self._ended and self.held < self._limit:
+                self._arrived.append(record)
+                return True
+            self.unheld += not self._ended
+        for each in stuck:
+            each.gpu_ids = self._gpu_ids
+            self._deliver(each)
+        return False
+
+    def _give_up(self) -> list[RequestRecord]:
+        stuck = [*(held.record for held in self._held), *self._arrived]
+        for held in self._held:
+            for part in held.parts:
+                part.held = False
+        self._held, self._arrived = [], deque()
+        return stuck
 
     def look(self, now_s: float) -> None:
         """Take one look at everything that runs, settle, and deliver what is settled."""
+        self._looked_s = now_s
         overflown = len(self.begun) == self.begun.maxlen
         self._ledger.others = overflown or self._others_serving()
         while self.begun:
@@ -123,8 +136,9 @@ class EnergyJoin:
         for followed in self._followed.values():
             if followed.over_s is None:
                 self._follow(followed, now_s)
-        while self._arrived:
-            self._take(self._arrived.popleft(), now_s)
+        with self._door:
+            arrived, self._arrived = self._arrived, deque()
+            self._held += [self._take(record, now_s) for record in arrived]
         for followed in list(self._followed.values()):
             self._wait(followed, now_s)
         self._settle(now_s)
@@ -171,14 +185,14 @@ class EnergyJoin:
         followed.worked, followed.final, followed.settled = False, True, True
         self._ledger.drop(followed)
 
-    def _take(self, record: RequestRecord, now_s: float) -> None:
+    def _take(self, record: RequestRecord, now_s: float) -> _Held:
         followed = (self._followed.get(id(inference)) for inference in record.inferences)
         parts = [each for each in followed if each is not None]
         for part in parts:
             part.held = True
             if not part.final:
                 self._complete(part, now_s)
-        self._held.append(_Held(record, now_s, parts))
+        return _Held(record, now_s, parts)
 
     def _complete(self, followed: _Followed, now_s: float) -> None:
         """Its record is here: what it tells of its times is better than what we saw."""
@@ -215,17 +229,17 @@ class EnergyJoin:
     # ---------------------------------------------------------------- records
 
     def _release(self, now_s: float) -> None:
-        waiting: list[_Held] = []
-        for held in self._held:
-            late = now_s - held.since_s > 2 * self._patience_s
-            if not late and not all(part.settled for part in held.parts):
-                waiting.append(held)
-                continue
+        with self._door:
+            done = [held for held in self._held if self._is_done(held, now_s)]
+            self._held = [held for held in self._held if not self._is_done(held, now_s)]
+        for held in done:
             for part in held.parts:
                 self._followed.pop(id(part.inference), None)
             self._fill(held)
             self._deliver(held.record)
-        self._held = waiting
+
+    def _is_done(self, held: _Held, now_s: float) -> bool:
+        return now_s - held.since_s > 2 * self._patience_s or all(part.settled for part in held.parts)
 
     def _fill(self, held: _Held) -> None:
         record = held.record
@@ -236,73 +250,3 @@ class EnergyJoin:
         if energies and len(energies) == len(worked):
             record.energy = sum_of(energies)
         record.device_events = tuple(self.spells.during(record))
-
-
-def monotonic_s(inference: Inference, wall_ns: int) -> float:
-    """A moment on the inference's time line, in seconds of the monotonic clock."""
-    return (inference._started + wall_ns - inference.start_ns) / 1e9  # noqa: SLF001 - the clock that `begin_clock` set
-
-
-def told_moments(inference: Inference, first_token_ns: int, prefill_s: float | None) -> tuple[float | None, float]:
-    """When it was scheduled and when its first token came, by what the engine tells while it runs."""
-    first_token_s = monotonic_s(inference, first_token_ns)
-    return None if prefill_s is None else first_token_s - prefill_s, first_token_s
-
-
-def moments_of(inference: Inference, over_s: float) -> Moments:
-    """
-    When an inference that is complete was worked on: from the first of its choices that was, to the last token.
-
-    The end of its stream may come later, when the client is slow to read.
-    """
-    arrival_ns = inference.arrival_ns if inference.arrival_ns is not None else inference.start_ns
-    arrival_s = monotonic_s(inference, arrival_ns)
-    firsts, starts, ends = [], [], []
-    for choice in inference.choices:
-        if choice.first_token_s is not None:
-            first_s = arrival_s + choice.first_token_s
-            firsts.append(first_s)
-            if choice.prefill_s is not None:
-                starts.append(first_s - choice.prefill_s)
-            if choice.decode_s is not None:
-                ends.append(first_s + choice.decode_s)
-        elif choice.queue_s is not None:
-            starts.append(arrival_s + choice.queue_s)
-    last_s = max(ends) if ends and len(ends) == len(inference.choices) else over_s
-    return Moments(min(starts, default=None), min(firsts, default=None), min(last_s, over_s))
-
-
-def tokens_of(choices: Sequence[Choice]) -> Progress | None:
-    """The tokens that were computed for all choices together; `None` where one does not tell."""
-    inputs = [choice.counted_input_tokens for choice in choices]
-    outputs = [choice.output_tokens for choice in choices]
-    if not choices or None in outputs:
-        return None
-    told = sum(each for each in inputs if each is not None) if None not in inputs else None
-    cached = [choice.cached_tokens for choice in choices]
-    found = sum(each for each in cached if each is not None) if None not in cached else None
-    # What an aborted choice had not prefilled is 0 here: the prompt that progress told is better.
-    return Progress(told or None, found, sum(each for each in outputs if each is not None), prefilling=False)
-
-
-def sum_of(energies: Sequence[Energy]) -> Energy:
-    """The energy of a record: its inferences' together. Means are weighted with what each had of the devices' time."""
-    total_j = sum(energy.gpu_j for energy in energies)
-    time_s = sum(energy.gpu_time_s for energy in energies)
-    idle_j = [None if each.idle_share is None else each.idle_share * each.gpu_j for each in energies]
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        if time_s <= 0 or None in values:
-            return values[0] if len(values) == 1 else None
-        pairs = zip(values, energies, strict=True)
-        return sum(value * each.gpu_time_s for value, each in pairs if value is not None) / time_s
-
-    return Energy(
-        gpu_j=total_j,
-        idle_share=None if None in idle_j else sum(each for each in idle_j if each is not None) / total_j,
-        method=max((energy.method for energy in energies), key=lambda method: ERROR[method]),
-        uncertainty=sum(energy.uncertainty * energy.gpu_j for energy in energies) / total_j,
-        gpu_time_s=time_s,
-        power_mean_w=mean([energy.power_mean_w for energy in energies]),
-        batch_mean=mean([energy.batch_mean for energy in energies]),
-    )

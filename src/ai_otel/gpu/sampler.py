@@ -121,7 +121,7 @@ class Sampler:
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 
     def _begin_life(self) -> None:
-        """Begin anew, also in the child of a fork: the libraries are the parent's there, and nothing of them is called."""
+        """Begin anew, also in the child of a fork: the libraries are the parent's, and nothing of them is called."""
         self.snapshot = Snapshot()
         self._sources: dict[str, GpuSource] = {}
         self._opened: dict[str, _Open] = {}

@@ -10,8 +10,9 @@ import pytest
 
 from ai_otel import record as record_module, semconv
 from ai_otel.gpu.flight import EXCLUSIVE
-from ai_otel.gpu.join import EnergyJoin, Moments, moments_of, sum_of, tokens_of
+from ai_otel.gpu.join import EnergyJoin
 from ai_otel.gpu.ledger import Ledger
+from ai_otel.gpu.moments import Moments, moments_of, sum_of, tokens_of
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading
 from ai_otel.gpu.spells import THROTTLE, XID, Spells
 from ai_otel.hooks import guard
@@ -59,6 +60,7 @@ class Server:
             others_serving=lambda: self.others,
             limit=self.limit,
             begun_limit=self.begun_limit,
+            clock=lambda: self.clock.now_s,
         )
         self.recorder.begun = self.join.begun
         self.look()
@@ -330,6 +332,29 @@ def test_a_record_is_not_held_for_longer_than_patience(server: Server) -> None:
     (record,) = server.delivered
     assert record.energy is None
     assert server.ledger.in_flight == 0
+
+
+def test_when_the_driver_hangs_no_record_waits_for_it(server: Server) -> None:
+    """Nobody looks any more: what is held comes back with the next record, and that one is not held."""
+    server.draw(IDLE_W, 1.0)
+    for held in (True, True):
+        inference = server.begin()
+        server.recorder.end(inference, Outcome.FINISHED)
+        assert server.hold() == [held]
+    server.join.look(server.clock.now_s)
+    inference = server.begin()
+    server.recorder.end(inference, Outcome.FINISHED)
+    assert server.hold() == [True]
+    server.clock.now_s += 11.0
+    inference = server.begin()
+    server.recorder.end(inference, Outcome.FINISHED)
+    assert server.hold() == [False]
+    assert [record.energy for record in server.delivered] == [None] * 3
+    assert server.join.held == 0
+    # And when it comes to itself again all goes on.
+    server.draw(IDLE_W, 30.0)
+    assert len(server.delivered) == 3
+    assert server.join._followed == {}
 
 
 def test_at_the_end_everything_comes_back_and_nothing_is_held_any_more(server: Server) -> None:
