@@ -123,6 +123,13 @@ EXCERPTS = (
         "config/crd/bases",
     ),
     Excerpt(
+        "crds/cert-manager",
+        "github.com/cert-manager/cert-manager",
+        "v1.21.2",
+        "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=",
+        "deploy/crds",
+    ),
+    Excerpt(
         "crds/gateway",
         "sigs.k8s.io/gateway-api",
         "v1.7.0",

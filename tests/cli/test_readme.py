@@ -91,5 +91,5 @@ def test_nothing_of_ours_at_the_top_is_left_out_of_the_tree() -> None:
 
 def test_the_first_screen_says_what_it_is_and_shows_it() -> None:
     first = README.splitlines()[:40]
-    assert sum(line.startswith("- **") for line in first) == 3
+    assert sum(line.startswith("- **") for line in first) == 4
     assert "<!-- demo -->" in first

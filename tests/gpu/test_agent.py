@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ai_otel.agent import watch
-from ai_otel.agent.allocation import Allocated, Unknown
+from ai_otel.agent.allocation import Allocated, Why
 from ai_otel.agent.metrics import observe_allocations
 from ai_otel.agent.watch import Places, Watch
 from ai_otel.gpu.nvml import NvmlSource
@@ -144,7 +144,7 @@ def test_a_mig_device_that_is_made_when_it_is_claimed_is_unmapped_and_told_once(
         for _ in range(3):
             watching.look()
     (unmapped,) = watching.view.allocated.unmapped
-    assert (unmapped.container.pod, unmapped.why) == ("dynamic", Unknown.NO_UUID)
+    assert (unmapped.container.pod, unmapped.why) == ("dynamic", Why.NO_UUID)
     assert pods_of(watching) == ["static"]
     (sentence,) = caplog.messages
     assert "gpu.nvidia.com node-1/gpu-2-mig-dynamic, held by ml/dynamic/server, is not mapped" in sentence
@@ -334,7 +334,7 @@ def test_outside_of_a_pod_claims_are_not_mapped_and_the_reason_is_told(kubelet: 
     kubelet.pods = [node.claim("a", "gpu-3")]
     view = Watch(replace(places, slices_on=True), lambda: [GPU]).look()
     assert "in no pod" in view.troubles["api_server"]
-    assert [each.why for each in view.allocated.unmapped] == [Unknown.NO_SLICES]
+    assert [each.why for each in view.allocated.unmapped] == [Why.NO_SLICES]
 
 
 # ---------------------------------------------------------------- devices that come and go
@@ -361,6 +361,23 @@ def test_a_held_device_that_is_not_seen_has_the_devices_found_anew_and_is_told_i
     assert "nvidia.com/gpu MIG-elsewhere, held by ml/three/server, is not mapped" in sentence
 
 
+def test_ids_that_never_mean_a_device_cost_one_search_a_minute_and_one_word_each(
+    kubelet: Kubelet, places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As HAMi's: made up, and new with each pod."""
+    clock, asked = Clock(), []
+    watching = Watch(places, lambda: [GPU], lambda: asked.append(clock.now_s), clock=clock)
+    for second, pods in ((0, "a0"), (15, "a0 b1"), (30, "c0 b1"), (61, "c0 b1"), (76, "d1"), (91, "d0")):
+        kubelet.pods = [holding(name[0], f"GPU-1-{name[1]}") for name in pods.split()]
+        clock.now_s = 1000 + second
+        watching.look()
+    assert asked == [1000, 1061]
+    assert [message.partition(", held")[0] for message in caplog.messages] == [
+        "ai-otel: nvidia.com/gpu GPU-1-0",
+        "ai-otel: nvidia.com/gpu GPU-1-1",
+    ]
+
+
 def test_a_sampler_that_is_asked_finds_a_new_device_and_keeps_the_counters_of_the_others() -> None:
     gpu = FakeGpu({GPU: GpuReading(energy_j=100.0)})
     sampler = Sampler(lambda: {"fake": gpu}, clock=(clock := Clock()))
@@ -381,7 +398,7 @@ def test_a_sampler_that_is_asked_finds_a_new_device_and_keeps_the_counters_of_th
 def test_where_no_device_is_seen_they_are_looked_for_each_minute(kubelet: Kubelet, places: Places) -> None:
     """A driver may be installed while we run."""
     clock, asked = Clock(), []
-    watching = Watch(places, list, lambda: asked.append(clock.now_s), clock)
+    watching = Watch(places, list, lambda: asked.append(clock.now_s), clock=clock)
     for _ in range(5):
         watching.look()
         clock.now_s += 31

@@ -156,6 +156,20 @@ def test_steps_come_as_near_as_the_noise_of_the_reference_allows(seed: int, rate
     assert told(run, AFFINE) > 0.8 * len(run.load.jobs)
 
 
+@pytest.mark.parametrize("rate", [4.0, 12.0])
+def test_with_exact_energies_only_the_noise_of_the_reference_is_left(rate: float) -> None:
+    """As the reference has it: energies of single steps, and a cost that was fitted to the whole load before."""
+    telling = Telling(steps=True, exact=True)
+    run = meter(load_of(1, rate), telling, meter(load_of(1, rate), telling).ledger.cost)
+    median, p90 = median_and_p90(run.errors())
+    assert median <= REFERENCE["affine", rate][0]
+    assert p90 <= REFERENCE["affine", rate][1] + 0.002
+    median, p90 = median_and_p90(run.errors(truth_of(1, rate)))
+    print(f"affine, exact energies, {rate:g}/s: {median:.2%} and {p90:.2%} of the refined truth")
+    assert median <= 0.004
+    assert p90 <= 0.01
+
+
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 def test_progress_comes_nearly_as_near_as_steps(seed: int, rate: float) -> None:
     run = metered(seed, rate, TELLINGS["affine by progress"])

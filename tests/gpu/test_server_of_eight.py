@@ -183,15 +183,31 @@ def test_an_xid_is_counted(server: Server) -> None:
     assert found["ai_otel.gpu.xid.events"] == {(uuid(7), None): {("31",): 1}}
 
 
-def test_looking_costs_a_thousandth_of_a_core(server: Server) -> None:
-    """Of our own time, without a driver's: 0.1 % is the claim, ten times that is where a slow machine fails."""
-    server.at(12.0)
-    looks = 200
-    used_s = time.thread_time()
-    for _ in range(looks):
-        server.fake.clock.advance(1.0 if server.fake.clock() < 34 else 0.0)
-        server.sampler._readings.due_s = float("-inf")
-        server.sampler.look()
-    share = (time.thread_time() - used_s) / looks
-    print(f"one look at eight simulated GPUs: {share * 1e3:.2f} ms of CPU, {share:.3%} of a core at 1 Hz")
-    assert share < 0.01
+class Tick:
+    """A clock that costs next to nothing to ask."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_looking_costs_a_thousandth_of_a_core(tmp_path: Path) -> None:
+    """At one look a second, with the simulated driver's time; 0.1 % is the claim, 0.5 % where a slow machine fails."""
+    rounds = []
+    with nvml.library(tmp_path, eight(), now_s=START_S):
+        tick = Tick()
+        source = NvmlSource(Options(), clock=tick)
+        sampler = Sampler(dict, clock=tick)
+        sampler._sources = {"nvidia": source}
+        for _ in range(10):
+            used_s = time.thread_time()
+            for _ in range(50):
+                tick.now_s += 1.0
+                sampler.look()
+            rounds.append((time.thread_time() - used_s) / 50)
+        assert len(sampler.snapshot.looks) == 10
+        source.close()
+    look_s = min(rounds[1:])
+    print(f"one look at eight simulated GPUs: {look_s * 1e3:.2f} ms of CPU, {look_s:.3%} of a core at 1 Hz")
+    assert look_s < 0.005

@@ -32,7 +32,7 @@ from harness.cluster import Cluster, Refused
 pytestmark = pytest.mark.requires(part="kubernetes")
 
 # What no definition can be had for here: the API server does not know these kinds.
-UNKNOWN = {"Certificate", "HelmRelease"}
+UNKNOWN = {"HelmRelease"}
 PRIVILEGED = "gpu"
 LEVELS = {NAMESPACE: "restricted", "models": "restricted", PRIVILEGED: "privileged"}
 PLACES = [
@@ -48,7 +48,7 @@ PLACES = [
 @pytest.fixture(scope="module")
 def cluster_with_namespaces(cluster: Cluster) -> Cluster:
     """With the definitions of custom resources, the runtime class of GPU nodes, and the namespaces of the examples."""
-    cluster.load_crds("prometheus", "keda", "argocd", "flux")
+    cluster.load_crds("prometheus", "keda", "argocd", "flux", "cert-manager")
     objects: list[Tree] = [{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "nvidia"}]
     objects[0]["metadata"] = {"name": "nvidia"}
     for name in (*LEVELS, "argocd", "flux-system", "monitoring"):

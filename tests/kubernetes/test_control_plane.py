@@ -163,6 +163,7 @@ DEFINED = {
     "argocd": {"applications.argoproj.io", "applicationsets.argoproj.io", "appprojects.argoproj.io"},
     "keda": {"scaledobjects.keda.sh", "triggerauthentications.keda.sh"},
     "flux": {"gitrepositories.source.toolkit.fluxcd.io", "kustomizations.kustomize.toolkit.fluxcd.io"},
+    "cert-manager": {"certificates.cert-manager.io", "clusterissuers.cert-manager.io"},
     "gateway": {"gateways.gateway.networking.k8s.io", "httproutes.gateway.networking.k8s.io"},
 }
 

@@ -119,4 +119,5 @@ def _library() -> Tree:
             "is": shapes.get(type(item.default), "text"),
         }
         for item in dataclasses.fields(Settings)
+        if item.name.startswith(("gpu", "agent_"))
     }

@@ -25,7 +25,7 @@ QUANTITIES: Tree = {"type": "object", "additionalProperties": WITH_UNIT}
 def render(_: Contract) -> str:
     """The text of the file."""
     tree = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": "http://json-schema.org/draft-07/schema#",
         "$comment": "Generated from tools/generator/chart_values.py by `make generate`. Do not edit.",
         "title": "Values of the chart ai-otel",
         **_keys(),
@@ -275,7 +275,7 @@ def _gpu_agent() -> Tree:
         "`ai-otel agent` on each GPU node.",
         enabled=_of(SWITCH, "Whether there is one."),
         image=_image("An image in which `pip install 'ai-otel[nvidia]'` was run."),
-        endpoint=_of(TEXT, "host:port of what it sends to; empty: the agent of its node, else the gateway."),
+        endpoint=_of(TEXT, "host:port of what it sends to; empty: the gateway, else the agent of its node."),
         runtimeClassName=_of(TEXT, "The runtime that shows GPUs; empty: the node's default."),
         podResources=socket("The kubelet's PodResources API, which tells whose a GPU is."),
         podsApi=socket("The kubelet's Pods API."),

@@ -17,7 +17,7 @@ from ai_otel.gpu.source import Device
 POD_RESOURCES, DRA = "pod_resources", "dra"
 
 
-class Unknown(str, Enum):
+class Why(str, Enum):
     """Why we do not know which device it is. The value ends the sentence that a person reads."""
 
     NO_DEVICE = "none of the devices that we see is called so"
@@ -36,7 +36,7 @@ class Unmapped:
     """The resource's name, or the DRA driver's."""
     id: str
     """The plugin's id, or pool and device."""
-    why: Unknown
+    why: Why
 
     def __str__(self) -> str:
         holder = "/".join(self.container)
@@ -90,7 +90,7 @@ def join(grants: Iterable[Grant], inventory: Inventory, facts: Facts) -> Allocat
         found = (
             _claim(grant, inventory, facts) if isinstance(grant, ClaimGrant) else _plugin(grant, inventory, siblings)
         )
-        if isinstance(found, Unknown):
+        if isinstance(found, Why):
             unmapped.append(Unmapped(grant.container, name_of(grant), _id(grant), found))
         else:
             attribution = DRA if isinstance(grant, ClaimGrant) else POD_RESOURCES
@@ -133,20 +133,20 @@ def _siblings(grants: Iterable[Grant], allocatable: Iterable[tuple[str, str]]) -
     return ids
 
 
-def _plugin(grant: PluginGrant, inventory: Inventory, siblings: Mapping[str, set[str]]) -> Match | Unknown:
+def _plugin(grant: PluginGrant, inventory: Inventory, siblings: Mapping[str, set[str]]) -> Match | Why:
     found = inventory.plugin(grant.id, siblings[grant.resource.partition("/")[0]])
-    return Unknown.NO_DEVICE if found is None else found
+    return Why.NO_DEVICE if found is None else found
 
 
-def _claim(grant: ClaimGrant, inventory: Inventory, facts: Facts) -> Match | Unknown:
+def _claim(grant: ClaimGrant, inventory: Inventory, facts: Facts) -> Match | Why:
     if facts.slices is None:
-        return Unknown.NO_SLICES if facts.slices_on else Unknown.SLICES_OFF
+        return Why.NO_SLICES if facts.slices_on else Why.SLICES_OFF
     told = facts.slices.get(grant.key)
     if told is None:
-        return Unknown.NOT_IN_SLICES
+        return Why.NOT_IN_SLICES
     found = inventory.claimed(told)
     if found is None:
-        return Unknown.NO_DEVICE if told.uuid or (told.pci_bus_id and told.kind in {None, "gpu"}) else Unknown.NO_UUID
+        return Why.NO_DEVICE if told.uuid or (told.pci_bus_id and told.kind in {None, "gpu"}) else Why.NO_UUID
     return Match(found.device, CLAIM) if grant.share else found
 
 

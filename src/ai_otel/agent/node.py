@@ -51,7 +51,12 @@ class Agent:
             interval_s=settings.gpu_interval,
             passed=self._passed,
         )
-        self.watch = Watch(_places(settings, surroundings), self.devices, self.sampler.find_anew)
+        self.watch = Watch(
+            _places(settings, surroundings),
+            self.devices,
+            self.sampler.find_anew,
+            lambda: self.sampler.snapshot.taken_s is not None,
+        )
         self._running = ExitStack()
 
     def devices(self) -> list[Device]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ai_otel.agent.allocation import Allocated, Facts, Unknown, Unmapped, is_wanted, join
+from ai_otel.agent.allocation import Allocated, Facts, Why, is_wanted, join
 from ai_otel.agent.api_server import ApiServer, ApiTrouble
 from ai_otel.agent.identity import Inventory
-from ai_otel.agent.kubelet import Refused, Unanswered
+from ai_otel.agent.kubelet import Refused, Unanswered, Unknown
 from ai_otel.agent.podresources import ClaimGrant, Grant, list_allocatable, list_grants
 from ai_otel.agent.pods import Pod, list_pods
 from ai_otel.agent.slices import Key, SliceDevice, read_slices
@@ -35,10 +35,14 @@ SLICES_KEPT_S = 600.0
 SLICES_FLOOR_S = 30.0
 """Between two questions to the API server, also for a claim that it does not know."""
 ALLOCATABLE_KEPT_S = 300.0
+FIRST_LOOK_S = 10.0
 LOOK_FOR_S = 60.0
-"""Where there is no device at all, they are looked for so often: a driver may be installed while we run."""
+"""
+Devices are found anew at most so often: where a container holds one that we do not see, and where we see none at all.
+MIG instances change while we run, and a driver may be installed.
+"""
 REMEMBERED = 10_000
-"""How many sentences are remembered as told."""
+"""How many subjects are remembered as told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,18 @@ class View:
 
 
 class Watch:
-    """The one who asks. `view` is replaced as a whole, so any thread may read it."""
+    """
+    The one who asks. `view` is replaced as a whole, so any thread may read it.
+
+    `devices` are those of the last look, `looked` says whether there was one, and `find_anew` asks for another search.
+    """
 
     def __init__(
         self,
         places: Places,
         devices: Callable[[], Sequence[Device]],
         find_anew: Callable[[], None] = lambda: None,
+        looked: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.view = View()
@@ -83,13 +92,14 @@ class Watch:
         self._places = places
         self._devices = devices
         self._find_anew = find_anew
+        self._looked = looked
         self._clock = clock
-        self._missed: frozenset[Unmapped] = frozenset()
+        self._looked_for: set[tuple[str, str]] = set()
         self._looked_for_s = clock()
         self._allocatable: tuple[float, list[tuple[str, str]]] | None = None
         self._slices: tuple[float, Mapping[Key, SliceDevice] | None] | None = None
         self._api_trouble: str | None = None
-        self._told: set[str] = set()
+        self._told: set[object] = set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -117,6 +127,9 @@ class Watch:
 
     def _run(self) -> None:
         one_pass = Guard("kubelet", alone=True)
+        until_s = self._clock() + FIRST_LOOK_S
+        while not self._looked() and self._clock() < until_s and not self._stopping.wait(0.05):
+            pass  # without a device nothing can be mapped
         while not self._stopping.is_set():
             if one_pass(self.look) is None:
                 self.view = self._silent("a pass of ours failed: see the log, and report it")
@@ -137,7 +150,8 @@ class Watch:
             allocated = join(grants, inventory, self._facts(grants, troubles))
             self.view = View(allocated, self._clock(), troubles)
             self._look_for(devices, allocated)
-        self._tell(self.view.troubles.values())
+        for trouble in self.view.troubles.values():
+            self._tell(trouble, trouble)
         return self.view
 
     def _silent(self, why: str) -> View:
@@ -167,8 +181,10 @@ class Watch:
         if self._allocatable is None or now - self._allocatable[0] > ALLOCATABLE_KEPT_S:
             try:
                 self._allocatable = now, list_allocatable(self._places.kubelet)
+            except Unknown:
+                self._allocatable = now, []  # an older kubelet
             except Unanswered:
-                self._allocatable = now, []  # older kubelets have no such call
+                return []  # asked again with the next pass
         return self._allocatable[1]
 
     def _ask_pods(self, troubles: dict[str, str]) -> list[Pod] | None:
@@ -204,21 +220,23 @@ class Watch:
 
     def _look_for(self, devices: Sequence[Device], allocated: Allocated) -> None:
         """Have the devices found anew where one is held that we do not see, as after a change of MIG instances."""
-        missed = frozenset(allocated.unmapped)
-        unseen = {each for each in missed - self._missed if each.why is Unknown.NO_DEVICE}
+        for each in allocated.unmapped:
+            # Of a device that we do not see only when looking for it did not help.
+            if each.why is not Why.NO_DEVICE or (each.what, each.id) in self._looked_for:
+                self._tell(str(each), (each.what, each.id, each.why))
+        unseen = {(each.what, each.id) for each in allocated.unmapped if each.why is Why.NO_DEVICE} - self._looked_for
         now = self._clock()
-        if unseen or (not devices and now - self._looked_for_s > LOOK_FOR_S):
+        waited = now - self._looked_for_s > LOOK_FOR_S
+        if (unseen and (waited or not self._looked_for)) or (not devices and waited):
             self._looked_for_s = now
+            self._looked_for |= unseen
             self._find_anew()
-        # Only what is still not mapped after that is worth a word.
-        self._tell(str(each) for each in allocated.unmapped if each in self._missed)
-        self._missed = missed
 
-    def _tell(self, sentences: Iterable[str]) -> None:
-        """Say each once."""
+    def _tell(self, sentence: str, subject: object) -> None:
+        """Say it, once for each subject."""
         if len(self._told) > REMEMBERED:
             self._told.clear()
-        for sentence in sentences:
-            if sentence not in self._told:
-                self._told.add(sentence)
-                log.warning("ai-otel: %s", sentence)
+            self._looked_for.clear()
+        if subject not in self._told:
+            self._told.add(subject)
+            log.warning("ai-otel: %s", sentence)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from ai_otel.gpu.source import DeviceLost, GpuReading, Support
 
@@ -131,7 +131,8 @@ def tell(reading: GpuReading, name: str, answer: Any, key: Any = None) -> None:
     if key is None:
         setattr(reading, name, answer)
     else:
-        cast("dict[Any, Any]", getattr(reading, name))[key] = answer
+        entries: Any = getattr(reading, name)
+        entries[key] = answer
 
 
 def _entry(name: str, key: Any) -> str:

@@ -23,6 +23,10 @@ POWER_AVERAGE = 185
 POWER_INSTANT = 186
 PENDING, FAILURE, RECOVERY_ACTION = 144, 145, 230
 
+SELDOM = frozenset({3, 4, PENDING, FAILURE, 187, 188, 189, 190, 192, RECOVERY_ACTION})
+"""What changes by a person's hand or with a fault, and is half of the batch: asked for every `SELDOM_S` only."""
+SELDOM_S = 10.0
+
 MOST_WATTS = 100_000.0
 COLDEST_C, HOTTEST_C = 1.0, 150.0
 """NVML tells whole degrees, and 0 where there is no sensor."""
@@ -150,6 +154,9 @@ class FieldBatch:
         self._scopes = dict.fromkeys((row.number for row in self._rows), 0)
         self._scopes |= {number: scope for number, scope, *_rest in LINKS}
         self._scopes |= dict.fromkeys((POWER_AVERAGE, POWER_INSTANT, PENDING, FAILURE, RECOVERY_ACTION), 0)
+        self._often = [number for number in self._scopes if number not in SELDOM and number != POWER_INSTANT]
+        self._seldom: dict[int, _Told] = {}
+        self._seldom_due_s = float("-inf")
 
     def read(self, reading: GpuReading, pcie_bytes_per_s: Mapping[str, float], slot: float | None) -> None:
         """
@@ -176,14 +183,22 @@ class FieldBatch:
 
     def _ask(self) -> dict[int, _Told]:
         """Everything by number, without asking again for what this driver does not have."""
-        absent = {number: self._calls.known(number) for number in self._scopes}
-        told = {number: _Told(support) for number, support in absent.items() if support is not None}
+        now_s = self._calls.clock()
+        seldom = now_s >= self._seldom_due_s
+        told = self._answers([*self._often, *SELDOM] if seldom else self._often)
+        if seldom:
+            self._seldom_due_s = now_s + SELDOM_S
+            self._seldom = {number: told[number] for number in SELDOM}
+        else:
+            told |= self._seldom
         # The mean over a second is what one look a second should see; the instant only where there is no mean.
-        told |= self._batch([number for number in self._scopes if number not in told and number != POWER_INSTANT])
-        if POWER_INSTANT not in told:
-            unknown = isinstance(told[POWER_AVERAGE].value, Support)
-            told |= self._batch([POWER_INSTANT]) if unknown else {POWER_INSTANT: told[POWER_AVERAGE]}
-        return told
+        unknown = isinstance(told[POWER_AVERAGE].value, Support)
+        return told | (self._answers([POWER_INSTANT]) if unknown else {POWER_INSTANT: told[POWER_AVERAGE]})
+
+    def _answers(self, numbers: Sequence[int]) -> dict[int, _Told]:
+        absent = {number: self._calls.known(number) for number in numbers}
+        told = {number: _Told(support) for number, support in absent.items() if support is not None}
+        return told | self._batch([number for number in numbers if number not in told])
 
     def _batch(self, numbers: Sequence[int]) -> dict[int, _Told]:
         asked = [(number, self._scopes.get(number, 0)) for number in numbers]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ai_otel.gpu.books import Account
 from ai_otel.gpu.ledger import Ledger, Settled
+from ai_otel.gpu.model import StepCost
 from ai_otel.gpu.sharing import StepMember
 from ai_otel.gpu.source import Device
 from ai_otel.record import Progress
@@ -37,6 +38,8 @@ class Telling:
     quantum_s: float = 0.1
     phase_s: float = 0.037
     """How long after a write we look, where the two have one pace."""
+    exact: bool = False
+    """The counter is exact and looked at when each step begins and ends, as in the reference simulation."""
     patience_s: float = 60.0
 
 
@@ -70,13 +73,19 @@ class Metered:
 
 def looks(load: Load, telling: Telling) -> Iterator[float]:
     """When we look."""
+    if telling.exact:
+        edges = {moment for step in load.steps for moment in (step.start_s, step.end_s)}
+        yield from sorted({*edges, *(load.end_s + 0.1 * number for number in range(1, 30)), -LEAD_IN_S, -LEAD_IN_S / 2})
+        return
     count = math.ceil((load.end_s + 2 * LEAD_IN_S) / telling.look_s)
-    return (telling.phase_s - LEAD_IN_S + number * telling.look_s for number in range(count))
+    yield from (telling.phase_s - LEAD_IN_S + number * telling.look_s for number in range(count))
 
 
-def meter(load: Load, telling: Telling) -> Metered:
-    """Run the ledger over the load."""
+def meter(load: Load, telling: Telling, cost: StepCost | None = None) -> Metered:
+    """Run the ledger over the load; `cost` is what an earlier run has learned, without it learns from nothing."""
     ledger = Ledger([DEVICE], patience_s=telling.patience_s)
+    if cost is not None:
+        ledger.cost = cost
     metered = Metered(load, ledger, first_look_s=next(looks(load, telling)))
     energy = load.energy()
     begun = ended = stepped = 0
@@ -99,7 +108,8 @@ def meter(load: Load, telling: Telling) -> Metered:
         if telling.progress:
             for number in live:
                 _tell(ledger, number, load.jobs[number], now_s)
-        ledger.add_energy(DEVICE.key, now_s, energy.counter(now_s, quantum_s=telling.quantum_s))
+        counter_j = energy.until(now_s) if telling.exact else energy.counter(now_s, quantum_s=telling.quantum_s)
+        ledger.add_energy(DEVICE.key, now_s, counter_j)
         for settled in ledger.settle(now_s):
             assert isinstance(settled.key, int)
             metered.settled[settled.key] = settled

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ai_otel import semconv
-from ai_otel.agent.allocation import DRA, POD_RESOURCES, Allocated, Allocation, Facts, Unknown, is_wanted, join
+from ai_otel.agent.allocation import DRA, POD_RESOURCES, Allocated, Allocation, Facts, Why, is_wanted, join
 from ai_otel.agent.identity import Inventory
 from ai_otel.agent.metrics import attributes
 from ai_otel.agent.podresources import ClaimGrant, Container, PluginGrant
@@ -94,16 +94,16 @@ def test_a_claimed_device_is_shared_where_several_hold_it_or_a_share_of_it() -> 
 @pytest.mark.parametrize(
     ("known", "why"),
     [
-        ({}, Unknown.SLICES_OFF),
-        ({"slices_on": True}, Unknown.NO_SLICES),
-        ({"slices": {}}, Unknown.NOT_IN_SLICES),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(kind="mig")}}, Unknown.NO_UUID),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice("GPU-9")}}, Unknown.NO_DEVICE),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="gpu")}}, Unknown.NO_DEVICE),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="mig")}}, Unknown.NO_UUID),
+        ({}, Why.SLICES_OFF),
+        ({"slices_on": True}, Why.NO_SLICES),
+        ({"slices": {}}, Why.NOT_IN_SLICES),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(kind="mig")}}, Why.NO_UUID),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice("GPU-9")}}, Why.NO_DEVICE),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="gpu")}}, Why.NO_DEVICE),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="mig")}}, Why.NO_UUID),
     ],
 )
-def test_a_claim_that_is_not_mapped_says_why(known: dict[str, Any], why: Unknown) -> None:
+def test_a_claim_that_is_not_mapped_says_why(known: dict[str, Any], why: Why) -> None:
     (unmapped,) = join([claim(ONE, "gpu-0")], INVENTORY, facts(**known)).unmapped
     assert unmapped.why is why
     assert str(unmapped) == f"{DRIVER} node-1/gpu-0, held by ml/one/server, is not mapped to a device: {why.value}"
@@ -111,7 +111,7 @@ def test_a_claim_that_is_not_mapped_says_why(known: dict[str, Any], why: Unknown
 
 def test_an_id_that_is_not_mapped_leaves_the_others() -> None:
     told = join([plugin(ONE, "3"), plugin(TWO, "GPU-1")], INVENTORY, facts())
-    assert [(each.what, each.id, each.why) for each in told.unmapped] == [("nvidia.com/gpu", "3", Unknown.NO_DEVICE)]
+    assert [(each.what, each.id, each.why) for each in told.unmapped] == [("nvidia.com/gpu", "3", Why.NO_DEVICE)]
     assert [each.container for each in told.allocations] == [TWO]
 
 

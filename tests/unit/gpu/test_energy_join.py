@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ai_otel import record as record_module, semconv
-from ai_otel.gpu.flight import EXCLUSIVE
+from ai_otel.gpu.flight import BIN_TOKENS, EXCLUSIVE
 from ai_otel.gpu.join import EnergyJoin
 from ai_otel.gpu.ledger import Ledger
 from ai_otel.gpu.moments import Moments, moments_of, sum_of, tokens_of
@@ -227,6 +227,23 @@ def test_progress_that_raises_costs_nothing_but_itself(server: Server) -> None:
     assert guard.errors["progress"] > 0
 
 
+def test_what_the_record_tells_is_waited_for(server: Server) -> None:
+    """The record comes some moments after the end: until then nothing is known of the tokens of either."""
+    server.draw(IDLE_W, 2.0)
+    inferences = [server.begin(), server.begin()]
+    server.draw(BUSY_W, 2.0)
+    for inference, tokens in zip(inferences, (150, 50), strict=True):
+        server.recorder.end(inference, Outcome.FINISHED)
+        inference.choices = [choice(0.1, 1.9, tokens=tokens)]
+    server.draw(IDLE_W, 0.3)
+    server.hold()
+    server.draw(IDLE_W, 0.5)
+    energies = [record.energy for record in server.delivered]
+    assert {energy.method for energy in energies if energy} == {BIN_TOKENS}
+    more, less = (energy.gpu_j for energy in energies if energy)
+    assert more > 2 * less
+
+
 # ---------------------------------------------------------------- several inferences of one record
 
 
@@ -388,6 +405,17 @@ def test_what_is_never_handed_over_is_forgotten(server: Server) -> None:
     server.recorder.flush()
     server.draw(IDLE_W, 30.0)
     assert server.join._followed == {}
+    assert server.ledger.in_flight == 0
+
+
+def test_what_runs_in_a_record_that_was_discarded_is_over(server: Server) -> None:
+    record = server.recorder.open("chat")
+    token = CURRENT.set(record)
+    server.begin()
+    CURRENT.reset(token)
+    server.draw(BUSY_W, 1.0)
+    server.recorder.discard(record)
+    server.draw(IDLE_W, 2.0)
     assert server.ledger.in_flight == 0
 
 

@@ -1,13 +1,10 @@
-{{/* What each component may ask the API server. tests/kubernetes asks a real one whether it is enough. */}}
+{{/* What each component may ask the API server. tests/kubernetes/test_rights.py asks a real one whether it is enough, and not too much. */}}
 
 {{- define "ai-otel.agentRules" -}}
-# Pods to read, and whose they are; a Deployment's name stands in its ReplicaSet.
+# Pods to read, and whose they are: a Deployment's name stands in its pods' owner.
 - apiGroups: [""]
-  resources: [pods, namespaces]
-  verbs: [get, list, watch]
-- apiGroups: [apps]
-  resources: [replicasets]
-  verbs: [get, list, watch]
+  resources: [pods]
+  verbs: [list, watch]
 # The kubelet's statistics. Not nodes/proxy, which is as good as a shell on the node.
 - apiGroups: [""]
   resources: [nodes/stats]
@@ -17,22 +14,22 @@
 {{- define "ai-otel.clusterRules" -}}
 # What the k8s_cluster receiver counts.
 - apiGroups: [""]
-  resources: [nodes, namespaces, pods, services, replicationcontrollers, resourcequotas, persistentvolumes, persistentvolumeclaims]
-  verbs: [get, list, watch]
+  resources: [nodes, namespaces, pods, services, replicationcontrollers, resourcequotas]
+  verbs: [list, watch]
 - apiGroups: [apps]
   resources: [deployments, daemonsets, replicasets, statefulsets]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [batch]
   resources: [jobs, cronjobs]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 
 {{- define "ai-otel.gpuAgentRules" -}}
 # Which device a claim of dynamic resource allocation means.
 - apiGroups: [resource.k8s.io]
   resources: [resourceslices]
-  verbs: [get, list, watch]
+  verbs: [list]
 {{- end }}

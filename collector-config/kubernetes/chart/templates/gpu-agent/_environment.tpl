@@ -32,6 +32,10 @@
 - name: NVIDIA_DRIVER_CAPABILITIES
   value: utility
 {{- end }}
+{{- if $values.dra.enabled }}
+- name: AI_OTEL_AGENT_RESOURCE_SLICES
+  value: "true"
+{{- end }}
 {{- range $name, $value := $values.settings }}
 - name: {{ $name }}
   value: {{ include "ai-otel.plain" $value | quote }}
@@ -41,16 +45,19 @@
 {{- end }}
 {{- end }}
 
-{{/* To the agent of its node, else to the gateway. */}}
+{{/*
+To the gateway, else to the agent of its node. The agent would say of what it gets whose pod it came from, and that is the
+GPU agent's own: it speaks of the node.
+*/}}
 {{- define "ai-otel.gpuAgentEndpoint" -}}
   {{- $scheme := ternary "http" "https" (eq .root.Values.tls.mode "off") }}
   {{- if .root.Values.gpuAgent.endpoint }}
     {{- include "ai-otel.checkAddress" (dict "where" "gpuAgent.endpoint" "kind" "endpoint" "value" .root.Values.gpuAgent.endpoint) }}
     {{- printf "%s://%s" $scheme .root.Values.gpuAgent.endpoint }}
-  {{- else if .root.Values.agent.enabled }}
-    {{- printf "%s://%s:4317" $scheme (include "ai-otel.name" (dict "root" .root "component" "agent")) }}
   {{- else if include "ai-otel.gatewayEndpoint" .root }}
     {{- printf "%s://%s" $scheme (include "ai-otel.nearGatewayEndpoint" .root) }}
+  {{- else if .root.Values.agent.enabled }}
+    {{- printf "%s://%s:4317" $scheme (include "ai-otel.name" (dict "root" .root "component" "agent")) }}
   {{- else }}
     {{- fail "gpuAgent.endpoint is missing: there is neither an agent nor a gateway; write host:port of something that takes OTLP over gRPC" }}
   {{- end }}
