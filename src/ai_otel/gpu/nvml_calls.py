@@ -7,11 +7,11 @@ work needs too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ai_otel.gpu.source import DeviceLost, GpuReading, Support
+from ai_otel.gpu.source import DeviceLost, Support
+from ai_otel.gpu.telling import ratio
 
 # NVML's return codes, by number: an older binding does not name the newer ones.
 SUCCESS = 0
@@ -52,10 +52,6 @@ ASKED_AGAIN_AFTER: Mapping[Support, float] = {
     Support.NO_PERMISSION: 300.0,
 }
 """Seconds for which an answer is believed; what is not here is asked again at the next look."""
-
-# Clock-normalised percentages exceed 100 a little; what exceeds it by more is no measurement.
-_SLIGHTLY_ABOVE_ONE = 1.05
-_ALL_ONES = frozenset({2**32 - 1, 2**64 - 1})
 
 
 def support_of(code: int) -> Support:
@@ -118,45 +114,11 @@ class Calls:
         return next((reason for reason in reasons if reason is not Support.NOT_FOUND), Support.NOT_FOUND)
 
 
-# ---------------------------------------------------------------- from an answer to a reading
-
-
-def tell(reading: GpuReading, name: str, answer: Any, key: Any = None) -> None:
-    """Write an answer into a reading's field, or into one entry of it; or write why there is none."""
-    if isinstance(answer, Support):
-        reading.absent[_entry(name, key)] = answer
-        return
-    if reading.absent:
-        reading.absent.pop(_entry(name, key), None)
-    if key is None:
-        setattr(reading, name, answer)
-    else:
-        entries: Any = getattr(reading, name)
-        entries[key] = answer
-
-
-def _entry(name: str, key: Any) -> str:
-    return name if key is None else f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}"
-
-
 def scaled(answer: Any, convert: Callable[[Any], Any]) -> Any:
     """Convert an answer; why there is none stays what it is."""
     return answer if isinstance(answer, Support) else convert(answer)
 
 
-def ratio(percent: float) -> float | Support:
+def percent(value: float) -> float | Support:
     """From percent, 0 to 1; what cannot be a share of anything is invalid."""
-    share = percent / 100
-    if not math.isfinite(share) or not 0 <= share <= _SLIGHTLY_ABOVE_ONE:
-        return Support.INVALID
-    return min(share, 1.0)
-
-
-def within(low: float, value: float, high: float) -> float | Support:
-    """The value, unless it lies outside of what is physically possible: then it is a sentinel."""
-    return value if low <= value <= high else Support.INVALID
-
-
-def counted(value: float) -> float | Support:
-    """A count, or none: all bits set, negative and not-a-number are sentinels."""
-    return Support.INVALID if value in _ALL_ONES or not value >= 0 else value
+    return ratio(value / 100)

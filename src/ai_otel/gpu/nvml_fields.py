@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ai_otel.gpu.nvml_calls import SUCCESS, Calls, counted, scaled, support_of, tell, within
+from ai_otel.gpu.nvml_calls import SUCCESS, Calls, scaled, support_of
 from ai_otel.gpu.nvml_wraps import FULL, Unwrapped
 from ai_otel.gpu.source import GpuReading, Support
+from ai_otel.gpu.telling import counted, tell, within
 
 ALL_LINKS = 0xFFFFFFFF
 """Scope of a NVLink field: the sum over all links. The default, 0, is link 0 alone."""

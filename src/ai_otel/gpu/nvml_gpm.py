@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import SUCCESS, Calls, ratio, scaled, support_of, tell
+from ai_otel.gpu.nvml_calls import SUCCESS, Calls, percent, scaled, support_of
 from ai_otel.gpu.source import GpuReading, Support
+from ai_otel.gpu.telling import tell
 
 SHORTEST_S = 0.1
 """Two samples that lie closer together than this are not comparable, says NVIDIA."""
@@ -61,7 +62,7 @@ class Gpm:
             return {}
         for metric, (name, key) in METRICS.items():
             answer = told if isinstance(told, Support) else told.get(metric, Support.NOT_SUPPORTED)
-            tell(reading, name, scaled(answer, ratio), key)
+            tell(reading, name, scaled(answer, percent), key)
         return {} if isinstance(told, Support) else self._rates(told)
 
     def close(self) -> None:

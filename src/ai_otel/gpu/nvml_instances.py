@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import Calls, tell
+from ai_otel.gpu.nvml_calls import Calls
 from ai_otel.gpu.nvml_gpm import Gpm
 from ai_otel.gpu.nvml_memory import read_memory
 from ai_otel.gpu.nvml_tenants import Tenants
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
+from ai_otel.gpu.telling import tell
 
 ENABLED = 1
 

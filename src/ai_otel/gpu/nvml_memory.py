@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import Calls, tell
+from ai_otel.gpu.nvml_calls import Calls
 from ai_otel.gpu.source import GpuReading, Support
+from ai_otel.gpu.telling import tell
 
 MEMORY = ("memory_total_bytes", "memory_used_bytes", "memory_reserved_bytes")
 MOST_BYTES = 1 << 50

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import NOT_FOUND, SUCCESS, Calls, code_of, support_of, tell
+from ai_otel.gpu.nvml_calls import NOT_FOUND, SUCCESS, Calls, code_of, support_of
 from ai_otel.gpu.source import GpuReading, Support
+from ai_otel.gpu.telling import tell
 
 EVERY_S = 10.0
 PROC = Path("/proc")

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import Calls, counted, ratio, scaled, tell
+from ai_otel.gpu.nvml_calls import Calls, percent, scaled
 from ai_otel.gpu.nvml_fields import LANE_BYTES_PER_S, FieldBatch, celsius, joules, watts
 from ai_otel.gpu.nvml_gpm import METRICS, Gpm
 from ai_otel.gpu.nvml_memory import MEMORY, read_memory
 from ai_otel.gpu.nvml_tenants import Tenants
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
+from ai_otel.gpu.telling import counted, tell
 
 BUSY = ("utilization", "memory_controller_utilization", "encoder_utilization", "decoder_utilization")
 CLOCKS: Mapping[str, int] = {"sm": 1, "memory": 2, "video": 3}
@@ -103,11 +104,11 @@ class WholeGpu:
 
     def _busy(self, reading: GpuReading) -> None:
         rates = self._calls.ask("nvmlDeviceGetUtilizationRates", self.handle)
-        tell(reading, "utilization", scaled(rates, lambda both: ratio(both.gpu)))
-        tell(reading, "memory_controller_utilization", scaled(rates, lambda both: ratio(both.memory)))
+        tell(reading, "utilization", scaled(rates, lambda both: percent(both.gpu)))
+        tell(reading, "memory_controller_utilization", scaled(rates, lambda both: percent(both.memory)))
         for codec in ("Encoder", "Decoder"):
             share_and_period = self._calls.ask(f"nvmlDeviceGet{codec}Utilization", self.handle)
-            tell(reading, f"{codec.lower()}_utilization", scaled(share_and_period, lambda both: ratio(both[0])))
+            tell(reading, f"{codec.lower()}_utilization", scaled(share_and_period, lambda both: percent(both[0])))
 
     def _energy_and_power(self, reading: GpuReading) -> None:
         """Where the numbered values have none, by the older calls."""
@@ -154,7 +155,7 @@ class WholeGpu:
             return
         for fan in range(fans):
             speed = self._calls.ask("nvmlDeviceGetFanSpeed_v2", self.handle, fan, about=fan)
-            tell(reading, "fan_speed_ratio", scaled(speed, ratio), str(fan))
+            tell(reading, "fan_speed_ratio", scaled(speed, percent), str(fan))
 
     def _slot_bytes_per_s(self) -> float | None:
         """The most that its host link carries in one direction."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from ai_otel.gpu.source import GpuReading, Support
 
@@ -22,15 +22,20 @@ Answer = TypeVar("Answer")
 
 def tell(reading: GpuReading, name: str, answer: Any, key: Any = None) -> None:
     """Write an answer into a reading's field, or into one entry of it; or write why there is none."""
-    entry = name if key is None else f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}"
     if isinstance(answer, Support):
-        reading.absent[entry] = answer
+        reading.absent[_entry(name, key)] = answer
         return
-    reading.absent.pop(entry, None)
+    if reading.absent:
+        reading.absent.pop(_entry(name, key), None)
     if key is None:
         setattr(reading, name, answer)
     else:
-        cast("dict[Any, Any]", getattr(reading, name))[key] = answer
+        entries: Any = getattr(reading, name)
+        entries[key] = answer
+
+
+def _entry(name: str, key: Any) -> str:
+    return name if key is None else f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}"
 
 
 def settled(reading: GpuReading) -> GpuReading:
