@@ -28,7 +28,7 @@ from environments import ROOT, VENV, say
 REPORTS = ROOT / "reports"
 # Tiers without processes, ports and clocks: they run on every Python, two interpreters at a time.
 PORTABLE_TIERS = ("unit", "contract", "safety", "conformance")
-STEP_LIMIT_S = 1800.0
+STEP_LIMIT_S = 3000.0
 
 
 @dataclass(frozen=True)

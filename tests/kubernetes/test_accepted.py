@@ -29,7 +29,10 @@ from harness.charts import (
 )
 from harness.cluster import Cluster, Refused
 
-pytestmark = pytest.mark.requires(part="kubernetes")
+pytestmark = [
+    pytest.mark.requires(part="kubernetes"),
+    pytest.mark.requires(command="openssl", why="the API server shows a certificate"),
+]
 
 # What no definition can be had for here: the API server does not know these kinds.
 UNKNOWN = {"HelmRelease"}

@@ -206,6 +206,22 @@ def test_backends_are_reached_on_their_own_ports() -> None:
     assert ports_of(policy["ingress"]) == {4317, 8888, 9464}
 
 
+def test_the_certificate_is_good_for_every_name_that_senders_use() -> None:
+    """That of the first tier and of the second, and that by which sidecars of other namespaces call the first."""
+    authority = {"enabled": True, "issuer": {"name": "internal-ca"}}
+    gpu = {"enabled": True, "image": {"repository": "registry.example.com/ai-otel"}}
+    values = {"tls": {"certManager": authority}, "sidecar": {"enabled": True}, "gpuAgent": gpu}
+    objects = rendered(merged(BACKEND, values))
+    told = dict(one(objects, "ConfigMap", "ai-otel-sidecar")["data"])
+    asked = {told["AI_OTEL_GATEWAY_ENDPOINT"]}
+    names = ("AI_OTEL_GATEWAY_ENDPOINT", "AI_OTEL_STATEFUL_HOST", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    for _, _, container in ours(objects):
+        asked |= {entry["value"] for entry in container["env"] if entry["name"] in names}
+    hosts = {address.removeprefix("https://").partition(":")[0] for address in asked}
+    assert hosts == {"ai-otel-gateway", "ai-otel-gateway.ai-otel.svc", "ai-otel-gateway-stateful"}
+    assert hosts <= set(one(objects, "Certificate", "ai-otel-tls")["spec"]["dnsNames"])
+
+
 # ---------------------------------------------------------------- what stays up
 
 

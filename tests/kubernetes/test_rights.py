@@ -18,7 +18,11 @@ from harness.cluster import Cluster, Refused
 from harness.collector import Collector, Pages, attributes_of, exports, running, until
 from harness.kubernetes import POD_IP
 
-pytestmark = [pytest.mark.requires(part="kubernetes"), pytest.mark.requires(part="collector")]
+pytestmark = [
+    pytest.mark.requires(part="kubernetes"),
+    pytest.mark.requires(part="collector"),
+    pytest.mark.requires(command="openssl", why="the API server shows a certificate"),
+]
 
 PAGE = (Path(__file__).parents[1] / "engines/vllm/page.prom").read_text()
 # The chart's, but for where it is run: outside of a pod, without a kubelet, and with a file that can be read here.

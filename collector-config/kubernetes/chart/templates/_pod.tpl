@@ -269,12 +269,16 @@ AI_OTEL_LEASE_NAME: {value: {{ include "ai-otel.name" . }}-lease}
 {{- end }}
 
 {{/*
-Bytes that may wait on disk at most: for each exporter with a queue there, three times its size for each signal that it
-is sent (see features/persistence.yaml). `config` is the parsed configuration, `settings` those of the component.
+Bytes that may be on the volume at most: for each exporter with a queue there, three times its size for each signal that
+it is sent (see features/persistence.yaml); and files that are rotated. `config` is the parsed configuration, `settings`
+those of the component.
 */}}
 {{- define "ai-otel.queueBytes" -}}
   {{- $total := 0 }}
   {{- range $name, $exporter := .config.exporters }}
+    {{- with (default dict $exporter).rotation }}
+      {{- $total = add $total (mul 1048576 (int .max_megabytes) (add1 (int .max_backups))) }}
+    {{- end }}
     {{- if dig "sending_queue" "storage" "" (default dict $exporter) }}
       {{- $size := index $.settings "AI_OTEL_QUEUE_BYTES" | default (regexFind "[0-9]+}?$" (include "ai-otel.plain" $exporter.sending_queue.queue_size) | trimSuffix "}") }}
       {{- $signals := list }}
