@@ -16,7 +16,6 @@ from pathlib import Path
 
 import yaml
 
-from ai_otel.cli.pipelines import parts
 from ai_otel.cli.pipelines.compose import Choice, compose, write
 from generator.chart import plain
 from generator.model import ROOT, Contract, Tree
@@ -225,7 +224,7 @@ spec:
 
 
 def _alerts(_: Contract) -> str:
-    rules = yaml.safe_load((parts.directory() / "kubernetes/chart/files/alerts.yaml").read_text(encoding="utf-8"))
+    rules = yaml.safe_load((ROOT / "collector-config/kubernetes/chart/files/alerts.yaml").read_text(encoding="utf-8"))
     labels = {
         "app.kubernetes.io/name": "ai-otel",
         "app.kubernetes.io/component": "alerts",

@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ai_otel.gpu.nvml_calls import LOST, TIMED_OUT, Calls, code_of
@@ -45,8 +46,10 @@ class XidWatch:
     def start(self) -> None:
         """Listen, where a GPU has events to hear."""
         if self._register():
-            self._thread = threading.Thread(target=self._listen, name="ai-otel-xid", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._listen, name="ai-otel-xid", daemon=True)
+            with suppress(RuntimeError):  # at interpreter exit
+                thread.start()
+                self._thread = thread
 
     def drain(self) -> list[GpuEvent]:
         """What was heard since the last call."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakMethod
@@ -142,8 +143,11 @@ class Sampler:
     def start(self) -> None:
         """Begin to look, once for each process."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ai-otel gpu", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="ai-otel gpu", daemon=True)
+            # At interpreter exit no thread is to be had, and nobody would hear of the devices any more.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def find_anew(self) -> None:
         """At the next look find the devices anew: somebody knows of one that is not here. From any thread."""

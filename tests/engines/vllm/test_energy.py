@@ -78,15 +78,22 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
     by_all = sum(span.attributes["ai_otel.gpu.time"] for span in spans)
     busy_s = (max(span.end_ns for span in spans) - min(span.start_ns for span in spans)) / 1e9
     assert by_all <= busy_s * 1.01
-    # What the spans carry is what the bucket holds, but for the first request, which was seen from its middle.
-    first = sink.trees()[client.sent[0].trace_id][0].attributes.get("ai_otel.energy.gpu", 0.0)
-    in_bucket = settled_buckets(sink)
-    assert told == pytest.approx(in_bucket - first, rel=0.02)
+    # What the spans carry is what the bucket holds. The first request was seen from its middle, so it may have no figure
+    # of its own, and is in the bucket all the same.
+    seen_late = sink.trees()[client.sent[0].trace_id][0]
+    first = seen_late.attributes.get("ai_otel.energy.gpu")
+    unsaid = settled_buckets(sink) - told - (first or 0.0)
+    most = (
+        0.0 if first is not None else power_w(ended_s - began_s) * ((seen_late.end_ns - seen_late.start_ns) / 1e9 + 0.3)
+    )
+    assert -0.01 * told <= unsaid <= most + 0.01 * told
     buckets = sink.total("ai_otel.gpu.energy")
     counter_j = sink.total("hw.energy") - GPU.energy_base_j
     assert 0 < buckets <= counter_j + 2 * power_w(ended_s - began_s + 10)
     assert sink.total("ai_otel.gpu.conservation.error") == pytest.approx(0.0, abs=1e-9)
-    assert sink.total("ai_otel.request.energy") == len([s for s in client.sent if s is not client.sent[0] or first])
+    assert sink.total("ai_otel.request.energy") == len(
+        [sent for sent in client.sent if sent is not client.sent[0] or first is not None]
+    )
     (info,) = {dict(labels)["hw.model"] for _, labels in sink.points("hw.gpu.info")}
     assert "simulated" in info
     assert oracle.check_spans(sink.traces) == []
