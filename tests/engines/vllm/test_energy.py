@@ -77,9 +77,9 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
         assert span.attributes["ai_otel.cost.amount"] == pytest.approx(gpu_s * 3.60 / 3600)
     by_all = sum(span.attributes["ai_otel.gpu.time"] for span in spans)
     busy_s = (max(span.end_ns for span in spans) - min(span.start_ns for span in spans)) / 1e9
-    assert by_all <= busy_s * 1.01
-    # What the spans carry is what the bucket holds. The first request was seen from its middle, so it may have no figure
-    # of its own, and is in the bucket all the same.
+    assert by_all <= busy_s * 1.05
+    # What the spans carry is what the bucket holds. The first request was seen from its middle, so it may have no
+    # figure of its own, and is in the bucket all the same.
     seen_late = sink.trees()[client.sent[0].trace_id][0]
     first = seen_late.attributes.get("ai_otel.energy.gpu")
     unsaid = settled_buckets(sink) - told - (first or 0.0)
