@@ -100,8 +100,8 @@ def test_a_request_alone_on_a_gpu_has_all_of_its_energy_and_its_price() -> None:
         took_s = (inference.end_ns - inference.start_ns) / 1e9
         (span,) = eventually(lambda: telemetry.spans)
         told = span.attributes
-        assert told["ai_otel.energy.gpu"] == pytest.approx(POWER_W * took_s, rel=0.1)
-        assert told["ai_otel.gpu.time"] == pytest.approx(took_s, rel=0.1)
+        assert told["ai_otel.energy.gpu"] == pytest.approx(POWER_W * took_s, rel=0.2)
+        assert told["ai_otel.gpu.time"] == pytest.approx(took_s, rel=0.2)
         assert told["ai_otel.energy.method"] == "exclusive"
         assert told["ai_otel.cost.amount"] == pytest.approx(told["ai_otel.gpu.time"] * 0.001)
         assert told["ai_otel.cost.currency"] == "USD"
