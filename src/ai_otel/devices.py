@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 from ai_otel.gpu import SOURCES, TRACES
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, GpuSource, Options
@@ -19,13 +20,14 @@ from ai_otel.settings import Price, Settings
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Meter
+    from opentelemetry.metrics import Histogram, Meter
 
     from ai_otel.gpu.books import Account
     from ai_otel.gpu.election import Election
     from ai_otel.gpu.join import EnergyJoin
     from ai_otel.gpu.ledger import Ledger
-    from ai_otel.gpu.sampler import Sampler, Snapshot
+    from ai_otel.gpu.sampler import Sampler
+    from ai_otel.gpu.snapshot import Snapshot
     from ai_otel.recorder import Recorder
 
 log = logging.getLogger("ai_otel")
@@ -97,10 +99,25 @@ class Devices:
     def __init__(self, settings: Settings, recorder: Recorder) -> None:
         self._settings = settings
         self._recorder = recorder
+        self._duration: Histogram | None = None
+        self._inherited: list[object] = []
+        self._begin_life()
+        forget = WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _after_fork(self) -> None:
+        """
+        What the parent had is the parent's: its devices, and the records that wait there for their energy.
+
+        The locks would be ours as well for as long as our copies of their files are open. What holds the vendors'
+        libraries is kept, so that nothing in there thinks that it is over.
+        """
+        if self._election is not None:
+            self._election.resign()
+        self._inherited += [self._sampler, self._join]
         self._begin_life()
 
     def _begin_life(self) -> None:
-        self._born = os.getpid()
         self._sampler: Sampler | None = None
         self._election: Election | None = None
         self._join: EnergyJoin | None = None
@@ -112,8 +129,12 @@ class Devices:
 
     # ---------------------------------------------------------------- life
 
-    def start(self, hw: Meter, own: Meter) -> None:
-        """Begin to look, and make the instruments."""
+    def start(self, hw: Meter, own: Meter, *, observed: bool = False) -> None:
+        """
+        Begin to look, and make the instruments.
+
+        `observed` says that the meters have them already, as a user's provider has in the child of a fork.
+        """
         settings = self._settings
         if settings.price is not None and not settings.energy:
             log.warning(
@@ -123,16 +144,13 @@ class Devices:
             return
         from ai_otel import semconv
         from ai_otel.gpu.election import Election
-        from ai_otel.gpu.observe import observe
         from ai_otel.gpu.sampler import Sampler
         from ai_otel.instruments import histogram
 
-        if self._born != os.getpid():
-            # The child of a fork: what the parent had is the parent's, but for the files, of which we close our copies.
-            if self._election is not None:
-                self._election.resign()
-            self._begin_life()
-        duration = histogram(own, semconv.AI_OTEL_GPU_PASS_DURATION)
+        if not observed or self._duration is None:
+            self._duration = histogram(own, semconv.AI_OTEL_GPU_PASS_DURATION)
+            self._observe(hw, own)
+        duration = self._duration
         self._election = Election()
         if settings.energy:
             self._election.serve()
@@ -142,20 +160,21 @@ class Devices:
             listener=self if settings.energy else None,
             elected=self._election.won,
             passed=lambda kind, took_s: duration.record(took_s, {semconv.AI_OTEL_GPU_PASS: kind}),
-        )
-        observe(
-            hw,
-            own,
-            lambda: self.snapshot,
-            interval_s=settings.gpu_interval,
-            accounts=lambda: self._accounts,
-            running=self._at,
+            lasting=False,
         )
         self._sampler.start()
 
+    def _observe(self, hw: Meter, own: Meter) -> None:
+        from ai_otel.gpu.observe import observe
+
+        interval_s = self._settings.gpu_interval
+        observe(
+            hw, own, lambda: self.snapshot, interval_s=interval_s, accounts=lambda: self._accounts, running=self._at
+        )
+
     def stop(self, deliver: Callable[[RequestRecord], None], timeout_s: float = 5.0) -> None:
         """End; records that wait for their energy go to `deliver` with what is known."""
-        if self._sampler is not None and self._born == os.getpid():
+        if self._sampler is not None:
             self._sampler.stop(timeout_s)
             if self._join is not None:
                 self._handed_back = deliver
@@ -166,7 +185,7 @@ class Devices:
     @property
     def snapshot(self) -> Snapshot:
         """The last look at the devices; empty before the first, and in a process that does not look."""
-        from ai_otel.gpu.sampler import Snapshot
+        from ai_otel.gpu.snapshot import Snapshot
 
         return self._sampler.snapshot if self._sampler is not None else Snapshot()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib
 import logging
 import os
@@ -217,12 +218,13 @@ class Handle:
             phases=self.settings.phases,
             keep_engine_spans=self.settings.engine_tracing == "keep",
         )
-        if self._metrics is None or self.providers.own_metrics:
+        # In the child of a fork a copy of the user's provider has our instruments already.
+        observed = self._metrics is not None and not self.providers.own_metrics
+        if not observed:
             self._metrics = MetricEmitter(gen_ai, own, self.recorder.tallies)
             observe_health(own, self)
-            hw = meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
-            self._devices_guard(self.devices.start, hw, own)
-        # Else this is the child of a fork, whose copy of the user's provider has our instruments already.
+        hw = meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
+        self._devices_guard(functools.partial(self.devices.start, hw, own, observed=observed))
 
     def _make_providers(self) -> Providers:
         from ai_otel import providers, resource

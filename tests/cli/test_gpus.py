@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from ai_otel import devices
+from ai_otel.cli.diagnosis.finding import Level
+from ai_otel.cli.diagnosis.gpus import check_gpus
+from ai_otel.gpu.source import Device, GpuReading, Options
+from ai_otel.settings import Settings
+from ai_otel.testing import FakeGpu
 from harness.gpu import nvml
 from harness.gpu.nvml import Field, Gpu, Holder, Instance, Scenario, fields_of_an_h200
 
@@ -120,6 +128,58 @@ def test_a_gpu_that_others_compute_on_needs_a_setting(diagnose: Diagnose) -> Non
     found = diagnose(Scenario([shared]), AI_OTEL_ENERGY="true")["AI_OTEL_ENERGY"]
     assert "others compute on" in found["says"]
     assert "AI_OTEL_ENERGY_SHARED=true" in found["next_step"]
+
+
+def test_a_vendor_that_nobody_knows_is_wrong(diagnose: Diagnose) -> None:
+    found = diagnose(None, AI_OTEL_GPU="nvidai")["AI_OTEL_GPU"]
+    assert found["level"] == "wrong"
+    assert "known are auto, none, amd" in found["says"]
+
+
+def test_what_a_source_says_in_the_log_is_a_finding(diagnose: Diagnose) -> None:
+    told = diagnose(Scenario([Gpu(persistence=False)]))["nvidia"]
+    assert (told["level"], told["next_step"]) == ("note", "Run nvidia-persistenced on the node.")
+    assert told["says"].startswith("persistence mode is off on GPU-")
+
+
+class Broken:
+    """A source of a third party with a bug."""
+
+    def __init__(self, options: Options) -> None:
+        pass
+
+    def open(self) -> list[Device]:
+        raise OSError("no memory")
+
+
+class Shared(FakeGpu):
+    """One GPU, on which only others compute."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__({Device("GPU-1", "fake"): GpuReading(energy_j=1.0, own_share=0.0)})
+
+
+@pytest.fixture
+def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("a_vendors_source")
+    module.Broken, module.Shared = Broken, Shared
+    monkeypatch.setitem(sys.modules, "a_vendors_source", module)
+    sources = {name: f"a_vendors_source:{name}" for name in ("Broken", "Shared")}
+    monkeypatch.setattr(devices, "SOURCES", sources)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_bug_of_a_source_is_a_finding_and_not_the_end_of_doctor() -> None:
+    broken, *rest = check_gpus(Settings(gpu=("Broken", "Shared")))
+    assert (broken.subject, broken.level) == ("Broken", Level.WRONG)
+    assert broken.says == "its source failed: OSError: no memory"
+    assert rest[0].subject == "GPU-1"
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_share_of_0_is_a_measurement() -> None:
+    *_, energy = check_gpus(Settings(gpu=("Shared",), energy=True))
+    assert energy.says == "absent on every request: others compute on GPU-1"
 
 
 def test_a_field_that_the_driver_refuses_is_named(diagnose: Diagnose) -> None:

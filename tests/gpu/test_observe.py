@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 
 from ai_otel.gpu.books import Account
-from ai_otel.gpu.sampler import Look, Snapshot
+from ai_otel.gpu.snapshot import Look, Snapshot, lost
 from ai_otel.gpu.source import Device, GpuReading, Support
 from harness.gpu.points import Exported
 
@@ -154,6 +154,21 @@ def test_a_part_is_told_from_its_gpu_by_its_instance() -> None:
 def test_when_the_looks_have_stopped_nothing_old_is_told() -> None:
     assert exported((GPU, FULL), now_s=9.0).points()
     assert exported((GPU, FULL), now_s=11.0).points() == {}
+
+
+def test_where_looks_are_rare_because_they_take_long_the_last_one_holds_until_the_next() -> None:
+    slow = {"interval_s": 16.0}
+    assert exported((GPU, FULL), now_s=40.0, **slow).points()
+    assert exported((GPU, FULL), now_s=49.0, **slow).points() == {}
+
+
+def test_what_belongs_to_a_whole_gpu_has_no_point_for_its_parts() -> None:
+    """Three points with the same attributes would be added up: a status of 3."""
+    other = replace(PART, instance_id="2")
+    points = exported((GPU, lost()), (replace(PART, id=GPU.id), lost()), (replace(other, id=GPU.id), lost()))
+    states = {labels["hw.state"]: value for labels, value in points.points()["hw.status"]}
+    assert (states["failed"], states["ok"]) == (1, 0)
+    assert oracle.check_metrics(points.collect()) == []
 
 
 def test_events_and_looks_that_were_left_out_are_counted() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -42,12 +45,13 @@ made: list[Metered] = []
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     module: Any = ModuleType("a_vendors_source")
     module.Metered = Metered
     monkeypatch.setitem(sys.modules, "a_vendors_source", module)
     monkeypatch.setattr(wiring, "SOURCES", {"fake": "a_vendors_source:Metered"})
     monkeypatch.setattr(Metered, "counts", True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an election of our own
     yield
     made.clear()
 
@@ -132,6 +136,38 @@ def test_what_waits_for_its_energy_when_we_stop_is_told_all_the_same() -> None:
         serve(telemetry, 0.01)
         telemetry.handle.stop()
         assert len(telemetry._exporter.get_finished_spans()) == 1
+
+
+@pytest.mark.parametrize("energy", [False, True])
+def test_requests_of_a_forked_child_are_told_and_the_child_takes_over_when_the_parent_resigns(energy: bool) -> None:
+    """With providers of the user's, whose copies the child has with all our instruments in them."""
+    with on(energy=energy) as telemetry:
+        seen(telemetry)
+        serve(telemetry, 0.3)
+        before = len(eventually(lambda: telemetry.spans))
+        ready, go = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            os._exit(in_the_child(telemetry, before, ready[1], go[0]))
+        assert os.read(ready[0], 1) == b"."  # the child had its request told while the parent looks
+        assert telemetry.handle.devices.snapshot.ids == ("GPU-1",)
+        telemetry.handle.stop()
+        os.write(go[1], b".")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def in_the_child(telemetry: Captured, before: int, ready: int, go: int) -> int:
+    """0 where all is as it should be."""
+    devices, exporter = telemetry.handle.devices, telemetry._exporter
+    serve(telemetry, 0.3)
+    eventually(lambda: len(exporter.get_finished_spans()) == before + 1)
+    looks = bool(devices.snapshot.ids)
+    os.write(ready, b".")
+    os.read(go, 1)
+    eventually(lambda: devices.snapshot.ids)  # a lost election is tried again
+    points = eventually(lambda: telemetry.points("hw.power"))
+    telemetry.handle.stop()
+    return 1 if looks or [point.value for point in points] != [POWER_W] or made[-1].closed != 1 else 0
 
 
 def test_a_price_without_energy_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -101,7 +101,7 @@ class Agent:
                 "looked_ago_s": looked_ago_s,
                 "sources": {**dict.fromkeys(vendors, "ok"), **snapshot.troubles},
                 "devices": dict(vendors),
-                "lost": sorted({look.device.id for look in snapshot.looks if look.reading.status == "failed"}),
+                "lost": sorted({look.device.id for look in snapshot.looks if look.lost}),
             },
             "kubelet": {
                 "alive": self.watch.alive,

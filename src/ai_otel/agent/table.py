@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ai_otel.agent.allocation import Allocated
 from ai_otel.agent.node import Agent
 from ai_otel.agent.watch import View
-from ai_otel.gpu.sampler import Look, Snapshot
+from ai_otel.gpu.snapshot import Look, Snapshot
 
 WITHIN_S = 30.0
 GIB = 1 << 30
@@ -45,14 +45,15 @@ def _rows(looks: Sequence[Look], allocated: Allocated) -> Iterator[Sequence[str]
     holders: dict[tuple[str, str | None], list[str]] = defaultdict(list)
     for each in allocated.allocations:
         holders[each.device.key].append(f"{'/'.join(each.container)} ({each.sharing})")
-    for device, reading, _ in looks:
+    for look in looks:
+        device, reading, _ = look
         names = sorted(holders[device.key]) or [""]
         busy, used, total = reading.utilization, reading.memory_used_bytes, reading.memory_total_bytes
         yield (
             device.id,
             "" if device.instance_id is None else f"{device.instance_id} {device.instance_profile or ''}".strip(),
             device.model or "",
-            "lost" if reading.status == "failed" else "" if busy is None else f"{busy:.0%}",
+            "lost" if look.lost else "" if busy is None else f"{busy:.0%}",
             "" if used is None or total is None else f"{used / GIB:.1f} of {total / GIB:.1f}",
             "" if reading.power_w is None else f"{reading.power_w:.0f} W",
             names[0],

@@ -17,7 +17,7 @@ from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
 from ai_otel.gpu.books import Account
-from ai_otel.gpu.sampler import Look, Snapshot
+from ai_otel.gpu.snapshot import Look, Snapshot
 from ai_otel.gpu.source import Device, GpuReading, Support
 from ai_otel.instruments import observable
 from ai_otel.semconv import Metric
@@ -41,19 +41,22 @@ def observe(
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """
-    Make all instruments of devices. `running` finds the span of a request that ran at a moment, for exemplars.
+    Make all instruments of devices. `running` finds the span of a request that ran at a moment, for exemplars. A value
+    that belongs to whole devices has no point for a part: it would be taken for the device's.
 
     `hw` is the meter of the conventions' names, `own` of ours.
     """
-    stale_s = max(3 * interval_s, STALE_S)
 
     def fresh() -> Sequence[Look]:
         present = snapshot()
+        stale_s = max(3 * interval_s, 3 * present.interval_s, STALE_S)
         taken_s = present.taken_s
         return present.looks if taken_s is not None and clock() - taken_s <= stale_s else ()
 
     def points(metric: Metric, read: Read) -> Iterator[Observation]:
         for device, reading, taken_s in fresh():
+            if device.instance_id is not None and semconv.AI_OTEL_GPU_INSTANCE_ID not in metric.attributes:
+                continue
             context = running(taken_s) if metric in _WITH_EXEMPLARS else None
             for value, labels in read(reading):
                 yield Observation(value, {**labels_of(metric, device), **labels}, context)

@@ -20,9 +20,15 @@ class Pace:
         """Whether it is time."""
         return now_s >= self.due_s
 
-    def took(self, started_s: float, ended_s: float) -> None:
-        """A look is over: above its share the interval doubles, well below it is halved again."""
+    def took(self, started_s: float, ended_s: float, waited_s: float = 0.0) -> None:
+        """
+        A look is over: above its share the interval doubles, well below it is halved again.
+
+        `waited_s` of it was not the devices' doing; only when a look does not fit into its interval it counts as well.
+        """
         took_s = ended_s - started_s
+        if took_s <= self.interval_s:
+            took_s -= waited_s
         if took_s > MOST * self.interval_s:
             self.interval_s = max(self.wanted_s, min(2 * self.interval_s, LONGEST_S))
         elif took_s < MOST * self.interval_s / 4:

@@ -14,13 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakMethod
 
 from ai_otel.gpu.counters import Counters
 from ai_otel.gpu.pace import Pace
-from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, GpuSource, Support, Unavailable
+from ai_otel.gpu.snapshot import Look, Snapshot, XidKey, lost
+from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, GpuSource, Unavailable
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -32,36 +32,6 @@ ASK_AGAIN_S = 60.0
 """After that a library is tried again that could not be opened, or that lost a device; then twice as long each time."""
 LONGEST_ASK_AGAIN_S = 3600.0
 LOST_ELECTION_S = 5.0
-
-
-class Look(NamedTuple):
-    """What one look at one device told; counters are whole."""
-
-    device: Device
-    reading: GpuReading
-    taken_s: float
-
-
-XidKey = tuple[Device, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The last look at everything. Times are `time.perf_counter`."""
-
-    looks: tuple[Look, ...] = ()
-    xids: Mapping[XidKey, int] = field(default_factory=dict)
-    """Device and code → how many events."""
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    """Kind of look → how many were left out."""
-    troubles: Mapping[str, str] = field(default_factory=dict)
-    """Vendor → why its devices cannot be read, where something of it is installed."""
-    taken_s: float | None = None
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """`hw.id` of all devices that answer."""
-        return tuple(dict.fromkeys(look.device.id for look in self.looks if look.reading.status != "failed"))
 
 
 class Listener(Protocol):
@@ -98,7 +68,8 @@ class Sampler:
     Looks at everything each `interval_s`, and where there is a `listener` at the energy counters ten times a second.
 
     `make_sources` is asked on the sampler's thread, once for each life. `elected` says whether this process is the one
-    that looks; `passed` hears how long each look took.
+    that looks; `passed` hears how long each look took. Unless it is `lasting`, the thread ends where nothing is to be
+    read.
     """
 
     def __init__(
@@ -109,6 +80,7 @@ class Sampler:
         listener: Listener | None = None,
         elected: Callable[[], bool] = lambda: True,
         passed: Callable[[str, float], None] = lambda _kind, _seconds: None,
+        lasting: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._make_sources = make_sources
@@ -116,6 +88,7 @@ class Sampler:
         self._listener = listener
         self._elected = elected
         self._passed = passed
+        self._lasting = lasting
         self._clock = clock
         self._begin_life()
         forget = WeakMethod(self._begin_life)
@@ -127,7 +100,9 @@ class Sampler:
         self._sources: dict[str, GpuSource] = {}
         self._opened: dict[str, _Open] = {}
         self._troubles: dict[str, str] = {}
-        self._ask_again: dict[str, tuple[float, float]] = {}
+        self._ask_again: dict[str, float] = {}
+        self._waited: dict[str, float] = {}
+        self._silent: set[tuple[str, str | None]] = set()
         self._counters = Counters()
         self._xids: Counter[XidKey] = Counter()
         self._told: set[str] = set()
@@ -174,13 +149,15 @@ class Sampler:
         self._sources = dict(made or {})
         while not self._stopping.is_set():
             self.look()
+            if not (self._lasting or self._opened or self._ask_again):
+                break
             if self._stopping.wait(max(0.0, self._next_s() - self._clock())):
                 break
         for opened in self._opened.values():
             self._guard(f"close {opened.vendor}", opened.source.close)
 
     def _next_s(self) -> float:
-        times = [self._readings.due_s, *(due_s for due_s, _ in self._ask_again.values())]
+        times = [self._readings.due_s, *self._ask_again.values()]
         if self._listener is not None:
             times.append(self._energy.due_s)
         return min(times)
@@ -194,11 +171,12 @@ class Sampler:
             self._timed("readings", self._readings, self._look_at_all)
 
     def _timed(self, kind: str, pace: Pace, look: Callable[[], None]) -> None:
-        started_s = self._clock()
+        started_s, others_s = self._clock(), _others_s()
         look()
         ended_s = self._clock()
-        pace.took(started_s, ended_s)
-        self._passed(kind, ended_s - started_s)
+        pace.took(started_s, ended_s, _others_s() - others_s)
+        if self._opened:
+            self._passed(kind, ended_s - started_s)
 
     # ---------------------------------------------------------------- opening
 
@@ -207,7 +185,10 @@ class Sampler:
         if self._anew.is_set():
             self._anew.clear()
             self._sources |= self._guard("sources", self._make_sources) or {}
-            self._ask_again |= dict.fromkeys(self._sources, (now_s, ASK_AGAIN_S / 2))
+            self._ask_again |= dict.fromkeys(self._sources, now_s)
+            self._waited.clear()
+            for opened in self._opened.values():
+                opened.lost.clear()  # where devices come and go, one that does not answer may have gone
         due = [vendor for vendor in self._sources if self._is_due(vendor, now_s)]
         for vendor in due:
             self._reopen(vendor, now_s)
@@ -217,21 +198,32 @@ class Sampler:
 
     def _is_due(self, vendor: str, now_s: float) -> bool:
         if vendor in self._ask_again:
-            return now_s >= self._ask_again[vendor][0]
+            return now_s >= self._ask_again[vendor]
         return vendor not in self._opened and vendor not in self._troubles  # not yet tried
 
     def _reopen(self, vendor: str, now_s: float) -> None:
-        source = self._sources[vendor]
-        if vendor in self._opened:
-            self._guard(f"close {vendor}", self._opened.pop(vendor).source.close)
-        _, waited_s = self._ask_again.pop(vendor, (0.0, ASK_AGAIN_S / 2))
-        again_s = min(2 * waited_s, LONGEST_ASK_AGAIN_S)
+        source, before = self._sources[vendor], self._opened.pop(vendor, None)
+        if before is not None:
+            self._guard(f"close {vendor}", source.close)
+        self._ask_again.pop(vendor, None)
         devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
         if devices is not None:
             self._troubles.pop(vendor, None)
-            self._opened[vendor] = _Open(vendor, source, devices)
+            self._opened[vendor] = opened = _Open(vendor, source, devices)
+            found = {device.key for device in devices}
+            # A driver may leave out what does not answer. It is lost all the same, until it is found.
+            opened.lost += [device for device in before.lost if device.key not in found] if before is not None else ()
+            if opened.lost:
+                self._ask_later(vendor, now_s)
         elif self._troubles.setdefault(vendor, "It could not be opened: see the log."):
-            self._ask_again[vendor] = (now_s + again_s, again_s)
+            self._ask_later(vendor, now_s)
+
+    def _ask_later(self, vendor: str, now_s: float) -> None:
+        """After a minute; when that was in vain, after twice as long."""
+        if vendor not in self._ask_again:
+            wait_s = min(2 * self._waited.get(vendor, ASK_AGAIN_S / 2), LONGEST_ASK_AGAIN_S)
+            self._waited[vendor] = wait_s
+            self._ask_again[vendor] = now_s + wait_s
 
     def _devices_of(self, vendor: str, source: GpuSource) -> Sequence[Device] | None:
         try:
@@ -267,21 +259,29 @@ class Sampler:
                 reading = self._ask(opened, device, opened.source.read)
                 if reading is None:
                     continue
+                self._answered(device)
                 self._counters.mend(device, reading)
                 look = Look(device, reading, self._clock())
                 looks.append(look)
                 if self._listener is not None:
                     self._guard("listener", self._listener.saw_reading, device, look.taken_s, reading)
-            looks += [Look(device, _lost(), self._clock()) for device in opened.lost]
+            looks += [Look(device, lost(), self._clock()) for device in opened.lost]
+            if not opened.lost:
+                self._waited.pop(opened.vendor, None)
             for event in self._guard(f"{opened.vendor} events", opened.source.events) or ():
                 self._hear(event)
         self.snapshot = Snapshot(
             looks=tuple(looks),
             xids=dict(self._xids),
-            skipped={"readings": self._readings.skipped, "energy": self._energy.skipped},
+            skipped=self._skipped() if self._opened else {},
             troubles={vendor: trouble for vendor, trouble in self._troubles.items() if trouble},
             taken_s=self._clock(),
+            interval_s=self._readings.interval_s,
         )
+
+    def _skipped(self) -> Mapping[str, int]:
+        energy = {} if self._listener is None else {"energy": self._energy.skipped}
+        return {"readings": self._readings.skipped, **energy}
 
     def _ask(self, opened: _Open, device: Device, question: Callable[[Device], T]) -> T | None:
         return self._guard(f"{opened.vendor} {question.__name__}", self._asked, opened, device, question)
@@ -292,12 +292,23 @@ class Sampler:
         except DeviceLost:
             opened.devices.remove(device)
             opened.lost.append(device)
-            now_s = self._clock()
-            self._ask_again.setdefault(opened.vendor, (now_s + ASK_AGAIN_S, ASK_AGAIN_S))
-            self._tell(
-                f"ai-otel: GPU {device.id} does not answer any more; the others go on. See what its driver says."
-            )
+            self._ask_later(opened.vendor, self._clock())
+            if not self._is_silent(device.id):
+                log.warning(
+                    "ai-otel: GPU %s does not answer any more; the others go on. See what its driver says.", device.id
+                )
+            self._silent.add(device.key)
             return None
+
+    def _answered(self, device: Device) -> None:
+        if device.key in self._silent:
+            self._silent.discard(device.key)
+            if not self._is_silent(device.id):
+                log.warning("ai-otel: GPU %s answers again.", device.id)
+
+    def _is_silent(self, device_id: str) -> bool:
+        """Whether the device, or a part of it, was told to be lost."""
+        return any(key[0] == device_id for key in self._silent)
 
     def _hear(self, event: GpuEvent) -> None:
         self._xids[event.device, event.code] += 1
@@ -313,11 +324,11 @@ class Sampler:
         return self._guards[name](call, *arguments)
 
 
-def _lost() -> GpuReading:
-    """What there is to say of a device that does not answer: that."""
-    reading = GpuReading(status="failed")
-    reading.absent = {each.name: Support.LOST for each in fields(GpuReading) if each.name not in _ALWAYS}
-    return reading
+def _others_s() -> float:
+    """
+    CPU time of all other threads of this process.
 
-
-_ALWAYS = frozenset({"status", "absent", "power_window", "own_share", "process_memory_bytes"})
+    What they computed during a look is time in which the look may have waited for the interpreter, up to 5 ms after
+    each call of a driver. That is the server's load, which looking less often would not lessen.
+    """
+    return time.process_time() - time.thread_time()

@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ai_otel import semconv
 from ai_otel.gpu.observe import observe
-from ai_otel.gpu.sampler import Snapshot
+from ai_otel.gpu.snapshot import Snapshot
 
 Labels = dict[str, Any]
 

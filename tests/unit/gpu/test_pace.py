@@ -34,6 +34,15 @@ def test_a_look_that_hangs_is_taken_once_a_minute() -> None:
     assert pace.interval_s == LONGEST_S
 
 
+def test_what_the_server_kept_a_look_waiting_does_not_count_unless_the_look_did_not_fit() -> None:
+    pace = Pace(1.0)
+    for turn in range(10):
+        pace.took(float(turn), turn + 0.4, waited_s=0.39)
+    assert pace.interval_s == 1.0
+    pace.took(10.0, 11.5, waited_s=1.5)
+    assert pace.interval_s == 2.0
+
+
 def test_what_has_become_quick_again_is_taken_as_often_as_before() -> None:
     pace = Pace(0.1)
     begun = looks(pace, 0.05, 10)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ai_otel.gpu import sampler as sampling
 from ai_otel.gpu.sampler import ASK_AGAIN_S, Sampler
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Support, Unavailable
 from ai_otel.hooks import guard
@@ -43,6 +44,13 @@ class Heard:
 
     def looked(self, time_s: float) -> None:
         self.looks += 1
+
+
+class LeavesOut(FakeGpu):
+    """As NVML does: a device that does not answer when the library is opened is not among its devices."""
+
+    def open(self) -> list[Device]:
+        return [device for device in super().open() if device not in self.lost]
 
 
 class Bench:
@@ -144,6 +152,65 @@ def test_a_lost_gpu_that_comes_back_is_found_again() -> None:
     assert (bench.gpu.opened, bench.gpu.closed) == (2, 1)
 
 
+def test_a_lost_gpu_that_the_driver_leaves_out_is_lost_until_it_is_found_again() -> None:
+    bench = Bench(LeavesOut(two().readings))
+    bench.look()
+    bench.gpu.lost.add(ONE)
+    bench.look()
+    for _ in range(3):
+        assert bench.look(after_s=10 * ASK_AGAIN_S)["GPU-1"].status == "failed"
+    bench.gpu.lost.clear()
+    assert bench.look(after_s=100 * ASK_AGAIN_S)["GPU-1"].power_w == 100.0
+
+
+@pytest.mark.parametrize("source", [FakeGpu, LeavesOut])
+def test_a_gpu_that_stays_lost_is_asked_less_and_less_often(source: type[FakeGpu]) -> None:
+    """To ask is to close the library and to open it again, which the others feel as well."""
+    bench = Bench(source(two().readings))
+    bench.look()
+    bench.gpu.lost.add(ONE)
+    for _ in range(3600):
+        bench.look()
+    assert bench.gpu.opened == 6  # at the start, then after 1, 3, 7, 15 and 31 min
+
+
+def test_a_gpu_that_is_lost_twice_is_told_twice(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(two())
+    bench.look()
+    with caplog.at_level(logging.WARNING, "ai_otel"):
+        for _ in range(2):
+            bench.gpu.lost.add(ONE)
+            bench.look()
+            bench.gpu.lost.clear()
+            bench.look(after_s=ASK_AGAIN_S)
+    said = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert said == ["ai-otel: GPU GPU-1 does not answer any more", "ai-otel: GPU GPU-1 answers again."] * 2
+
+
+def test_where_devices_come_and_go_one_that_is_gone_is_forgotten() -> None:
+    bench = Bench(LeavesOut(two().readings))
+    bench.look()
+    bench.gpu.lost.add(ONE)
+    assert set(bench.look()) == {"GPU-1", "GPU-2"}
+    bench.sampler.find_anew()
+    assert set(bench.look()) == {"GPU-2"}
+
+
+def test_a_gpu_that_says_itself_that_it_has_failed_still_answers() -> None:
+    bench = Bench(FakeGpu({ONE: GpuReading(status="failed", power_w=70.0)}))
+    bench.look()
+    assert bench.sampler.snapshot.ids == ("GPU-1",)
+
+
+def test_looks_at_nothing_are_not_told() -> None:
+    took: list[str] = []
+    bench = Bench(two(), passed=lambda kind, _: took.append(kind))
+    bench.gpu.trouble = Unavailable("There is no such library.", installed=False)
+    bench.look()
+    assert took == []
+    assert bench.sampler.snapshot.skipped == {}
+
+
 def test_what_is_not_installed_is_silent_and_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(two())
     bench.gpu.trouble = Unavailable("There is no such library.", installed=False)
@@ -226,6 +293,54 @@ def test_the_thread_looks_and_stops_and_closes_what_it_opened() -> None:
     assert sampler.stop()
     assert not sampler.alive
     assert (gpu.opened, gpu.closed) == (1, 1)
+
+
+def test_where_there_is_nothing_to_read_the_thread_ends_unless_it_is_to_last() -> None:
+    gpu = two()
+    gpu.trouble = Unavailable("There is no such library.", installed=False)
+    ends, lasts = (Sampler(lambda: {"fake": gpu}, interval_s=0.01, lasting=lasting) for lasting in (False, True))
+    ends.start()
+    lasts.start()
+    assert eventually(lambda: not ends.alive)
+    taken_s = lasts.snapshot.taken_s
+    assert eventually(lambda: lasts.snapshot.taken_s != taken_s)
+    assert lasts.alive
+    assert ends.stop()
+    assert lasts.stop()
+
+
+@pytest.mark.parametrize(("others", "interval_s"), [(1.0, 1.0), (0.0, 8.0)], ids=["the server", "the driver"])
+def test_what_takes_long_because_the_server_computes_is_no_reason_to_look_less_often(
+    monkeypatch: pytest.MonkeyPatch, others: float, interval_s: float
+) -> None:
+    """A thread that computes holds the interpreter up to 5 ms after each call of a driver: that is not the driver's."""
+
+    class Slow(FakeGpu):
+        def read(self, device: Device) -> GpuReading:
+            bench.now_s += 0.2
+            return super().read(device)
+
+    bench = Bench(Slow(two().readings))
+    monkeypatch.setattr(sampling, "_others_s", lambda: others * bench.now_s)
+    for _ in range(20):
+        bench.look()
+    assert bench.sampler._readings.interval_s == interval_s
+
+
+def test_what_other_threads_computed_is_told_from_what_this_one_did() -> None:
+    def compute() -> float:
+        before_s = time.thread_time()
+        while time.thread_time() - before_s < 0.1:
+            pass
+        return sampling._others_s()
+
+    before_s = sampling._others_s()
+    own_s = compute() - before_s
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    others_s = sampling._others_s() - before_s
+    assert others_s - own_s >= 0.09
 
 
 def test_who_lost_the_election_does_not_look() -> None:

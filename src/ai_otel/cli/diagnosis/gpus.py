@@ -8,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from ai_otel.cli.diagnosis.finding import Finding, Level
+from ai_otel.cli.diagnosis.logs import overheard
 from ai_otel.devices import joinable, make_sources
 from ai_otel.gpu.observe import states_of
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, GpuSource, Options, Support, Unavailable
+from ai_otel.hooks import guard
+from ai_otel.hooks.guard import Guard
 from ai_otel.settings import Settings
 
 BETWEEN_S = 0.15
@@ -33,16 +36,40 @@ Look = tuple[Device, "GpuReading | None"]
 
 def check_gpus(settings: Settings) -> Iterator[Finding]:
     """Open every source that would be opened, look twice, and close it again."""
-    sources = make_sources(settings.gpu, Options(processes=settings.gpu_processes))
-    if not sources:
+    with overheard("ai_otel") as told:
+        sources = make_sources(settings.gpu, Options(processes=settings.gpu_processes))
+    yield from (Finding("gpu", "AI_OTEL_GPU", Level.WRONG, _ours(sentence)) for sentence in told)
+    if not sources and not told:
         says = "off" if "none" in settings.gpu else "no GPU of a kind that we know"
         yield Finding("gpu", "AI_OTEL_GPU", Level.OK, f"{says}: no device is read", details={"sources": []})
         return
     found: list[Look] = []
     for vendor, source in sources.items():
-        yield from _vendor(vendor, source, found, asked="auto" not in settings.gpu)
+        yield from _safely(vendor, source, found, asked="auto" not in settings.gpu)
     if found:
         yield _energy(settings, found)
+
+
+def _safely(vendor: str, source: GpuSource, found: list[Look], *, asked: bool) -> Iterator[Finding]:
+    """A source's findings, what it said in the log among them, and a bug of its own as one more."""
+
+    def all_of() -> list[Finding]:
+        return list(_vendor(vendor, source, found, asked=asked))
+
+    with overheard("ai_otel") as told, guard.strict() as failures:
+        findings = Guard(f"gpu {vendor}", alone=True)(all_of)
+    if findings is None:
+        says = f"its source failed: {type(failures[0]).__name__}: {failures[0]}"
+        yield Finding("gpu", vendor, Level.WRONG, says, "Please report it, with the versions of driver and library.")
+        return
+    yield from findings
+    for sentence in told:
+        says, _, next_step = _ours(sentence).partition(": ")
+        yield Finding("gpu", vendor, Level.NOTE, says, next_step[:1].upper() + next_step[1:])
+
+
+def _ours(sentence: str) -> str:
+    return sentence.removeprefix("ai-otel: ")
 
 
 def _vendor(vendor: str, source: GpuSource, found: list[Look], *, asked: bool) -> Iterator[Finding]:
@@ -58,8 +85,9 @@ def _vendor(vendor: str, source: GpuSource, found: list[Look], *, asked: bool) -
     with closing(source):
         looks = [(device, _read(source, device)) for device in devices]
     found += looks
+    divided = {device.id for device in devices if device.instance_uuid is not None}
     for device, reading in looks:
-        yield from _device(device, reading)
+        yield from _device(device, reading, divided=device.id in divided)
 
 
 def _read(source: GpuSource, device: Device) -> GpuReading | None:
@@ -71,7 +99,7 @@ def _read(source: GpuSource, device: Device) -> GpuReading | None:
         return None
 
 
-def _device(device: Device, reading: GpuReading | None) -> Iterator[Finding]:
+def _device(device: Device, reading: GpuReading | None, *, divided: bool) -> Iterator[Finding]:
     subject = device.id if device.instance_id is None else f"{device.id} part {device.instance_id}"
     if reading is None:
         says, next_step = _WHY[Support.LOST]
@@ -91,6 +119,8 @@ def _device(device: Device, reading: GpuReading | None) -> Iterator[Finding]:
         says, next_step = _WHY[state]
         if device.instance_id is not None and state is Support.NOT_SUPPORTED:
             says = "power, energy, temperature and clocks belong to the whole GPU"
+        elif divided and state is Support.NOT_SUPPORTED:
+            says = "a GPU that is divided leaves most of these to its parts"
         level = Level.OK if state is Support.NOT_SUPPORTED else Level.NOTE
         sentence = f"absent: {', '.join(sorted(names))}: {says}"
         yield Finding("gpu", subject, level, sentence, next_step, {"state": state.value, "absent": sorted(names)})
@@ -112,7 +142,8 @@ def _energy(settings: Settings, found: Sequence[Look]) -> Finding:
         why = "a part of a GPU has no energy counter of its own" if parts else "no energy counter"
         says = f"absent on every request: {why} ({', '.join(dict.fromkeys(without))})"
         return Finding("gpu", subject, Level.NOTE, says, details={"on": True, "without": without})
-    shared = [device.id for device, reading in found if reading is not None and (reading.own_share or 1.0) < 1.0]
+    shares = {device.id: reading.own_share for device, reading in found if reading is not None}
+    shared = [name for name, share in shares.items() if share is not None and share < 1.0]
     if shared and not settings.energy_shared:
         says = f"absent on every request: others compute on {', '.join(shared)}"
         next_step = "Set AI_OTEL_ENERGY_SHARED=true for an estimate that is not for billing."
