@@ -66,7 +66,7 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
     for span in spans:
         assert list(span.attributes["ai_otel.gpu.ids"]) == [GPU.uuid]
         assert span.attributes["ai_otel.energy.method"] in ("affine", "bin_tokens", "time_share", "exclusive")
-        assert span.attributes["ai_otel.energy.uncertainty"] >= 0.05
+        assert span.attributes["ai_otel.energy.uncertainty"] > 0.04
         assert span.attributes["ai_otel.energy.gpu"] > 0
         assert 1 <= span.attributes["ai_otel.gpu.batch.mean"] <= 4.5
         # A counter that steps ten times a second, looked at ten times a second: a bin more or less.
