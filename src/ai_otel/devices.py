@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,9 +58,14 @@ def is_here(vendor: str) -> bool:
 
 
 def make_sources(names: Sequence[str], options: Options) -> dict[str, GpuSource]:
-    """The sources that `AI_OTEL_GPU` names, not yet opened; one that cannot be imported is told and left out."""
+    """The sources that `AI_OTEL_GPU` names, not yet opened."""
+    return imported(wanted_sources(names), options)
+
+
+def imported(places: Mapping[str, str], options: Options) -> dict[str, GpuSource]:
+    """The sources that are at these places, not yet opened; one that cannot be imported is told and left out."""
     made: dict[str, GpuSource] = {}
-    for vendor, place in wanted_sources(names).items():
+    for vendor, place in places.items():
         module, _, name = place.partition(":")
         try:
             made[vendor] = getattr(importlib.import_module(module), name)(options)
@@ -140,7 +145,9 @@ class Devices:
             log.warning(
                 "ai-otel: AI_OTEL_PRICE needs each request's share of the GPUs: set AI_OTEL_ENERGY=true as well"
             )
-        if not wanted_sources(settings.gpu):
+        # Asked once: it reads every distribution's entry points, and tells of a name that nobody knows.
+        wanted = wanted_sources(settings.gpu)
+        if not wanted:
             return
         from ai_otel import semconv
         from ai_otel.gpu.election import Election
@@ -155,7 +162,7 @@ class Devices:
         if settings.energy:
             self._election.serve()
         self._sampler = Sampler(
-            lambda: make_sources(settings.gpu, Options(processes=settings.gpu_processes)),
+            lambda: imported(wanted, Options(processes=settings.gpu_processes)),
             interval_s=settings.gpu_interval,
             listener=self if settings.energy else None,
             elected=self._election.won,
