@@ -16,6 +16,7 @@ import pytest
 
 from harness.charts import BACKEND, Tree, merged, one, rendered
 from harness.collector import attributes_of, composed, exports, running, until
+from harness.gpu import node, nvml
 from harness.server import end, free_port
 from harness.tiers import NAME, Credentials
 
@@ -23,6 +24,7 @@ pytestmark = [
     pytest.mark.requires(part="kubernetes"),
     pytest.mark.requires(part="collector"),
     pytest.mark.requires(command="openssl", why="the gateway shows a certificate"),
+    pytest.mark.requires(**nvml.REQUIRES),
 ]
 
 
@@ -56,6 +58,10 @@ def agent(given: Tree, told: Mapping[str, str], directory: Path) -> Iterator[tup
     """The container's command, with its log and the port of its page."""
     log, port = directory / "agent.log", free_port()
     here = {"AI_OTEL_AGENT_LISTEN": f"127.0.0.1:{port}", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    here |= {
+        "AI_OTEL_GPU": "nvidia",
+        **nvml.environment(node.scenario(), directory),
+    }  # of a node without one it is silent
     program = Path(sys.executable).parent / given["command"][0]
     with log.open("wb") as output:
         process = subprocess.Popen(

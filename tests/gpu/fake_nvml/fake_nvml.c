@@ -2,7 +2,7 @@
  * A simulated libnvidia-ml.so.1 for tests: unpatched nvidia-ml-py loads it as if a driver were here.
  *
  * What it answers stands in a flat text file that tests/harness/gpu/nvml.py writes: the scenario. Its path comes from
- * ai_otel_fake_nvml_use() or from AI_OTEL_FAKE_NVML, and is read at the first nvmlInit. A value is a piecewise-linear
+ * ai_otel_fake_nvml_use() or from FAKE_NVML_SCENARIO, and is read at the first nvmlInit. A value is a piecewise-linear
  * function of time; time is a double in a mapped file that a test moves, or CLOCK_MONOTONIC since `origin`.
  *
  * A device supports what its scenario has: a series that is not there is NVML_ERROR_NOT_SUPPORTED. Symbols are left out
@@ -145,7 +145,7 @@ static int load(void) {
     char line[4096], word[32];
     int used;
     Device *d = &global;
-    const char *path = *scenario ? scenario : getenv("AI_OTEL_FAKE_NVML");
+    const char *path = *scenario ? scenario : getenv("FAKE_NVML_SCENARIO");
     FILE *file = path ? fopen(path, "r") : NULL;
     if (!file) return 9; /* no scenario: NVML_ERROR_DRIVER_NOT_LOADED */
     memset(&global, 0, sizeof global);

@@ -390,7 +390,7 @@ def environment(scenario: Scenario, directory: Path, origin_s: float | None = No
     """
     path = scenario.write(directory / "scenario.txt", origin_s=origin_s)
     search = os.pathsep.join(filter(None, [str(build(scenario.missing)), os.environ.get("LD_LIBRARY_PATH", "")]))
-    return {"LD_LIBRARY_PATH": search, "AI_OTEL_FAKE_NVML": str(path)}
+    return {"LD_LIBRARY_PATH": search, "FAKE_NVML_SCENARIO": str(path)}
 
 
 # ---------------------------------------------------------------- for the suite over all vendors
