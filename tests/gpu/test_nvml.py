@@ -132,19 +132,32 @@ def test_a_share_slightly_above_one_is_one(tmp_path: Path) -> None:
 def test_what_is_not_supported_is_asked_once(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(encoder=None, gpm=None)) as gpu:
         for _ in range(5):
-            reading = gpu.read(after_s=1)
+            reading = gpu.read(after_s=10)
         assert gpu.fake.calls("nvmlDeviceGetEncoderUtilization") == 1
         assert gpu.fake.calls("nvmlGpmQueryDeviceSupport") == 1
         assert gpu.fake.calls("nvmlDeviceGetDecoderUtilization") == 5
     assert reading.absent["encoder_utilization"] is Support.NOT_SUPPORTED
 
 
+def test_what_changes_seldom_is_asked_every_ten_seconds_and_all_else_at_each_look(tmp_path: Path) -> None:
+    ramp = [(0.0, 0.0), (100.0, 100.0)]
+    with nvml.opened(tmp_path, Gpu(decoder=ramp, utilization=ramp, clocks={"sm": ramp, "video": ramp})) as gpu:
+        looks = [gpu.read(after_s=1) for _ in range(12)]
+        assert gpu.fake.calls("nvmlDeviceGetDecoderUtilization") == 2
+        # Twelve times what is told at each look, twice what is told seldom, and power smoothing once at open.
+        assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 15
+    assert len({look.utilization for look in looks}) == len({look.frequency_hz["sm"] for look in looks}) == 12
+    for seldom in ([look.decoder_utilization for look in looks], [look.frequency_hz["video"] for look in looks]):
+        assert len(set(seldom[:10])) == len(set(seldom[10:])) == 1
+        assert seldom[9] < seldom[10]
+
+
 def test_a_field_that_is_not_supported_leaves_the_batch(tmp_path: Path) -> None:
     """Its own return code says so; the batch succeeds."""
     with nvml.opened(tmp_path, Gpu(fields={(185, -1): Field(source="average")}, energy=False)) as gpu:
         first, second = gpu.read(after_s=1), gpu.read(after_s=1)
-        # Two batches at open and first look (power smoothing, everything), one at the second.
-        assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 3
+        # One at open (power smoothing), two at the first look (what changes seldom, all else), one at the second.
+        assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 4
     assert first.power_w == second.power_w == pytest.approx(300)
     assert second.absent["energy_j"] is Support.NOT_SUPPORTED
 

@@ -17,6 +17,8 @@ class Counters:
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[Any, Any]] = {}
         """What was counted before the last reset, and the last raw value."""
+        self._same: dict[Hashable, tuple[Mapping[Any, Any], Mapping[Any, Any]]] = {}
+        """The last raw values of several counters together, and what was made of them: often nothing moves."""
 
     def whole(self, key: Hashable, raw: N) -> N:
         """The counter as if it had never been reset. What was counted between the last look and a reset is lost."""
@@ -40,4 +42,9 @@ class Counters:
         return None if raw is None else self.whole((device.key, "energy_j"), raw)
 
     def _all(self, key: Hashable, values: Mapping[K, N]) -> Mapping[K, N]:
-        return {label: self.whole((key, label), raw) for label, raw in values.items()}
+        known = self._same.get(key)
+        if known is not None and known[0] == values:
+            return known[1]
+        whole = {label: self.whole((key, label), raw) for label, raw in values.items()}
+        self._same[key] = values, whole
+        return whole

@@ -1,20 +1,21 @@
 """
-What NVML tells by number: one batch a look, each answer with a return code and a type of its own.
+What NVML tells by number, and what each number means.
 
-The batch as a whole succeeds while single answers fail, and a value's bytes mean nothing without its type. The numbers
-are those of NVIDIA's `nvml.h`, written out because bindings of different ages give different numbers for one name.
+The numbers are those of NVIDIA's `nvml.h`, written out because bindings of different ages give different numbers for
+one name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from ai_otel.gpu.nvml_calls import SUCCESS, Calls, scaled, support_of
+from ai_otel.gpu.nvml_batch import Batch, Told
+from ai_otel.gpu.nvml_calls import Calls, scaled
 from ai_otel.gpu.nvml_wraps import FULL, Unwrapped
 from ai_otel.gpu.source import GpuReading, Support
-from ai_otel.gpu.telling import counted, tell, within
+from ai_otel.gpu.telling import tell, within
 
 ALL_LINKS = 0xFFFFFFFF
 """Scope of a NVLink field: the sum over all links. The default, 0, is link 0 alone."""
@@ -25,8 +26,7 @@ POWER_INSTANT = 186
 PENDING, FAILURE, RECOVERY_ACTION = 144, 145, 230
 
 SELDOM = frozenset({3, 4, PENDING, FAILURE, 187, 188, 189, 190, 192, RECOVERY_ACTION})
-"""What changes by a person's hand or with a fault, and is half of the batch: asked for every `SELDOM_S` only."""
-SELDOM_S = 10.0
+"""What changes by a person's hand or with a fault, and is half of the numbers: in a batch of its own, read seldom."""
 
 MOST_WATTS = 100_000.0
 COLDEST_C, HOTTEST_C = 1.0, 150.0
@@ -93,8 +93,8 @@ LINKS = (
 )
 """Number, scope, link and direction, bytes of one count."""
 
-_MEMBER = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 _BITS = {1: 32, 5: 32, 6: 16}
+"""`nvmlValueType_t` → how wide the value is, where it is narrower than a counter should be."""
 
 
 def throttle_rows(driver: str | None) -> tuple[Row, ...]:
@@ -125,104 +125,76 @@ def driver_major(driver: str | None) -> int | None:
     return int(major) if major.isdecimal() else None
 
 
-class _Told(NamedTuple):
-    """One answer, and how wide it was."""
-
-    value: float | int | Support
-    bits: int = FULL
-
-
-def value_of(answer: Any) -> _Told:
-    """The value of one answer, by its own type; or why it has none. Raises `DeviceLost`."""
-    code = answer.nvmlReturn
-    if code != SUCCESS:
-        return _Told(support_of(code))
-    kind = answer.valueType
-    # An older binding does not have the newer types.
-    value = getattr(answer.value, _MEMBER.get(kind, ""), None)
-    return _Told(Support.INVALID if value is None else counted(value), _BITS.get(kind, FULL))
-
-
-class FieldBatch:
+class Fields:
     """The numbered values of one physical GPU."""
 
     def __init__(self, calls: Calls, handle: Any, driver: str | None) -> None:
-        self._calls = calls
-        self._handle = handle
-        self._rows = ROWS + throttle_rows(driver)
-        self._smoothing = smoothing_number(driver)
+        self._clock = calls.clock
         self._links = {ends: Unwrapped(unit) for _number, _scope, ends, unit in LINKS}
-        self._scopes = dict.fromkeys((row.number for row in self._rows), 0)
-        self._scopes |= {number: scope for number, scope, *_rest in LINKS}
-        self._scopes |= dict.fromkeys((POWER_AVERAGE, POWER_INSTANT, PENDING, FAILURE, RECOVERY_ACTION), 0)
-        self._often = [number for number in self._scopes if number not in SELDOM and number != POWER_INSTANT]
-        self._seldom: dict[int, _Told] = {}
-        self._seldom_due_s = float("-inf")
+        rows = ROWS + throttle_rows(driver)
+        self._rows = [row for row in rows if row.number not in SELDOM]
+        self._seldom_rows = [row for row in rows if row.number in SELDOM]
+        scopes = {number: scope for number, scope, *_rest in LINKS}
+        often = [*(row.number for row in self._rows), *scopes, POWER_AVERAGE]
+
+        def batch(*numbers: int) -> Batch:
+            return Batch(calls, handle, numbers, scopes)
+
+        self._often, self._seldom = batch(*often), batch(*SELDOM)
+        self._energy, self._instant = batch(ENERGY), batch(POWER_INSTANT)
+        number = smoothing_number(driver)
+        self._smoothing = None if number is None else (number, batch(number))
+
+    def read_seldom(self, reading: GpuReading) -> None:
+        """What changes by a person's hand or with a fault."""
+        for each in (self._seldom, self._often, self._energy, self._instant):
+            each.plan_anew()
+        told = self._seldom.ask()
+        for row in self._seldom_rows:
+            tell(reading, row.name, scaled(told[row.number][0], row.convert), row.key)
+        tell(reading, "status", status_of(*(told[number][0] for number in (PENDING, FAILURE, RECOVERY_ACTION))))
 
     def read(self, reading: GpuReading, pcie_bytes_per_s: Mapping[str, float], slot: float | None) -> None:
         """
-        Ask for everything at once, and write it.
+        Ask for all the others at once, and write them.
 
         `pcie_bytes_per_s` by direction is what the performance metrics say went over the host link since the last look;
         `slot` is the most that it carries, in bytes per second. Both tell how often a 32-bit counter wrapped.
         """
-        told = self._ask()
+        told = self._often.ask()
         for row in self._rows:
-            tell(reading, row.name, scaled(told[row.number].value, row.convert), row.key)
-        power(reading, told[POWER_AVERAGE].value, told[POWER_INSTANT].value)
-        tell(reading, "status", status_of(*(told[number].value for number in (PENDING, FAILURE, RECOVERY_ACTION))))
+            tell(reading, row.name, scaled(told[row.number][0], row.convert), row.key)
+        average = instant = told[POWER_AVERAGE][0]
+        if isinstance(average, Support):
+            # The mean over a second is what one look a second should see; the instant only where there is no mean.
+            instant = self._instant.ask()[POWER_INSTANT][0]
+        power(reading, average, instant)
         self._io(reading, told, pcie_bytes_per_s, slot)
 
     def energy_j(self) -> float | Support:
         """The energy counter alone."""
-        known = self._calls.known(ENERGY)
-        return scaled(self._batch([ENERGY])[ENERGY].value, joules) if known is None else known
+        answer: float | Support = scaled(self._energy.ask()[ENERGY][0], joules)
+        return answer
 
     def power_smoothing(self) -> bool:
         """Whether the GPU keeps drawing power between two bursts (Blackwell): idle watts are then a setting."""
-        return self._smoothing is not None and self._batch([self._smoothing])[self._smoothing].value == 1
-
-    def _ask(self) -> dict[int, _Told]:
-        """Everything by number, without asking again for what this driver does not have."""
-        now_s = self._calls.clock()
-        seldom = now_s >= self._seldom_due_s
-        told = self._answers([*self._often, *SELDOM] if seldom else self._often)
-        if seldom:
-            self._seldom_due_s = now_s + SELDOM_S
-            self._seldom = {number: told[number] for number in SELDOM}
-        else:
-            told |= self._seldom
-        # The mean over a second is what one look a second should see; the instant only where there is no mean.
-        unknown = isinstance(told[POWER_AVERAGE].value, Support)
-        return told | (self._answers([POWER_INSTANT]) if unknown else {POWER_INSTANT: told[POWER_AVERAGE]})
-
-    def _answers(self, numbers: Sequence[int]) -> dict[int, _Told]:
-        absent = {number: self._calls.known(number) for number in numbers}
-        told = {number: _Told(support) for number, support in absent.items() if support is not None}
-        return told | self._batch([number for number in numbers if number not in told])
-
-    def _batch(self, numbers: Sequence[int]) -> dict[int, _Told]:
-        asked = [(number, self._scopes.get(number, 0)) for number in numbers]
-        answers = self._calls.ask("nvmlDeviceGetFieldValues", self._handle, asked)
-        if isinstance(answers, Support):
-            return {number: _Told(answers) for number in numbers}
-        return {number: self._one(number, answer) for number, answer in zip(numbers, answers, strict=True)}
-
-    def _one(self, number: int, answer: Any) -> _Told:
-        told = value_of(answer)
-        if isinstance(told.value, Support):
-            self._calls.remember(number, told.value)
-        return told
+        if self._smoothing is None:
+            return False
+        number, batch = self._smoothing
+        return batch.ask()[number][0] == 1
 
     def _io(
-        self, reading: GpuReading, told: Mapping[int, _Told], rates: Mapping[str, float], slot: float | None
+        self, reading: GpuReading, told: Mapping[int, Told], rates: Mapping[str, float], slot: float | None
     ) -> None:
-        now = self._calls.clock()
+        now_s = self._clock()
         for number, _scope, ends, _unit in LINKS:
             link, direction = ends
-            value, bits = told[number]
+            value, kind = told[number]
             rate, most = (rates.get(direction), slot) if link == "pcie" else (None, NVLINK_BYTES_PER_S)
-            total = value if isinstance(value, Support) else self._links[ends].total(int(value), bits, now, rate, most)
+            bits = _BITS.get(kind, FULL)
+            total = (
+                value if isinstance(value, Support) else self._links[ends].total(int(value), bits, now_s, rate, most)
+            )
             if total is not None:
                 tell(reading, "io_bytes", total, ends)
 

@@ -8,9 +8,10 @@ earlier sample, so it tells nothing yet.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from struct import Struct, calcsize
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import SUCCESS, Calls, percent, scaled, support_of
+from ai_otel.gpu.nvml_calls import SUCCESS, Calls, percent, support_of
 from ai_otel.gpu.source import GpuReading, Support
 from ai_otel.gpu.telling import tell
 
@@ -32,6 +33,9 @@ PCIE_RATES: Mapping[int, str] = {20: "transmit", 21: "receive"}
 """Metric → direction, in MiB/s. Not told: they say how often a 32-bit byte counter wrapped."""
 MIB = 1 << 20
 
+_ROW = Struct(f"Iid{3 * calcsize('P')}x")
+"""`nvmlGpmMetric_t`: metric, return code, value; not its names and its unit."""
+
 
 class Gpm:
     """The performance metrics of one GPU, or of its MIG instance `instance`."""
@@ -44,7 +48,7 @@ class Gpm:
         self._metrics = (*METRICS, *PCIE_RATES) if instance is None else tuple(METRICS)
         self._samples: list[Any] = []
         self._request: Any = None
-        self._rows: list[Any] = []
+        self._rows: memoryview = memoryview(b"")
         self._sampled_at: float | None = None
         self._told: Mapping[int, float | Support] | Support | None = None
 
@@ -56,13 +60,13 @@ class Gpm:
         """Write the metrics, and return what went over the host link in bytes per second, by direction."""
         now = self._calls.clock()
         if self._sampled_at is None or now - self._sampled_at >= SHORTEST_S:
-            self._told = self._supported() or self._look()
+            self._told = (None if self._samples else self._supported()) or self._look()
         told = self._told
         if told is None:
             return {}
         for metric, (name, key) in METRICS.items():
-            answer = told if isinstance(told, Support) else told.get(metric, Support.NOT_SUPPORTED)
-            tell(reading, name, scaled(answer, percent), key)
+            answer = told if isinstance(told, Support) else told[metric]
+            tell(reading, name, answer if isinstance(answer, Support) else percent(answer), key)
         return {} if isinstance(told, Support) else self._rates(told)
 
     def close(self) -> None:
@@ -72,12 +76,13 @@ class Gpm:
         self._samples = []
 
     def _supported(self) -> Support | None:
-        answer = self._calls.ask("nvmlGpmQueryDeviceSupport", self._handle) if not self._samples else None
+        """Why there is nothing to be had, or samples to take."""
+        answer = self._calls.ask("nvmlGpmQueryDeviceSupport", self._handle)
         if isinstance(answer, Support):
             return answer
-        if answer is not None and not answer.isSupportedDevice:
+        if not answer.isSupportedDevice:
             return self._calls.remember(("nvmlGpmQueryDeviceSupport", None), Support.NOT_SUPPORTED)
-        return self._allocate() if not self._samples else None
+        return self._allocate()
 
     def _allocate(self) -> Support | None:
         for _ in range(2):
@@ -108,18 +113,19 @@ class Gpm:
             self._request = self._library.c_nvmlGpmMetricsGet_t()
             self._request.version = self._library.NVML_GPM_METRICS_GET_VERSION
             self._request.numMetrics = len(self._metrics)
-            self._rows = [self._request.metrics[place] for place in range(len(self._metrics))]
-            for row, metric in zip(self._rows, self._metrics, strict=True):
+            for row, metric in zip(self._request.metrics, self._metrics, strict=False):
                 row.metricId = metric
+            begin = type(self._request).metrics.offset
+            self._rows = memoryview(self._request).cast("B")[begin : begin + len(self._metrics) * _ROW.size]
         request = self._request
         request.sample1, request.sample2 = older, newer
         answer = self._calls.ask("nvmlGpmMetricsGet", request)
         if isinstance(answer, Support):
             return answer
-        codes = [row.nvmlReturn for row in self._rows]
+        # As memory, like the numbered values: by the binding's attributes it costs several times as much.
         return {
-            metric: row.value if code == SUCCESS else support_of(code)
-            for metric, row, code in zip(self._metrics, self._rows, codes, strict=True)
+            metric: value if code == SUCCESS else support_of(code)
+            for metric, code, value in _ROW.iter_unpack(self._rows)
         }
 
     def _rates(self, told: Mapping[int, float | Support]) -> dict[str, float]:

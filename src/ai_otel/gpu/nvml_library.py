@@ -27,7 +27,7 @@ SENTENCES = {
     VERSION_MISMATCH: "NVIDIA's driver and its libraries have different versions, as after an update without a reboot:"
     " reboot the node, then restart this container",
 }
-NEEDED = ("nvmlInit", "nvmlDeviceGetFieldValues", "nvmlMemory_v2", "NVMLError")
+NEEDED = ("nvmlInit", "nvmlDeviceGetFieldValues", "nvmlMemory_v2", "NVMLError", "_nvmlGetFunctionPointer")
 """What tells a binding that is new enough. By feature: old copies of `pynvml` lie around with any version number."""
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from ai_otel.gpu.nvml_calls import Calls, percent, scaled
-from ai_otel.gpu.nvml_fields import LANE_BYTES_PER_S, FieldBatch, celsius, joules, watts
+from ai_otel.gpu.nvml_fields import LANE_BYTES_PER_S, Fields, celsius, joules, watts
 from ai_otel.gpu.nvml_gpm import METRICS, Gpm
 from ai_otel.gpu.nvml_memory import MEMORY, read_memory
 from ai_otel.gpu.nvml_tenants import Tenants
@@ -20,7 +20,12 @@ from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
 from ai_otel.gpu.telling import counted, tell
 
 BUSY = ("utilization", "memory_controller_utilization", "encoder_utilization", "decoder_utilization")
-CLOCKS: Mapping[str, int] = {"sm": 1, "memory": 2, "video": 3}
+CODECS: Mapping[str, str] = {
+    "encoder_utilization": "nvmlDeviceGetEncoderUtilization",
+    "decoder_utilization": "nvmlDeviceGetDecoderUtilization",
+}
+SM_CLOCK = 1
+OTHER_CLOCKS: Mapping[str, int] = {"memory": 2, "video": 3}
 THRESHOLDS: Mapping[int, tuple[str, str]] = {
     0: ("gpu", "high.critical"),
     1: ("gpu", "high.degraded"),
@@ -35,8 +40,10 @@ AMPERE = 7
 GA100 = (8, 0)
 """The compute capability of the one Ampere whose `PowerUsage` is an instant."""
 
-
 MOST_MHZ = 100_000
+SELDOM_S = 10.0
+"""After which limits, errors, state, fans, codecs, and the clocks that follow others are read again: they would cost as
+much as all else, and change by a person's hand, with a fault, or are none of a language model's business."""
 
 
 def hertz(megahertz: int) -> int | Support:
@@ -52,10 +59,12 @@ class WholeGpu:
         self.handle = handle
         self._calls = calls
         self._mig = mig
-        self._fields = FieldBatch(calls, handle, device.driver_version)
+        self._fields = Fields(calls, handle, device.driver_version)
         self._gpm = Gpm(calls, handle)
         self._tenants = Tenants(calls, handle, device.driver_version, memory=processes and not mig, share=not mig)
         self._limits: dict[int, Any] = {}
+        self._kept = GpuReading()
+        self._kept_until_s = float("-inf")
         self._slot = self._slot_bytes_per_s()
         self.sleeps = calls.ask("nvmlDeviceGetPersistenceMode", handle) == 0
         """Whether the driver lets go of it when nobody uses it."""
@@ -69,19 +78,51 @@ class WholeGpu:
 
     def read(self) -> GpuReading:
         """One look. Raises `DeviceLost`."""
-        reading = GpuReading()
+        reading = self._begun()
         rates: Mapping[str, float] = {}
-        if self._mig:
-            self._nothing_of_the_parts(reading)
-        else:
+        if not self._mig:
             self._busy(reading)
             read_memory(self._calls, self.handle, reading)
             rates = self._gpm.read(reading)
         self._fields.read(reading, rates, self._slot)
         self._energy_and_power(reading)
-        self._temperatures(reading)
-        self._clocks_and_fans(reading)
+        versions = ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature")
+        celsius_told = self._calls.first(*((name, self.handle, GPU_SENSOR) for name in versions))
+        tell(reading, "temperature_c", scaled(celsius_told, celsius), "gpu")
+        self._clock(reading, "sm", SM_CLOCK)
         self._tenants.read(reading)
+        reading.absent |= self._kept.absent
+        return reading
+
+    def _begun(self) -> GpuReading:
+        """A reading with what is read seldom already in it."""
+        now_s = self._calls.clock()
+        if now_s >= self._kept_until_s:
+            self._kept_until_s = now_s + SELDOM_S
+            self._kept = self._look_seldom()
+        kept = self._kept
+        return GpuReading(
+            encoder_utilization=kept.encoder_utilization,
+            decoder_utilization=kept.decoder_utilization,
+            power_limit_w=kept.power_limit_w,
+            temperature_limit_c=kept.temperature_limit_c,
+            fan_speed_ratio=kept.fan_speed_ratio,
+            frequency_hz={**kept.frequency_hz},
+            errors=kept.errors,
+            status=kept.status,
+        )
+
+    def _look_seldom(self) -> GpuReading:
+        reading = GpuReading()
+        if self._mig:
+            self._nothing_of_the_parts(reading)
+        else:
+            self._codecs(reading)
+        self._fields.read_seldom(reading)
+        self._temperature_limits(reading)
+        for name, clock in OTHER_CLOCKS.items():
+            self._clock(reading, name, clock)
+        self._fans(reading)
         return reading
 
     def read_energy(self) -> float | None:
@@ -106,9 +147,11 @@ class WholeGpu:
         rates = self._calls.ask("nvmlDeviceGetUtilizationRates", self.handle)
         tell(reading, "utilization", scaled(rates, lambda both: percent(both.gpu)))
         tell(reading, "memory_controller_utilization", scaled(rates, lambda both: percent(both.memory)))
-        for codec in ("Encoder", "Decoder"):
-            share_and_period = self._calls.ask(f"nvmlDeviceGet{codec}Utilization", self.handle)
-            tell(reading, f"{codec.lower()}_utilization", scaled(share_and_period, lambda both: percent(both[0])))
+
+    def _codecs(self, reading: GpuReading) -> None:
+        for name, call in CODECS.items():
+            share_and_period = self._calls.ask(call, self.handle)
+            tell(reading, name, scaled(share_and_period, lambda both: percent(both[0])))
 
     def _energy_and_power(self, reading: GpuReading) -> None:
         """Where the numbered values have none, by the older calls."""
@@ -135,20 +178,18 @@ class WholeGpu:
             return Support.NOT_FOUND
         return "average" if architecture >= AMPERE and tuple(capability) != GA100 else "instant"
 
-    def _temperatures(self, reading: GpuReading) -> None:
-        versions = ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature")
-        gpu = self._calls.first(*((name, self.handle, GPU_SENSOR) for name in versions))
-        tell(reading, "temperature_c", scaled(gpu, celsius), "gpu")
+    def _temperature_limits(self, reading: GpuReading) -> None:
         for threshold, ends in THRESHOLDS.items():
             if not isinstance(self._limits.get(threshold), float):
                 limit = self._calls.ask("nvmlDeviceGetTemperatureThreshold", self.handle, threshold, about=threshold)
                 self._limits[threshold] = scaled(limit, celsius)
             tell(reading, "temperature_limit_c", self._limits[threshold], ends)
 
-    def _clocks_and_fans(self, reading: GpuReading) -> None:
-        for name, clock in CLOCKS.items():
-            mhz = self._calls.ask("nvmlDeviceGetClockInfo", self.handle, clock, about=clock)
-            tell(reading, "frequency_hz", scaled(mhz, hertz), name)
+    def _clock(self, reading: GpuReading, name: str, clock: int) -> None:
+        mhz = self._calls.ask("nvmlDeviceGetClockInfo", self.handle, clock, about=clock)
+        tell(reading, "frequency_hz", scaled(mhz, hertz), name)
+
+    def _fans(self, reading: GpuReading) -> None:
         fans = self._calls.ask("nvmlDeviceGetNumFans", self.handle)
         if isinstance(fans, Support) or not fans:
             tell(reading, "fan_speed_ratio", fans or Support.NOT_SUPPORTED)

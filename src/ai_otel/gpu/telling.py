@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from ai_otel.gpu.source import GpuReading, Support
@@ -34,6 +34,7 @@ def tell(reading: GpuReading, name: str, answer: Any, key: Any = None) -> None:
         entries[key] = answer
 
 
+@lru_cache(maxsize=1024)  # asked for each value of each look; only the numbers of processes are ever new
 def _entry(name: str, key: Any) -> str:
     return name if key is None else f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}"
 
@@ -50,11 +51,9 @@ def settled(reading: GpuReading) -> GpuReading:
 
 def ratio(share: float | Support) -> float | Support:
     """A share, 0 to 1; what cannot be a share of anything is invalid."""
-    if isinstance(share, Support):
+    if isinstance(share, Support) or 0 <= share <= 1:
         return share
-    if not math.isfinite(share) or not 0 <= share <= _SLIGHTLY_ABOVE_ONE:
-        return Support.INVALID
-    return min(share, 1.0)
+    return 1.0 if 1 < share <= _SLIGHTLY_ABOVE_ONE else Support.INVALID  # as what is not a number is
 
 
 def within(low: Number, value: Number | Support, high: Number) -> Number | Support:
