@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,13 @@ class Collector:
 
 @contextmanager
 def running(
-    tree: Tree, directory: Path, environment: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None
+    tree: Tree,
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+    ports: Mapping[str, int] | None = None,
+    inside: Sequence[str | Path] = (),
 ) -> Iterator[Collector]:
-    """Run it until the block ends, on ports of its own."""
+    """Run it until the block ends, on ports of its own; `inside` is a command that becomes the one given to it."""
     directory.mkdir(parents=True, exist_ok=True)
     ports = {name: free_port() for name in ("health", "self", "grpc", "http", "prometheus")} | dict(ports or {})
     (config := directory / "collector.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -127,7 +131,7 @@ def running(
     log = directory / "collector.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [binary(), "--config", config],
+            [*inside, binary(), "--config", config],
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,

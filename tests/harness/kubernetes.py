@@ -174,6 +174,7 @@ def _scheduler(cluster: Cluster) -> Iterator[None]:
 def _kwok(cluster: Cluster) -> Iterator[None]:
     stages = [yaml.safe_load(path.read_text()) for path in sorted((part() / "stages").rglob("*.yaml"))]
     (ready,) = [stage for stage in stages if stage["metadata"]["name"] == "pod-ready"]
+    _identify_containers(ready)
     (config := cluster.directory / "kwok.yaml").write_text(yaml.safe_dump_all([*stages, _ready_where_asked(ready)]))
     command: list[str | Path] = [
         part() / "bin/kwok",
@@ -185,6 +186,15 @@ def _kwok(cluster: Cluster) -> Iterator[None]:
     ]
     with program(command, cluster.directory / "kwok.log", lambda: True):
         yield
+
+
+def _identify_containers(ready: Tree) -> None:
+    """A container that runs or has run has an id; without any, who reads the status takes all of them for one."""
+    following = ready["spec"]["next"]
+    name = "  name: {{ .name | Quote }}\n"
+    assert following["statusTemplate"].count(name) == 2  # noqa: PLR2004 - containers and init containers
+    identified = f'{name}  containerID: {{{{ printf "containerd://%s" .name | Quote }}}}\n'
+    following["statusTemplate"] = following["statusTemplate"].replace(name, identified)
 
 
 def _ready_where_asked(ready: Tree) -> Tree:

@@ -197,7 +197,8 @@ def test_it_reads_exactly_the_annotated_pods_of_its_node_and_names_them(
         assert told["k8s.pod.uid"] == each["metadata"]["uid"]
         assert (told["k8s.namespace.name"], told["k8s.node.name"]) == (namespace, NODE)
         assert told.get("k8s.deployment.name") == ("chat" if name.startswith("chat-") else None)
-        assert told["k8s.container.name"] == "server"  # from the discovery; these pods have one container
+        assert told["k8s.container.name"] == "server"
+        assert told["service.instance.id"] == f"{namespace}.{name}.server"
 
 
 def test_a_thousand_pods_come_and_go_and_leave_nothing(

@@ -141,7 +141,7 @@ def test_the_agent_reads_annotated_pods_and_knows_whose_they_are(
             "k8s.node.name": "node-1",
             "k8s.deployment.name": "chat",
             "ai_otel.engine.name": "vllm",
-            "service.instance.id": f"{namespace}.{pod['metadata']['name']}",
+            "service.instance.id": f"{namespace}.{pod['metadata']['name']}.server",
         }.items()
     )
 

@@ -12,7 +12,7 @@ import environments
 import parts
 from harness.otlp import Sink, listening
 from harness.server import Server, free_port, serving
-from harness.vllm import CPU, Start, telemetry_to
+from harness.vllm import SERVED, Start, telemetry_to
 
 
 @pytest.fixture(scope="session")
@@ -65,12 +65,11 @@ def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> St
             *([] if bare else [installed.python.parent / "ai-otel", "run", "--"]),
             installed.python, "-m", *module,
             "--model", installed.model, "--served-model-name", "tiny", "--enforce-eager",
-            # In the engine's own process: on few cores, workers beside it spin on each other's time.
             "--distributed-executor-backend", "uni",
             "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags,
         ]  # fmt: skip
         with serving(
-            command, port, {**telemetry_to(sink), **CPU, **(environment or {})}, directory / "vllm.log"
+            command, port, {**telemetry_to(sink), **SERVED, **(environment or {})}, directory / "vllm.log"
         ) as server:
             yield server
 
