@@ -192,7 +192,7 @@ def _identify_containers(ready: Tree) -> None:
     """A container that runs or has run has an id; without any, who reads the status takes all of them for one."""
     following = ready["spec"]["next"]
     name = "  name: {{ .name | Quote }}\n"
-    assert following["statusTemplate"].count(name) == 2  # noqa: PLR2004 - containers and init containers
+    assert following["statusTemplate"].count(name) == 2
     identified = f'{name}  containerID: {{{{ printf "containerd://%s" .name | Quote }}}}\n'
     following["statusTemplate"] = following["statusTemplate"].replace(name, identified)
 

@@ -1,8 +1,8 @@
 """Whose page the agent reads in a pod of several containers, on a real API server: once, and by its right name.
 
 The discovery makes a target of every declared port and of every container without one, init containers too. Only if
-they become equal is the page read once, so none of them can tell which container serves it. The pod itself may say, or have
-only one.
+they become equal is the page read once, so none of them can tell which container serves it. The pod itself may say, or
+have only one.
 """
 
 from __future__ import annotations
