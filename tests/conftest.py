@@ -49,6 +49,7 @@ TIERS = {
 def pytest_configure(config: pytest.Config) -> None:
     for tier, proves in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: {proves}")
+    config.addinivalue_line("markers", "vllm: starts the real vLLM, for most of a minute")
     config.addinivalue_line("markers", "requires(part=, module=, command=, why=): what the test cannot run without")
 
 
@@ -58,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (tier := tier_of(item.path)) in TIERS:
             item.add_marker(tier)
+        if any(mark.kwargs.get("part") == "vllm" for mark in item.iter_markers("requires")):
+            item.add_marker("vllm")
 
 
 def tier_of(path: Path) -> str:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -155,14 +155,37 @@ def counted(report: Path) -> dict[str, int]:
 # ---------------------------------------------------------------- the whole suite, here
 
 
-def suite(everything: bool) -> Result:
-    """Run all tiers on `.venv`, alone on the machine and in full view."""
+def suite(everything: bool) -> list[Result]:
+    """Run all tiers on `.venv`, in full view; with `everything` what starts vLLM runs beside it, and is shown after."""
+    if not everything:
+        return [in_view("all tiers, here", "")]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        beside = pool.submit(with_vllm)
+        results = [in_view("all tiers, here, but vLLM", "1", "-m", "not vllm"), beside.result()]
+    say(results[1].output.rstrip())
+    return results
+
+
+def in_view(name: str, everything: str, *which: str) -> Result:
+    """Run these tests, with what pytest says on the terminal."""
     started = time.monotonic()
-    report = REPORTS / "suite.xml"
-    command = [VENV / "bin/python", "-m", "pytest", "--durations=5", f"--junitxml={report}"]
-    env = {**os.environ, "AI_OTEL_TEST_ALL": "1" if everything else ""}
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False)
-    return Result("all tiers, here", done.returncode == 0, time.monotonic() - started, "", counted(report))
+    command, report = pytest_here("suite", *which)
+    env = {**os.environ, "AI_OTEL_TEST_ALL": everything}
+    done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False)
+    return Result(name, done.returncode == 0, time.monotonic() - started, "", counted(report))
+
+
+def with_vllm() -> Result:
+    """Run the tests that start vLLM, one after the other: a start is an import on one core for most of a minute."""
+    command, report = pytest_here("vllm", "-m", "vllm")
+    done = finished("all that starts vLLM, here", command, {"AI_OTEL_TEST_ALL": "1"})
+    return replace(done, counts=counted(report))
+
+
+def pytest_here(name: str, *which: str) -> tuple[list[str], Path]:
+    """The command, and the report that it writes."""
+    report = REPORTS / f"{name}.xml"
+    return [str(VENV / "bin/python"), "-m", "pytest", "--durations=5", f"--junitxml={report}", *which], report
 
 
 # ---------------------------------------------------------------- the run
@@ -214,7 +237,7 @@ def main() -> int:
     steps, not_run = portable_steps()
     results += run_all(steps)
     say("\n== every tier here")
-    results.append(suite(asked.everything))
+    results += suite(asked.everything)
     return conclude(results, not_run)
 
 
