@@ -17,6 +17,7 @@ from generator import (
     kustomize,
     metrics_page,
     normaliser,
+    operator,
     python_names,
     redaction,
     rules,
@@ -42,6 +43,7 @@ def outputs(contract: Contract) -> dict[str, Render]:
         **{f"collector-config/roles/{role}.yaml": functools.partial(_role, role) for role in ROLES},
         **chart.outputs(contract),
         **kustomize.outputs(contract),
+        **operator.outputs(contract),
     }
 
 

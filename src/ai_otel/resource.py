@@ -34,10 +34,14 @@ def build(
     Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then the detectors that the user chose, then
     Kubernetes' downward API, then what the process knows of itself. `forked` tells that its parent may speak too.
     """
-    user = dict(OTELResourceDetector().detect().attributes)
+    user: dict[str, Any] = dict(OTELResourceDetector().detect().attributes)
     own = {**_process(), **surroundings.pod, **_engine(engine, engine_version)}
     own[semconv.SERVICE_NAME] = service or engine or "ai-otel"
-    own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(surroundings.pod, forked=forked)
+    pod = {**surroundings.pod, **{key: str(user[key]) for key in _NAMES if key in user}}
+    own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(pod, forked=forked)
+    if _container(pod) is not None and user.get(semconv.SERVICE_INSTANCE_ID) == _container(pod):
+        # What the OpenTelemetry Operator writes for a container, it writes for all workers of it alike.
+        del user[semconv.SERVICE_INSTANCE_ID]
     if "k8s.namespace.name" in surroundings.pod:
         own[semconv.SERVICE_NAMESPACE] = surroundings.pod["k8s.namespace.name"]
     # The SDK makes up a name and a random id where it is told none.
@@ -73,6 +77,14 @@ def _engine(engine: str | None, version: str | None) -> dict[str, str]:
     return {key: value for key, value in known.items() if value is not None}
 
 
+_NAMES = ("k8s.namespace.name", "k8s.pod.name", "k8s.container.name")
+
+
+def _container(pod: Mapping[str, str]) -> str | None:
+    names = [pod.get(key) for key in _NAMES]
+    return ".".join(name for name in names if name) if all(names) else None
+
+
 def _instance(pod: Mapping[str, str], *, forked: bool) -> str:
     """
     `<namespace>.<pod>.<container>` as the conventions ask, where the manifest tells all three; else a random id.
@@ -80,10 +92,9 @@ def _instance(pod: Mapping[str, str], *, forked: bool) -> str:
     Workers of one container are several sources of the same series, so a child process adds its own name, or its number
     where it was not given a name.
     """
-    parts = [pod.get(f"k8s.{part}.name") for part in ("namespace", "pod", "container")]
-    if not all(parts):
+    instance = _container(pod)
+    if instance is None:
         return str(uuid.uuid4())
-    instance = ".".join(part for part in parts if part)
     worker = multiprocessing.current_process().name
     if worker != "MainProcess":
         return f"{instance}.{worker}"

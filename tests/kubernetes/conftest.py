@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+import environments
 from harness.cluster import Cluster
+from harness.injection import INJECTION, loaded, new_environment
 from harness.kubernetes import control_plane
 from harness.operator import operator as running_operator
 
@@ -37,3 +40,21 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The real OpenTelemetry Operator beside it; mark the test with `requires(part="operator")` as well."""
     with running_operator(cluster, tmp_path_factory.mktemp("operator")):
         yield
+
+
+@pytest.fixture(scope="session")
+def injection_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image holds, made by the script of its Dockerfile; the wheel is beside it.
+
+    For copies alone: a Python that runs from it leaves caches there.
+    """
+    place = tmp_path_factory.mktemp("image")
+    pip = environments.uv().with_name("python")
+    loaded(INJECTION / "build.py").build(environments.build_wheel(place / "wheel"), place / "layout", str(pip))
+    return place / "layout"
+
+
+@pytest.fixture(scope="session")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The interpreter of a new environment with these requirements."""
+    return lambda *wanted: new_environment(tmp_path_factory.mktemp("venv"), *wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ import pytest
 from harness.charts import BACKEND, Tree, merged, one, rendered
 from harness.collector import attributes_of, composed, exports, running, until
 from harness.gpu import node, nvml
+from harness.pod import variables
 from harness.server import end, free_port
 from harness.tiers import NAME, Credentials
 
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-POD = {"metadata.name": "gpu-agent-x", "metadata.namespace": "ai-otel", "spec.nodeName": "node-1"}
+POD = {"metadata": {"name": "gpu-agent-x", "namespace": "ai-otel"}, "spec": {"nodeName": "node-1"}}
 
 
 def container(mode: str) -> Tree:
@@ -37,20 +37,6 @@ def container(mode: str) -> Tree:
     (found,) = one(objects, "DaemonSet", "ai-otel-gpu-agent")["spec"]["template"]["spec"]["containers"]
     assert isinstance(found, dict)
     return found
-
-
-def environment(given: Tree, secrets: Mapping[str, str], pod: Mapping[str, str]) -> dict[str, str]:
-    """As the kubelet would fill it: downward API, Secrets, and `$(NAME)` of what stands before."""
-    told: dict[str, str] = {}
-    for entry in given["env"]:
-        source = entry.get("valueFrom", {})
-        value = entry.get("value", "")
-        if "secretKeyRef" in source:
-            value = secrets[f"{source['secretKeyRef']['name']}/{source['secretKeyRef']['key']}"]
-        if "fieldRef" in source:
-            value = pod[source["fieldRef"]["fieldPath"]]
-        told[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda match: told[match[1]], value)
-    return told
 
 
 @contextmanager
@@ -94,7 +80,7 @@ def test_it_is_let_in_with_what_its_pod_has(mode: str, tmp_path: Path) -> None:
     tree = composed(role="gateway_stateful", features=features, without=("persistence",), backends=("file",))
     given = container(mode)
     with running(tree, tmp_path / "gateway", credentials.environment) as gateway:
-        told = environment(given, {"ai-otel-token/token": credentials.token}, POD)
+        told = variables(given, POD, {}, {"ai-otel-token/token": credentials.token})
         told["OTEL_EXPORTER_OTLP_ENDPOINT"] = told["OTEL_EXPORTER_OTLP_ENDPOINT"].replace(
             "ai-otel-gateway:4317", f"{NAME}:{gateway.ports['grpc']}"
         )

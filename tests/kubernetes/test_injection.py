@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
+import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
 
 import environments
+from harness.injection import INJECTION, INNER, loaded
 from harness.otlp import Sink, listening
 from harness.server import free_port, serving
 
 TESTS = Path(__file__).parents[1]
-INJECTION = TESTS.parent / "collector-config/kubernetes/injection"
-INNER = "opentelemetry/instrumentation/auto_instrumentation"
 ON = {"AI_OTEL_ENABLED": "true"}
 
 SERVER = """
@@ -57,37 +53,10 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def loaded(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the script of the Dockerfile."""
-    place = tmp_path_factory.mktemp("injected")
-    pip = environments.uv().with_name("python")
-    loaded(INJECTION / "build.py").build(environments.build_wheel(place / "wheel"), place / "layout", str(pip))
-    return place / "layout"
-
-
-@pytest.fixture(scope="module")
-def venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The interpreter of a new environment with these requirements."""
-
-    def make(*wanted: str) -> Path:
-        place = tmp_path_factory.mktemp("venv")
-        environments.run_uv("venv", "--quiet", "--python", environments.this_interpreter(), place)
-        python = place / "bin/python"
-        if wanted:
-            environments.run_uv("pip", "install", "--quiet", "--python", python, *wanted)
-        return python
-
-    return make
+def layout(injection_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it, as a pod has one."""
+    return Path(shutil.copytree(injection_image, tmp_path_factory.mktemp("injected") / "layout"))
 
 
 def environment(layout: Path, **more: str) -> dict[str, str]:
@@ -235,9 +204,9 @@ def test_a_sitecustomize_of_the_server_runs_as_well(switch: str, layout, venv) -
     assert done.stdout.split("\n")[:2] == ["the next one", str(site / "sitecustomize.py")]
 
 
-def test_an_ai_otel_of_the_server_is_the_one_that_runs(layout, venv) -> None:
+def test_an_ai_otel_of_the_server_is_the_one_that_runs(injection_image, layout, venv) -> None:
     python = venv()
-    wheel = next((layout.parent / "wheel").glob("*.whl"))
+    wheel = next((injection_image.parent / "wheel").glob("*.whl"))
     environments.run_uv("pip", "install", "--quiet", "--python", python, wheel)
     done = told(layout, python, "-c", "import ai_otel; print(ai_otel.__file__)", **ON)
     assert done.stdout.startswith(str(python.parents[1]))
@@ -265,23 +234,3 @@ def test_versions_are_compared_as_an_installer_compares_them(bounds: str) -> Non
     meets = loaded(INJECTION / "layout/preflight.py").meets
     wanted = {each: SpecifierSet(bounds, prereleases=True).contains(each) for each in VERSIONS.split()}
     assert {each: meets(each, bounds) for each in wanted} == wanted
-
-
-# ---------------------------------------------------------------- the image
-
-
-def test_the_image_is_pinned_copies_only_and_runs_as_nobody() -> None:
-    text = (INJECTION / "Dockerfile").read_text()
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    bases = [line.split()[1] for line in lines if line.startswith("FROM")]
-    assert all(re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+\S*", base) for base in bases)
-    assert bases[-1].startswith("busybox:")  # the Operator runs its `cp`
-    last = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM")) :]
-    assert [line for line in lines if re.match(r"ADD|MAINTAINER|RUN.*(sudo|curl|wget)", line)] == []
-    assert {line.split()[-1] for line in last if line.startswith("COPY")} == {
-        "/autoinstrumentation",
-        "/autoinstrumentation-musl",
-    }
-    assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", last[-1])
-    for source in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
-        assert all((TESTS.parent / name).exists() for name in source.split())

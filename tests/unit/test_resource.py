@@ -125,3 +125,13 @@ def test_an_id_that_the_user_set_is_kept_in_children_too(monkeypatch: pytest.Mon
 def test_the_resource_is_what_the_contract_says() -> None:
     assert oracle.check_resource(built(POD, "vllm", "0.32.0")) == []
     assert oracle.check_resource(built()) == []
+
+
+def test_workers_differ_also_where_the_operator_named_their_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes one value into the manifest for all of them, and the parts that it is made of."""
+    parts = "k8s.namespace.name=models,k8s.pod.name=vllm-0,k8s.container.name=server"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{parts},service.instance.id=models.vllm-0.server")
+    assert built({})["service.instance.id"] == "models.vllm-0.server"
+    assert built({}, forked=True)["service.instance.id"] == f"models.vllm-0.server.{os.getpid()}"
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "ApiServer_1")
+    assert built({})["service.instance.id"] == "models.vllm-0.server.ApiServer_1"

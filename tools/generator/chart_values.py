@@ -93,6 +93,7 @@ def _keys() -> Tree:
             "The state of the cluster's objects, once.", replicas=_of(COUNT, "How many wait for the lease.")
         ),
         sidecar=_sidecar(),
+        injection=_injection(),
         gpuAgent=_gpu_agent(),
         networkPolicy=_closed(
             "Who may speak with whom.",
@@ -262,6 +263,15 @@ def _sidecar() -> Tree:
         namespaces=_of({"type": "array", "items": TEXT}, "Where the model servers are; empty: the release's."),
         **{**_choice(reads_pages=True), "engines": _some_of("One ConfigMap for each.", parts.names("engines"))},
         persistence=_closed("The volume of what waits to be sent.", size=_of(WITH_UNIT, "How large, such as 3Gi.")),
+        resources=_resources(),
+    )
+
+
+def _injection() -> Tree:
+    return _closed(
+        "ai-otel into model servers without the Operator: what the templates ai-otel.injection* read.",
+        image=_image("An image built from collector-config/kubernetes/injection/Dockerfile."),
+        volume=_one_of("emptyDir: an init container copies; image: it is mounted as it is.", "emptyDir", "image"),
         resources=_resources(),
     )
 

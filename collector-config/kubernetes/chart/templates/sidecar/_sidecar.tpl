@@ -7,7 +7,7 @@ ends after it. For a chart that has this one as its dependency:
     volumes:
       {{- include "ai-otel.sidecarVolumes" (dict "root" (index .Subcharts "ai-otel") "engine" "vllm") | nindent 6 }}
 
-`container` is the name of the server's container. All others copy it from examples/sidecar-only/pod.yaml.
+`container` is the name of the server's container; `"library" true` besides, where ai-otel runs in it. All others copy it from examples/sidecar-only/pod.yaml.
 */}}
 {{- define "ai-otel.sidecar" -}}
 {{- $values := .root.Values.sidecar }}
@@ -22,6 +22,10 @@ ends after it. For a chart that has this one as its dependency:
   env:
     - name: K8S_CONTAINER_NAME
       value: {{ .container }}
+    {{- if .library }}
+    - name: AI_OTEL_LIBRARY
+      value: "true"
+    {{- end }}
     {{- range $name, $path := dict "K8S_NODE_NAME" "spec.nodeName" "K8S_POD_NAME" "metadata.name" "K8S_POD_UID" "metadata.uid" "K8S_NAMESPACE_NAME" "metadata.namespace" }}
     - name: {{ $name }}
       valueFrom: {fieldRef: {fieldPath: {{ $path }}}}

@@ -1,0 +1,169 @@
+"""A pod that asks the real Operator for our library and our sidecar, run as it was admitted: real vLLM and Collectors.
+
+Its containers are processes here, with the variables, files and commands that the API server stored. The gateway, to
+which the sidecar sends with the certificate and the token of the pod's Secrets, is a real one, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import parts
+from harness import collector as collectors
+from harness.client import Client, Sent
+from harness.cluster import Cluster, Tree
+from harness.collector import Collector, attributes_of, composed, exports, until
+from harness.injected import pod_of
+from harness.injection import IN_IMAGE
+from harness.overlay import overlaid
+from harness.pod import LocalPod
+from harness.server import Server, free_port
+from harness.tiers import NAME, Credentials
+from harness.vllm import PROMPT, SERVED, chat, completion
+
+pytestmark = [
+    pytest.mark.requires(part="kubernetes"),
+    pytest.mark.requires(part="operator"),
+    pytest.mark.requires(part="collector"),
+    pytest.mark.requires(part="vllm"),
+    pytest.mark.requires(command="openssl", why="servers show certificates"),
+]
+
+MODEL = "/models/tiny"
+LATER = ("OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_SCHEDULE_DELAY")
+"""Often rather than after a minute."""
+
+
+@dataclass
+class Scene:
+    """An admitted pod with its volumes, and the gateway that waits for it."""
+
+    pod: Tree
+    local: LocalPod
+    gateway: Collector
+    directory: Path
+    port: int
+
+    @contextmanager
+    def running(self, python: Path, model: Path) -> Iterator[Server]:
+        """As a kubelet would: the sidecar first, then the init container, then the server, beside the sidecar."""
+        ports = {name: free_port() for name in ("health", "self", "grpc", "http")}
+        here = {
+            "AI_OTEL_GATEWAY_ENDPOINT": f"{NAME}:{self.gateway.ports['grpc']}",
+            "AI_OTEL_ENGINE_TARGET": f"127.0.0.1:{self.port}",
+            "AI_OTEL_HEALTH_LISTEN": f"127.0.0.1:{ports['health']}",
+            "AI_OTEL_OTLP_GRPC": f"127.0.0.1:{ports['grpc']}",
+            "AI_OTEL_OTLP_HTTP": f"127.0.0.1:{ports['http']}",
+        }
+        binary = {"/ai-otel-collector": collectors.binary()}
+        image = {"python3": python, MODEL: model}
+        sidecar = self.local.container("otc-container")
+        # What the image's entrypoint is; no variable moves the page about itself, so the configuration does.
+        sidecar["command"] = ["/ai-otel-collector"]
+        (config,) = [each for each in sidecar["env"] if each["name"] == "OTEL_CONFIG"]
+        config["value"] = config["value"].replace("port: 8888", f"port: {ports['self']}")
+        with self.local.running(
+            "otc-container", f"http://127.0.0.1:{ports['health']}", binary, here, self.directory / "sidecar.log"
+        ):
+            server = self.local.container("server")
+            goal = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{ports['http']}"}
+            log = self.directory / "server.log"
+            url = f"http://127.0.0.1:{self.port}"
+            assert server["command"][0] == "python3"
+            with self.local.running("server", url, image, goal, log, health="/health") as started:
+                yield started
+
+    def resources(self, signal: str) -> list[Tree]:
+        """Of everything that the gateway has received."""
+        received = exports(self.gateway.log.parent / "out.jsonl")
+        return [attributes_of(each["resource"]) for export in received for each in export.get(signal, ())]
+
+    def identity(self) -> Tree:
+        """What the conventions call the server's container."""
+        metadata = self.pod["metadata"]
+        return {
+            "k8s.pod.name": metadata["name"],
+            "k8s.pod.uid": metadata["uid"],
+            "k8s.namespace.name": metadata["namespace"],
+            "k8s.node.name": self.pod["spec"]["nodeName"],
+            "k8s.container.name": "server",
+            "service.namespace": metadata["namespace"],
+            "service.instance.id": f"{metadata['namespace']}.{metadata['name']}.server",
+        }
+
+
+@pytest.fixture
+def scene(cluster: Cluster, operator: None, namespace: str, injection_image: Path, tmp_path: Path) -> Iterator[Scene]:
+    port = free_port()
+    told = {**SERVED, "HOME": str(tmp_path), **dict.fromkeys(LATER, "300")}
+    command = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--served-model-name", "tiny"]
+    command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-model-len", "512"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    env = [{"name": name, "value": value} for name, value in told.items()]
+    pod = pod_of(cluster, namespace, command=command, env=env)
+    credentials = Credentials(tmp_path / "credentials")
+    secrets = {
+        "ai-otel-token/token": tmp_path / "credentials/token",
+        "ai-otel-tls/ca.crt": credentials.receivers.certificate,
+    }
+    local = LocalPod(pod, tmp_path / "pod", secrets)
+    local.initialise("opentelemetry-auto-instrumentation-python", {IN_IMAGE: injection_image})
+    tree = composed(role="gateway_stateful", without=("persistence",), backends=("file",))
+    with collectors.running(tree, tmp_path / "gateway", credentials.environment) as gateway:
+        yield Scene(pod, local, gateway, tmp_path, port)
+
+
+Overlay = Callable[..., Path]
+
+
+@pytest.fixture
+def overlay(vllm: parts.VllmEnvironment, tmp_path: Path) -> Overlay:
+    """An interpreter with vLLM's packages, and without ours; with others instead where that is asked for."""
+    return lambda *instead: overlaid(vllm.python, tmp_path / "overlay", instead)
+
+
+def test_trace_and_metrics_of_an_admitted_pod_leave_through_its_sidecar_with_its_identity(
+    scene: Scene, overlay: Overlay, vllm: parts.VllmEnvironment
+) -> None:
+    with scene.running(overlay(), vllm.model) as server:
+        client = Client(server.url)
+        client.run([Sent("chat", "/v1/chat/completions", chat(PROMPT, max_tokens=5))], concurrency=1)
+        assert client.sent[0].status == 200
+        assert until(lambda: scene.resources("resourceSpans"), 30), server.output()[-4000:]
+
+        def measured() -> list[Tree]:
+            return [each for each in scene.resources("resourceMetrics") if each.get("ai_otel.engine.name") == "vllm"]
+
+        assert until(measured, 30), server.output()[-4000:]
+        log = server.output()
+    for resource in (*scene.resources("resourceSpans"), *measured()):
+        assert resource.items() >= scene.identity().items()
+        assert resource["service.name"] == "chat-model"
+    received = exports(scene.gateway.log.parent / "out.jsonl")
+    scopes = [scope for export in received for each in export.get("resourceSpans", ()) for scope in each["scopeSpans"]]
+    traces = {span["traceId"] for scope in scopes for span in scope["spans"]}
+    assert client.sent[0].trace_id in traces
+    assert "ai-otel: steps aside" not in log
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [("opentelemetry-api==1.20.0", "opentelemetry-sdk==1.20.0", "opentelemetry-semantic-conventions==0.41b0")],
+    ids=["opentelemetry"],
+)
+def test_beside_an_opentelemetry_that_does_not_fit_vllm_serves_and_one_line_says_why(
+    instead: tuple[str, ...], scene: Scene, overlay: Overlay, vllm: parts.VllmEnvironment
+) -> None:
+    with scene.running(overlay(*instead), vllm.model) as server:
+        client = Client(server.url)
+        client.run([Sent("text", "/v1/completions", completion(PROMPT, max_tokens=5))], concurrency=1)
+        assert client.sent[0].status == 200
+        log = server.output()
+    (line,) = [line for line in log.splitlines() if "ai-otel:" in line]
+    assert line.startswith("ai-otel: steps aside, the server runs without it: opentelemetry-api 1.20.0 is installed")
+    assert scene.resources("resourceSpans") == []

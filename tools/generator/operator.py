@@ -1,0 +1,168 @@
+"""
+Writes the OpenTelemetry Operator's resources: the same Collectors as the Kustomize bases', as `OpenTelemetryCollector`.
+
+Everything a resource says is taken from the base that it stands for, and its configuration from the parts, so neither
+can differ. What the Operator makes by itself (services, the ConfigMap and its mount, the probes' paths) is left to it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from ai_otel.cli.pipelines.compose import Choice, compose
+from generator.kustomize import GENERATED, HOME as KUSTOMIZE, SIDECAR
+from generator.model import ROOT, Contract, Tree
+from generator.normaliser import dump
+
+HOME = "collector-config/kubernetes/operator"
+NAMESPACE = "ai-otel"
+
+Render = Callable[[Contract], str]
+
+MODES = {"DaemonSet": "daemonset", "Deployment": "deployment", "StatefulSet": "statefulset"}
+BASES = {
+    "agent": ("agent", ("agent.yaml", "rbac.yaml")),
+    "gateway": ("gateway", ("gateway.yaml",)),
+    "gateway_stateful": ("gateway", ("gateway-stateful.yaml",)),
+}
+"""Role → its base, and the files there that say what it is."""
+SERVICES = {
+    "ai-otel-gateway:4317": "ai-otel-gateway-collector:4317",
+    "ai-otel-gateway-stateful": "ai-otel-gateway-stateful-collector-headless",
+}
+"""Names of services in our environment → as the Operator calls them."""
+ALIKE = ("tolerations", "terminationGracePeriodSeconds", "topologySpreadConstraints")
+
+
+def outputs(contract: Contract) -> dict[str, Render]:
+    """Every generated file below `operator/`."""
+    return {
+        **{f"{HOME}/{role.replace('_', '-')}.yaml": functools.partial(_collector, role) for role in BASES},
+        **{f"{HOME}/sidecars/{engine}.yaml": functools.partial(_sidecar, engine) for engine in contract.engines},
+    }
+
+
+def _collector(role: str, _: Contract) -> str:
+    base, names = BASES[role]
+    texts = [(ROOT / KUSTOMIZE / "bases" / base / name).read_text(encoding="utf-8") for name in names]
+    given = [tree for text in texts for tree in yaml.safe_load_all(text)]
+    (workload,) = [tree for tree in given if tree["kind"] in MODES]
+    kept = [tree for tree in given if tree["kind"] in {"ServiceAccount", "ClusterRole", "ClusterRoleBinding"}]
+    kept += [_policy(tree, workload) for tree in given if tree["kind"] == "NetworkPolicy"]
+    for tree in kept:
+        if tree["kind"] in {"ServiceAccount", "NetworkPolicy"}:
+            tree["metadata"]["namespace"] = NAMESPACE
+        if tree["kind"] == "ServiceAccount":
+            # A resource has no such switch for its pods, so the account has it.
+            tree["automountServiceAccountToken"] = workload["spec"]["template"]["spec"]["automountServiceAccountToken"]
+    trees = [*kept, _resource(role, workload)]
+    return "\n---\n".join([GENERATED, *(dump(tree).rstrip() for tree in trees)]).replace("\n---\n", "\n", 1) + "\n"
+
+
+def _resource(role: str, workload: Tree) -> Tree:
+    spec, pod = workload["spec"], workload["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    told = {
+        "mode": MODES[workload["kind"]],
+        "serviceAccount": pod["serviceAccountName"],
+        "podSecurityContext": pod["securityContext"],
+        **{key: pod[key] for key in ALIKE if key in pod},
+        **_of_the_container(container),
+        "volumes": [volume for volume in pod["volumes"] if volume["name"] != "config"],
+    }
+    if workload["kind"] == "DaemonSet":
+        told["daemonSetUpdateStrategy"] = spec["updateStrategy"]
+    elif "replicas" in spec:
+        told["replicas"] = spec["replicas"]
+    if workload["kind"] == "StatefulSet":
+        told["volumeClaimTemplates"] = spec["volumeClaimTemplates"]
+        told["persistentVolumeClaimRetentionPolicy"] = spec["persistentVolumeClaimRetentionPolicy"]
+    if workload["kind"] != "DaemonSet":
+        told["podDisruptionBudget"] = {"maxUnavailable": 1}
+    return _named(workload["metadata"]["name"], told, Choice(role), namespace=NAMESPACE)
+
+
+def _sidecar(engine: str, _: Contract) -> str:
+    pod = yaml.safe_load(SIDECAR.replace("CONFIG", "config"))["spec"]["template"]["spec"]
+    (container,) = pod["initContainers"]
+    told = {
+        "mode": "sidecar",
+        **_of_the_container(container),
+        "volumes": [volume for volume in pod["volumes"] if volume["name"] != "ai-otel-config"],
+    }
+    told["env"] = [
+        *told["env"],
+        {"name": "GOMEMLIMIT", "value": "409MiB"},
+        {"name": "AI_OTEL_GATEWAY_ENDPOINT", "value": f"ai-otel-gateway-collector.{NAMESPACE}.svc:4317"},
+        # ai-otel in the server, where Instrumentation puts it: the page is not counted again.
+        {
+            "name": "AI_OTEL_LIBRARY",
+            "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['ai-otel.io/library']"}},
+        },
+    ]
+    # As the Operator names the server, where the pod says how.
+    name = {"fieldRef": {"fieldPath": "metadata.annotations['resource.opentelemetry.io/service.name']"}}
+    told["env"].append({"name": "OTEL_SERVICE_NAME", "valueFrom": name})
+    about = f"# A sidecar for {engine}: sidecar.opentelemetry.io/inject: ai-otel-{engine.replace('_', '-')}"
+    tree = _named(f"ai-otel-{engine.replace('_', '-')}", told, Choice("sidecar", (engine,)))
+    return f"{GENERATED}\n{about}\n{dump(tree)}"
+
+
+def _of_the_container(container: Tree) -> dict[str, Any]:
+    mounts = [mount for mount in container["volumeMounts"] if mount["mountPath"] != "/etc/ai-otel/config"]
+    env = [
+        {**each, "value": SERVICES.get(each["value"], each["value"])} if "value" in each else each
+        for each in container["env"]
+    ]
+    return {
+        "image": container["image"],
+        "imagePullPolicy": container["imagePullPolicy"],
+        "env": env,
+        "resources": container["resources"],
+        "securityContext": container["securityContext"],
+        **({"lifecycle": container["lifecycle"]} if "lifecycle" in container else {}),
+        # The path and the port it reads out of the configuration.
+        **{
+            probe: {key: value for key, value in container[probe].items() if key != "httpGet"}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+            if probe in container
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _named(name: str, told: dict[str, Any], choice: Choice, namespace: str | None = None) -> Tree:
+    where = {} if namespace is None else {"namespace": namespace}
+    labels = {"app.kubernetes.io/part-of": "ai-otel"}
+    return {
+        "apiVersion": "opentelemetry.io/v1beta1",
+        "kind": "OpenTelemetryCollector",
+        "metadata": {"name": name, **where, "labels": labels},
+        # Never changed by the Operator when it is itself updated: a configuration of ours fits one version.
+        "spec": {"upgradeStrategy": "none", **told, "config": configuration(choice)},
+    }
+
+
+def configuration(choice: Choice) -> Tree:
+    """Of a choice. Where the Operator cannot read the address of the page about itself, it replaces all telemetry."""
+    tree = compose(choice).tree
+    for reader in tree["service"]["telemetry"]["metrics"]["readers"]:
+        reader["pull"]["exporter"]["prometheus"] |= {"host": "0.0.0.0", "port": 8888}  # noqa: S104 - in a pod
+    return tree
+
+
+def _policy(policy: Tree, workload: Tree) -> Tree:
+    """For the pods that the Operator makes."""
+    name = workload["metadata"]["name"]
+    policy["spec"]["podSelector"] = {"matchLabels": {"app.kubernetes.io/instance": f"{NAMESPACE}.{name}"}}
+    for rule in policy["spec"]["ingress"]:
+        for peer in rule["from"]:
+            selected = peer.get("podSelector", {}).get("matchLabels", {})
+            if component := selected.get("app.kubernetes.io/component"):
+                labels = {"app.kubernetes.io/instance": f"{NAMESPACE}.ai-otel-{component}"}
+                peer["podSelector"] = {"matchLabels": labels}
+    return policy
