@@ -99,7 +99,12 @@ def _orphans(contract: Contract, root: Path) -> list[Path]:
     """Files of engines that the contract no longer has."""
     engines = (root / "collector-config/engines").glob("*.yaml")
     gone = [path for path in engines if path.stem not in contract.engines]
-    return [*gone, *chart.orphans(contract, root), *kustomize.orphans(contract, root)]
+    return [
+        *gone,
+        *chart.orphans(contract, root),
+        *kustomize.orphans(contract, root),
+        *operator.orphans(contract, root),
+    ]
 
 
 def _text(path: Path) -> str | None:

@@ -8,7 +8,8 @@ can differ. What the Operator makes by itself (services, the ConfigMap and its m
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -44,6 +45,13 @@ def outputs(contract: Contract) -> dict[str, Render]:
         **{f"{HOME}/{role.replace('_', '-')}.yaml": functools.partial(_collector, role) for role in BASES},
         **{f"{HOME}/sidecars/{engine}.yaml": functools.partial(_sidecar, engine) for engine in contract.engines},
     }
+
+
+def orphans(contract: Contract, root: Path = ROOT) -> Iterator[Path]:
+    """Sidecars of engines that are there no more."""
+    for path in (root / HOME / "sidecars").glob("*.yaml"):
+        if path.stem not in contract.engines:
+            yield path
 
 
 def _collector(role: str, _: Contract) -> str:
