@@ -68,7 +68,8 @@ def _collector(role: str, _: Contract) -> str:
             # A resource has no such switch for its pods, so the account has it.
             tree["automountServiceAccountToken"] = workload["spec"]["template"]["spec"]["automountServiceAccountToken"]
     trees = [*kept, _resource(role, workload)]
-    return "\n---\n".join([GENERATED, *(dump(tree).rstrip() for tree in trees)]).replace("\n---\n", "\n", 1) + "\n"
+    text = "---\n".join(dump(tree) for tree in trees)
+    return f"{GENERATED}\n{text}"
 
 
 def _resource(role: str, workload: Tree) -> Tree:
@@ -102,22 +103,21 @@ def _sidecar(engine: str, _: Contract) -> str:
         **_of_the_container(container),
         "volumes": [volume for volume in pod["volumes"] if volume["name"] != "ai-otel-config"],
     }
-    told["env"] = [
-        *told["env"],
+    told["env"] += [
         {"name": "GOMEMLIMIT", "value": "409MiB"},
         {"name": "AI_OTEL_GATEWAY_ENDPOINT", "value": f"ai-otel-gateway-collector.{NAMESPACE}.svc:4317"},
-        # ai-otel in the server, where Instrumentation puts it: the page is not counted again.
-        {
-            "name": "AI_OTEL_LIBRARY",
-            "valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['ai-otel.io/library']"}},
-        },
+        # Whether ai-otel is in the server, so that nothing is counted twice; and as what the Operator names the server.
+        _annotation("AI_OTEL_LIBRARY", "ai-otel.io/library"),
+        _annotation("OTEL_SERVICE_NAME", "resource.opentelemetry.io/service.name"),
     ]
-    # As the Operator names the server, where the pod says how.
-    name = {"fieldRef": {"fieldPath": "metadata.annotations['resource.opentelemetry.io/service.name']"}}
-    told["env"].append({"name": "OTEL_SERVICE_NAME", "valueFrom": name})
-    about = f"# A sidecar for {engine}: sidecar.opentelemetry.io/inject: ai-otel-{engine.replace('_', '-')}"
-    tree = _named(f"ai-otel-{engine.replace('_', '-')}", told, Choice("sidecar", (engine,)))
-    return f"{GENERATED}\n{about}\n{dump(tree)}"
+    name = f"ai-otel-{engine.replace('_', '-')}"
+    about = f"# A sidecar for {engine}: sidecar.opentelemetry.io/inject: {name}"
+    return f"{GENERATED}\n{about}\n{dump(_named(name, told, Choice('sidecar', (engine,))))}"
+
+
+def _annotation(variable: str, name: str) -> Tree:
+    """Empty where the pod has no such annotation."""
+    return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{name}']"}}}
 
 
 def _of_the_container(container: Tree) -> dict[str, Any]:
