@@ -41,7 +41,8 @@ def agent(pods: list[Tree]) -> Tree:
     del job["kubernetes_sd_configs"], tree["receivers"]["kubelet_stats"], tree["processors"]["k8s_attributes"]
     del tree["service"]["pipelines"]["metrics/kubelet"]
     for pipeline in tree["service"]["pipelines"].values():
-        pipeline["processors"].remove("k8s_attributes")
+        known = ("k8s_attributes", "filter/unknown_pod")
+        pipeline["processors"] = [name for name in pipeline["processors"] if name not in known]
     job["static_configs"] = pods
     return tree
 

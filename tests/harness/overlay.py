@@ -8,6 +8,8 @@ from pathlib import Path
 import environments
 
 OURS = ("ai_otel",)
+NAMESPACES = {"protobuf": "google"}
+"""Distribution → the namespace at the top that it is in, where its name does not begin with it."""
 
 
 def overlaid(python: Path, place: Path, instead: Sequence[str] = ()) -> Path:
@@ -29,8 +31,8 @@ def _replace(place: Path, here: Path, instead: Sequence[str]) -> None:
         name = wanted.partition("==")[0].replace("-", "_")
         for entry in here.glob(f"{name}-*.dist-info"):
             entry.unlink()
-        # Several distributions share the namespace: the overlay's has what is installed into it, and nothing else.
-        top = here / name.partition("_")[0]
+        # Several distributions share a namespace: the overlay's has what is installed into it, and nothing else.
+        top = here / NAMESPACES.get(name, name.partition("_")[0])
         if top.is_symlink():
             top.unlink()
     environments.run_uv("pip", "install", "--quiet", "--no-deps", "--python", place / "bin/python", *instead)

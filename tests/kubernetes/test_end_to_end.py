@@ -6,6 +6,8 @@ which the sidecar sends with the certificate and the token of the pod's Secrets,
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ class Scene:
     gateway: Collector
     directory: Path
     port: int
+    sidecar: str = ""
+    """Where it takes OTLP, once it runs."""
 
     @contextmanager
     def running(self, python: Path, model: Path) -> Iterator[Server]:
@@ -71,7 +75,8 @@ class Scene:
             "otc-container", f"http://127.0.0.1:{ports['health']}", binary, here, self.directory / "sidecar.log"
         ):
             server = self.local.container("server")
-            goal = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{ports['http']}"}
+            self.sidecar = f"http://localhost:{ports['http']}"
+            goal = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.sidecar}
             log = self.directory / "server.log"
             url = f"http://127.0.0.1:{self.port}"
             assert server["command"][0] == "python3"
@@ -82,6 +87,12 @@ class Scene:
         """Of everything that the gateway has received."""
         received = exports(self.gateway.log.parent / "out.jsonl")
         return [attributes_of(each["resource"]) for export in received for each in export.get(signal, ())]
+
+    def spans(self) -> list[Tree]:
+        """All that the gateway has received."""
+        received = exports(self.gateway.log.parent / "out.jsonl")
+        told = [each for export in received for each in export.get("resourceSpans", ())]
+        return [span for each in told for scope in each["scopeSpans"] for span in scope["spans"]]
 
     def identity(self) -> Tree:
         """What the conventions call the server's container."""
@@ -137,33 +148,51 @@ def test_trace_and_metrics_of_an_admitted_pod_leave_through_its_sidecar_with_its
         assert until(lambda: scene.resources("resourceSpans"), 30), server.output()[-4000:]
 
         def measured() -> list[Tree]:
-            return [each for each in scene.resources("resourceMetrics") if each.get("ai_otel.engine.name") == "vllm"]
+            """By the library, not read from the server's page."""
+            told = scene.resources("resourceMetrics")
+            return [each for each in told if each.get("telemetry.distro.name") == "ai-otel"]
 
         assert until(measured, 30), server.output()[-4000:]
         log = server.output()
     for resource in (*scene.resources("resourceSpans"), *measured()):
         assert resource.items() >= scene.identity().items()
         assert resource["service.name"] == "chat-model"
-    received = exports(scene.gateway.log.parent / "out.jsonl")
-    scopes = [scope for export in received for each in export.get("resourceSpans", ()) for scope in each["scopeSpans"]]
-    traces = {span["traceId"] for scope in scopes for span in scope["spans"]}
-    assert client.sent[0].trace_id in traces
+    assert client.sent[0].trace_id in {span["traceId"] for span in scene.spans()}
     assert "ai-otel: steps aside" not in log
 
 
-@pytest.mark.parametrize(
-    "instead",
-    [("opentelemetry-api==1.20.0", "opentelemetry-sdk==1.20.0", "opentelemetry-semantic-conventions==0.41b0")],
-    ids=["opentelemetry"],
-)
-def test_beside_an_opentelemetry_that_does_not_fit_vllm_serves_and_one_line_says_why(
-    instead: tuple[str, ...], scene: Scene, overlay: Overlay, vllm: parts.VllmEnvironment
+OTHERS = {
+    "opentelemetry": (
+        "opentelemetry-api==1.20.0",
+        "opentelemetry-sdk==1.20.0",
+        "opentelemetry-semantic-conventions==0.41b0",
+    ),
+    "protobuf": ("protobuf==4.25.8",),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_beside_what_does_not_fit_vllm_serves_and_one_line_says_why(
+    what: str, scene: Scene, overlay: Overlay, vllm: parts.VllmEnvironment
 ) -> None:
-    with scene.running(overlay(*instead), vllm.model) as server:
+    with scene.running(overlay(*OTHERS[what]), vllm.model) as server:
         client = Client(server.url)
         client.run([Sent("text", "/v1/completions", completion(PROMPT, max_tokens=5))], concurrency=1)
         assert client.sent[0].status == 200
+        # What arrives after all that the server may have sent.
+        marker = {"name": "marker", "traceId": "1" * 32, "spanId": "1" * 16, "startTimeUnixNano": "1"}
+        send(scene.sidecar, {"resourceSpans": [{"scopeSpans": [{"spans": [marker | {"endTimeUnixNano": "2"}]}]}]})
+        assert until(scene.spans, 30)
         log = server.output()
     (line,) = [line for line in log.splitlines() if "ai-otel:" in line]
-    assert line.startswith("ai-otel: steps aside, the server runs without it: opentelemetry-api 1.20.0 is installed")
-    assert scene.resources("resourceSpans") == []
+    name, _, version = OTHERS[what][0].partition("==")
+    assert line.startswith(f"ai-otel: steps aside, the server runs without it: {name} {version} is installed")
+    assert [span["name"] for span in scene.spans()] == ["marker"]
+    assert [each for each in scene.resources("resourceMetrics") if "telemetry.distro.name" in each] == []
+
+
+def send(url: str, spans: Tree) -> None:
+    """As OTLP, to the sidecar of the pod."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/traces", json.dumps(spans).encode(), headers)
+    urllib.request.urlopen(request, timeout=10).close()

@@ -37,6 +37,7 @@ ORDER = (
     # Who speaks; while the connection is still that of the first sender.
     "transform/identity",
     "k8s_attributes",
+    "filter/unknown_pod",
     "transform/container",
     # One vocabulary, before anything asks for a name.
     "transform/names",
