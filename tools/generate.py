@@ -7,8 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from ai_otel.cli.pipelines.compose import Choice, compose, write as write_configuration
 from ai_otel.cli.pipelines.parts import ROLES
+from ai_otel.cli.slo import template
+from ai_otel.cli.slos.objective import parsed
+from ai_otel.cli.slos.rules import write as write_rules
 from generator import (
     chart,
     compiled,
@@ -44,6 +49,7 @@ def outputs(contract: Contract) -> dict[str, Render]:
         **chart.outputs(contract),
         **kustomize.outputs(contract),
         **operator.outputs(contract),
+        "collector-config/kubernetes/slo/prometheusrule.yaml": _promise,
     }
 
 
@@ -51,6 +57,11 @@ def _role(role: str, _: Contract) -> str:
     """The shipped file of a role: what `ai-otel collector render` prints when nothing else is asked for."""
     choice = Choice(role)
     return write_configuration(compose(choice), choice)
+
+
+def _promise(_: Contract) -> str:
+    """The rules of the template: what `ai-otel slo render` prints."""
+    return write_rules(parsed(yaml.safe_load(template().read_text(encoding="utf-8"))))
 
 
 def main(arguments: list[str]) -> int:

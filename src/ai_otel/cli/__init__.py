@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": "what is observed, what is missing, and which flag turns it on",
     "schema": "every name that we emit, and where each engine's comes from",
     "collector": "complete Collector configurations, and what an engine's page can tell",
+    "slo": "Prometheus rules for what a service promises",
 }
 
 _EPILOG = """\
