@@ -62,13 +62,18 @@ OPERATOR = (
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The YAML files of one directory of a module; `into` is where they go."""
+    """
+    The YAML files of one directory of a module; `into` is where they go.
+
+    With `file` only this one, and of it only the definitions of custom resources.
+    """
 
     into: str
     module: str
     version: str
     checksum: str
     directory: str
+    file: str = ""
 
 
 WEBHOOKS = Excerpt(
@@ -121,6 +126,15 @@ EXCERPTS = (
         "v1.10.1",
         "h1:IjTnrkIy0ULJoTNC2ZKuMb32vkqj7dJ6zt6UqbTFxKA=",
         "config/crd/bases",
+    ),
+    # Flux's helm-controller is on no proxy; the release's own manifests are in this module.
+    Excerpt(
+        "crds/flux",
+        "github.com/controlplaneio-fluxcd/flux-operator",
+        "v0.59.0",
+        "h1:jByuiWYtjSJxucGHuz68tV0DeVFz5CYrKQYfxAwE7lE=",
+        "config/data/flux/v2.9.5",
+        "helm-controller.yaml",
     ),
     Excerpt(
         "crds/cert-manager",
@@ -185,8 +199,15 @@ def _unpack(excerpt: Excerpt, into: Path) -> None:
     with zipfile.ZipFile(golang.module_zip(excerpt.module, excerpt.version, excerpt.checksum)) as archive:
         members = [PurePosixPath(name) for name in archive.namelist()]
         beside = [name for name in members if name.parent == wanted and name.suffix == ".yaml"]
-        chosen = [name for name in beside if name.name != "kustomization.yaml"]
+        chosen = [name for name in beside if name.name != "kustomization.yaml" and excerpt.file in {"", name.name}]
         for name in chosen:
-            (into / name.name).write_bytes(archive.read(str(name)))
+            text = archive.read(str(name)).decode()
+            (into / name.name).write_text(_definitions(text) if excerpt.file else text, encoding="utf-8")
     if not chosen:
         raise SystemExit(f"{wanted} holds no YAML files any more: see where its release keeps them")
+
+
+def _definitions(text: str) -> str:
+    """Of a file with many objects those that define custom resources."""
+    documents = text.split("\n---\n")
+    return "\n---\n".join(each for each in documents if "\nkind: CustomResourceDefinition\n" in f"\n{each}\n")
