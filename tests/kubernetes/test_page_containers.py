@@ -112,9 +112,15 @@ class Told:
     """Every point of `up`."""
 
 
+class Pages(http.server.ThreadingHTTPServer):
+    """All pods are read at once: five waiting connections, as usual, are not enough."""
+
+    request_queue_size = 128
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Page)  # all of 127.0.0.0/8
+    server = Pages(("0.0.0.0", 0), Page)  # all of 127.0.0.0/8
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
@@ -191,7 +197,8 @@ def taken(directory: Path) -> tuple[dict[str, list[Tree]], dict[str, list[float]
 def test_a_page_is_one_instance_and_read_once_a_round(told: Told) -> None:
     """Whatever a pod's containers declare: one resource, and as many reads as of the pod that has one port.
 
-    A second target would double them; a few more or less are the moments of the first and the last.
+    A second target would double them. A few more are reads before the pod was known, or whose point is on its way still;
+    on a busy machine a page may not be read in time, and `up` says so.
     """
     assert {name: len(resources) for name, resources in told.resources.items()} == dict.fromkeys(told.cases, 1)
     rounds = len(told.up["alone"])
@@ -199,7 +206,7 @@ def test_a_page_is_one_instance_and_read_once_a_round(told: Told) -> None:
         assert abs(len(up) - rounds) <= ROUNDS / 2, name
         if "default-port" not in name:
             assert max(up) == 1, name
-            assert abs(READ[told.addresses[name]] - len(up)) <= 1, name  # the last one may have been cut off
+            assert READ[told.addresses[name]] - len(up) <= ROUNDS / 2, name
 
 
 def test_a_container_is_named_where_it_is_the_only_one_or_the_pod_says_which_it_is(told: Told) -> None:
