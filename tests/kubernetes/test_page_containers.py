@@ -197,8 +197,8 @@ def taken(directory: Path) -> tuple[dict[str, list[Tree]], dict[str, list[float]
 def test_a_page_is_one_instance_and_read_once_a_round(told: Told) -> None:
     """Whatever a pod's containers declare: one resource, and as many reads as of the pod that has one port.
 
-    A second target would double them. A few more are reads before the pod was known, or whose point is on its way still;
-    on a busy machine a page may not be read in time, and `up` says so.
+    A second target would double them. A few more are reads before the pod was known, or whose point is on its way; on a
+    busy machine a page may not be read in time, and `up` says so.
     """
     assert {name: len(resources) for name, resources in told.resources.items()} == dict.fromkeys(told.cases, 1)
     rounds = len(told.up["alone"])
