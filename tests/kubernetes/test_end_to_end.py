@@ -47,6 +47,8 @@ class Scene:
 
     pod: Tree
     local: LocalPod
+    layout: Path
+    """What the injection image holds."""
     gateway: Collector
     directory: Path
     port: int
@@ -74,6 +76,7 @@ class Scene:
         with self.local.running(
             "otc-container", f"http://127.0.0.1:{ports['health']}", binary, here, self.directory / "sidecar.log"
         ):
+            self.local.initialise("opentelemetry-auto-instrumentation-python", {IN_IMAGE: self.layout})
             server = self.local.container("server")
             self.sidecar = f"http://localhost:{ports['http']}"
             goal = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.sidecar}
@@ -123,10 +126,9 @@ def scene(cluster: Cluster, operator: None, namespace: str, injection_image: Pat
         "ai-otel-tls/ca.crt": credentials.receivers.certificate,
     }
     local = LocalPod(pod, tmp_path / "pod", secrets)
-    local.initialise("opentelemetry-auto-instrumentation-python", {IN_IMAGE: injection_image})
     tree = composed(role="gateway_stateful", without=("persistence",), backends=("file",))
     with collectors.running(tree, tmp_path / "gateway", credentials.environment) as gateway:
-        yield Scene(pod, local, gateway, tmp_path, port)
+        yield Scene(pod, local, injection_image, gateway, tmp_path, port)
 
 
 Overlay = Callable[..., Path]
