@@ -38,8 +38,9 @@ def build(
     own = {**_process(), **surroundings.pod, **_engine(engine, engine_version)}
     own[semconv.SERVICE_NAME] = service or engine or "ai-otel"
     pod = {**surroundings.pod, **{key: str(user[key]) for key in _NAMES if key in user}}
-    own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(pod, forked=forked)
-    if _container(pod) is not None and user.get(semconv.SERVICE_INSTANCE_ID) == _container(pod):
+    container = _container(pod)
+    own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(container, forked=forked)
+    if container is not None and user.get(semconv.SERVICE_INSTANCE_ID) == container:
         # What the OpenTelemetry Operator writes for a container, it writes for all workers of it alike.
         del user[semconv.SERVICE_INSTANCE_ID]
     if "k8s.namespace.name" in surroundings.pod:
@@ -81,21 +82,21 @@ _NAMES = ("k8s.namespace.name", "k8s.pod.name", "k8s.container.name")
 
 
 def _container(pod: Mapping[str, str]) -> str | None:
+    """`<namespace>.<pod>.<container>` as the conventions ask, where the manifest tells all three."""
     names = [pod.get(key) for key in _NAMES]
     return ".".join(name for name in names if name) if all(names) else None
 
 
-def _instance(pod: Mapping[str, str], *, forked: bool) -> str:
+def _instance(container: str | None, *, forked: bool) -> str:
     """
-    `<namespace>.<pod>.<container>` as the conventions ask, where the manifest tells all three; else a random id.
+    The container, where it is known; else a random id.
 
     Workers of one container are several sources of the same series, so a child process adds its own name, or its number
     where it was not given a name.
     """
-    instance = _container(pod)
-    if instance is None:
+    if container is None:
         return str(uuid.uuid4())
     worker = multiprocessing.current_process().name
     if worker != "MainProcess":
-        return f"{instance}.{worker}"
-    return f"{instance}.{os.getpid()}" if forked else instance
+        return f"{container}.{worker}"
+    return f"{container}.{os.getpid()}" if forked else container

@@ -28,6 +28,15 @@ class PrometheusError(RuntimeError):
     """It did not start, or refused a query; the message says why."""
 
 
+def promtool(*arguments: str | Path) -> str:
+    """What it said; it must be content."""
+    program = parts.program("prometheus", "bin/promtool")
+    assert program is not None, "mark the test with requires(part='prometheus')"
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 @dataclass(frozen=True)
 class Series:
     """One series of a result: its labels, and its values in the order of time."""

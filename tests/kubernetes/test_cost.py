@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-import parts
 from harness.charts import CHART, Tree
+from harness.prometheus import promtool
 
 RULE = CHART.parent / "cost/prometheusrule.yaml"
 SPEC: Tree = yaml.safe_load(RULE.read_text())["spec"]
 CONTRACT: Tree = json.loads((CHART.parents[2] / "src/ai_otel/schema/contract.json").read_text())
-
-
-def promtool(*arguments: str | Path) -> str:
-    program = parts.program("prometheus", "bin/promtool")
-    assert program is not None, "mark the test with requires(part='prometheus')"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def held(namespace: str, pod: str, device: str, sharing: str = "exclusive", more: str = "") -> str:

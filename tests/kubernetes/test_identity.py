@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.agent import agent
 from harness.cluster import Cluster, Tree
 from harness.collector import Collector, Pages, attributes_of, composed, exports, running, until
 from harness.injected import identity, ran, server, with_components
@@ -53,18 +54,6 @@ def pod(cluster: Cluster, namespace: str, page: Pages, tmp_path: Path) -> Iterat
 
 
 @contextmanager
-def agent(cluster: Cluster, directory: Path) -> Iterator[Collector]:
-    """That of the node; without a kubelet, and outside of a pod."""
-    tree = composed(role="agent", engines=("vllm",), features=("local",), without=("persistence",), backends=("file",))
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    job["kubernetes_sd_configs"][0]["kubeconfig_file"] = str(cluster.kubeconfig)
-    tree["processors"]["k8s_attributes"]["auth_type"] = "kubeConfig"
-    del tree["receivers"]["kubelet_stats"], tree["service"]["pipelines"]["metrics/kubelet"]
-    with running(tree, directory, {"KUBECONFIG": str(cluster.kubeconfig), "K8S_NODE_NAME": NODE, **OFTEN}) as collector:
-        yield collector
-
-
-@contextmanager
 def sidecar(pod: Tree, page: Pages, directory: Path) -> Iterator[Collector]:
     """That of the pod, with the variables of its container."""
     tree = composed(
@@ -106,7 +95,7 @@ def test_library_agent_and_sidecar_say_the_same_of_a_pod(
     given = variables(pod["spec"]["containers"][0], pod, copied(initial, injection_image, tmp_path / "pod"))
     python, said, sent, read = venv(), {}, {}, {}
     for name, started in (
-        ("agent", agent(cluster, tmp_path / "agent")),
+        ("agent", agent(cluster, NODE, tmp_path / "agent")),
         ("sidecar", sidecar(pod, page, tmp_path / "sidecar")),
     ):
         with started as collector:

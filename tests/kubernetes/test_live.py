@@ -6,14 +6,15 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
+from harness.agent import agent
 from harness.cluster import Cluster, Tree
-from harness.collector import Collector, attributes_of, composed, running, until
+from harness.collector import Collector, attributes_of, until
 from harness.kubernetes import POD_IP
 
 pytestmark = [
@@ -73,24 +74,6 @@ def nodes(cluster: Cluster) -> Iterator[Cluster]:
         cluster.kubectl("cordon", node)
     yield cluster
     cluster.kubectl("delete", "node", NODE, OTHER_NODE)
-
-
-@contextmanager
-def agent(cluster: Cluster, directory: Path) -> Iterator[Collector]:
-    """The agent of `NODE`, which reads each second; without a kubelet, and outside of a pod."""
-    tree = composed(role="agent", engines=("vllm",), features=("local",), without=("persistence",), backends=("file",))
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    job["kubernetes_sd_configs"][0]["kubeconfig_file"] = str(cluster.kubeconfig)
-    tree["processors"]["k8s_attributes"]["auth_type"] = "kubeConfig"
-    del tree["receivers"]["kubelet_stats"], tree["service"]["pipelines"]["metrics/kubelet"]
-    variables = {
-        "KUBECONFIG": str(cluster.kubeconfig),
-        "K8S_NODE_NAME": NODE,
-        "AI_OTEL_SCRAPE_INTERVAL": "2s",
-        "AI_OTEL_SCRAPE_TIMEOUT": "2s",
-    }
-    with running(tree, directory, variables) as collector:
-        yield collector
 
 
 class Seen:
@@ -186,7 +169,7 @@ def test_it_reads_exactly_the_annotated_pods_of_its_node_and_names_them(
     del wanted["other-node"], wanted["other-plain"]
     assert len(wanted) == BATCH
     seen = Seen(tmp_path / "out.jsonl")
-    with agent(nodes, tmp_path) as collector:
+    with agent(nodes, NODE, tmp_path, every="2s") as collector:
         assert until(lambda: len(seen.read().resources) >= BATCH, 60), collector.output()[-3000:]
         seen.forget()  # another round: what was not to be found had its time
         assert until(lambda: len(seen.read().resources) >= BATCH, 30)
@@ -207,7 +190,7 @@ def test_a_thousand_pods_come_and_go_and_leave_nothing(
     """Every batch takes over the addresses of the one before, and is told by its own names; memory stays."""
     seen = Seen(tmp_path / "out.jsonl")
     resident = []
-    with agent(nodes, tmp_path) as collector:
+    with agent(nodes, NODE, tmp_path, every="2s") as collector:
         for index in range(BATCHES):
             alive = create(nodes, namespace, batch(f"b{index}", namespace, port))
             if index in (0, BATCHES - 1):

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.agent import agent
 from harness.cluster import Cluster, Tree
-from harness.collector import attributes_of, composed, exports, running, until
+from harness.collector import attributes_of, exports, until
 from harness.kubernetes import POD_IP
 
 pytestmark = [
@@ -154,20 +155,9 @@ def pod(name: str, namespace: str, address: str, case: Case) -> Tree:
 
 
 def read(cluster: Cluster, directory: Path, there: dict[str, Case], addresses: dict[str, str]) -> Told:
-    """Let the agent run; without a kubelet, and outside of a pod."""
-    tree = composed(role="agent", engines=("vllm",), features=("local",), without=("persistence",), backends=("file",))
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    job["kubernetes_sd_configs"][0]["kubeconfig_file"] = str(cluster.kubeconfig)
-    tree["processors"]["k8s_attributes"]["auth_type"] = "kubeConfig"
-    del tree["receivers"]["kubelet_stats"], tree["service"]["pipelines"]["metrics/kubelet"]
-    variables = {
-        "KUBECONFIG": str(cluster.kubeconfig),
-        "K8S_NODE_NAME": NODE,
-        "AI_OTEL_SCRAPE_INTERVAL": "1s",
-        "AI_OTEL_SCRAPE_TIMEOUT": "1s",
-    }
+    """Let the agent run until every page was read often enough."""
     READ.clear()
-    with running(tree, directory, variables) as collector:
+    with agent(cluster, NODE, directory) as collector:
 
         def enough() -> bool:
             up = taken(directory)[1]

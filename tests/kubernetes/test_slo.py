@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
-import parts
 from ai_otel.cli import main
 from ai_otel.cli.slo import template
 from ai_otel.cli.slos.objective import OBJECTIVES, parsed
 from ai_otel.cli.slos.rules import WINDOWS, groups, write
 from harness.charts import HOME, Tree
+from harness.prometheus import promtool
 
 SLO: Tree = yaml.safe_load(template().read_text())
 CONTRACT: Tree = json.loads((HOME.parents[1] / "src/ai_otel/schema/contract.json").read_text())
@@ -36,15 +35,6 @@ def asked(**goodput: object) -> Tree:
 def only(*names: str, **more: object) -> Tree:
     """The template with these objectives."""
     return {**SLO, "objectives": {name: SLO["objectives"][name] for name in names}, **more}
-
-
-def promtool(*arguments: str | Path) -> str:
-    """What it said; it must be content."""
-    program = parts.program("prometheus", "bin/promtool")
-    assert program is not None, "mark the test with requires(part='prometheus')"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def prove(directory: Path, slo: Tree, *tests: Tree) -> None:

@@ -17,8 +17,6 @@ class Counters:
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[Any, Any]] = {}
         """What was counted before the last reset, and the last raw value."""
-        self._same: dict[Hashable, tuple[Mapping[Any, Any], Mapping[Any, Any]]] = {}
-        """The last raw values of several counters together, and what was made of them: often nothing moves."""
 
     def whole(self, key: Hashable, raw: N) -> N:
         """The counter as if it had never been reset. What was counted between the last look and a reset is lost."""
@@ -42,9 +40,4 @@ class Counters:
         return None if raw is None else self.whole((device.key, "energy_j"), raw)
 
     def _all(self, key: Hashable, values: Mapping[K, N]) -> Mapping[K, N]:
-        known = self._same.get(key)
-        if known is not None and known[0] == values:
-            return known[1]
-        whole = {label: self.whole((key, label), raw) for label, raw in values.items()}
-        self._same[key] = values, whole
-        return whole
+        return {label: self.whole((key, label), raw) for label, raw in values.items()}

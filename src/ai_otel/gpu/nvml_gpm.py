@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from struct import Struct, calcsize
 from typing import Any
 
-from ai_otel.gpu.nvml_calls import SUCCESS, Calls, percent, support_of
+from ai_otel.gpu.nvml_calls import SUCCESS, Calls, percent, scaled, support_of
 from ai_otel.gpu.source import GpuReading, Support
 from ai_otel.gpu.telling import tell
 
@@ -66,7 +66,7 @@ class Gpm:
             return {}
         for metric, (name, key) in METRICS.items():
             answer = told if isinstance(told, Support) else told[metric]
-            tell(reading, name, answer if isinstance(answer, Support) else percent(answer), key)
+            tell(reading, name, scaled(answer, percent), key)
         return {} if isinstance(told, Support) else self._rates(told)
 
     def close(self) -> None:

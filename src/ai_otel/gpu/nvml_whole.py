@@ -19,11 +19,11 @@ from ai_otel.gpu.nvml_tenants import Tenants
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
 from ai_otel.gpu.telling import counted, tell
 
-BUSY = ("utilization", "memory_controller_utilization", "encoder_utilization", "decoder_utilization")
 CODECS: Mapping[str, str] = {
     "encoder_utilization": "nvmlDeviceGetEncoderUtilization",
     "decoder_utilization": "nvmlDeviceGetDecoderUtilization",
 }
+BUSY = ("utilization", "memory_controller_utilization", *CODECS)
 SM_CLOCK = 1
 OTHER_CLOCKS: Mapping[str, int] = {"memory": 2, "video": 3}
 THRESHOLDS: Mapping[int, tuple[str, str]] = {
