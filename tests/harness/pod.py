@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.cluster import Tree
-from harness.collector import until
-from harness.server import Server
+from harness.server import Server, serving
 
 Places = Mapping[str, Path]
 """Directory or file in a container → the one that stands for it here."""
@@ -89,40 +88,12 @@ class LocalPod:
 
     @contextmanager
     def running(
-        self, name: str, url: str, places: Places, also: Mapping[str, str], log: Path, health: str = "/"
+        self, name: str, port: int, places: Places, also: Mapping[str, str], log: Path, health: str = "/health"
     ) -> Iterator[Server]:
-        """
-        Run a container until the block ends; `places` has its image, and `also` more variables, for the ports here.
-
-        Raises `AssertionError` with its last lines where it does not answer at `url`.
-        """
+        """Run a container until the block ends; `places` has its image, `also` more variables, for the ports here."""
         container = self.container(name)
         everything = self.places(container, places)
         command = [here(word, everything) for word in (*container.get("command", ()), *container.get("args", ()))]
-        environment = {**variables(container, self.pod, everything), **also}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env={"PATH": "/usr/bin:/bin", **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=log.parent,
-            )
-        server = Server(process, url, log)
-        try:
-            assert until(lambda: process.poll() is not None or answers(server, health), 240), server.output()[-4000:]
-            assert process.poll() is None, server.output()[-4000:]
+        environment = {"PATH": "/usr/bin:/bin", **variables(container, self.pod, everything), **also}
+        with serving(command, port, environment, log, health=health, inherit=False) as server:
             yield server
-        finally:
-            server.stop()
-
-
-def answers(server: Server, path: str) -> bool:
-    """Whether the page is there."""
-    try:
-        server.page(path)
-    except OSError:
-        return False
-    return True

@@ -73,13 +73,14 @@ def serving(
     *,
     health: str = "/health",
     timeout_s: float = 240,
+    inherit: bool = True,
 ) -> Iterator[Server]:
-    """Run `command` until the block ends; it must listen on `port`."""
+    """Run `command` until the block ends; it must listen on `port`. Without `inherit` it has `environment` alone."""
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(word) for word in command],
-            env={**os.environ, **environment},
+            env={**(os.environ if inherit else {}), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

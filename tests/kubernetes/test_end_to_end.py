@@ -73,17 +73,15 @@ class Scene:
         sidecar["command"] = ["/ai-otel-collector"]
         (config,) = [each for each in sidecar["env"] if each["name"] == "OTEL_CONFIG"]
         config["value"] = config["value"].replace("port: 8888", f"port: {ports['self']}")
-        with self.local.running(
-            "otc-container", f"http://127.0.0.1:{ports['health']}", binary, here, self.directory / "sidecar.log"
-        ):
+        log = self.directory / "sidecar.log"
+        with self.local.running("otc-container", ports["health"], binary, here, log, health="/"):
             self.local.initialise("opentelemetry-auto-instrumentation-python", {IN_IMAGE: self.layout})
             server = self.local.container("server")
             self.sidecar = f"http://localhost:{ports['http']}"
             goal = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.sidecar}
             log = self.directory / "server.log"
-            url = f"http://127.0.0.1:{self.port}"
             assert server["command"][0] == "python3"
-            with self.local.running("server", url, image, goal, log, health="/health") as started:
+            with self.local.running("server", self.port, image, goal, log) as started:
                 yield started
 
     def resources(self, signal: str) -> list[Tree]:
