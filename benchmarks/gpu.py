@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / place) for place in ("src", "tools", "tests")]
 
-from ai_otel.gpu.nvml import NvmlSource  # noqa: E402
+from ai_otel.gpu.nvidia.source import NvmlSource  # noqa: E402
 from ai_otel.gpu.sampler import Sampler  # noqa: E402
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Options  # noqa: E402
 from harness.gpu import nvml  # noqa: E402

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / place) for place in ("src", "tools", "tests")]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
 from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: E402
 
-from ai_otel.cli.pipelines.compose import Choice, compose  # noqa: E402
+from ai_otel.collector.compose import Choice, compose  # noqa: E402
 from harness.collector import Collector, running  # noqa: E402
 from harness.traffic import attributes as attributes_of  # noqa: E402
 

@@ -30,7 +30,7 @@ EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
 
 # In the order they run: what answers quickly comes first.
 TIERS = {
-    "house": "the rules of this repository",
+    "repo": "the rules of this repository",
     "unit": "each module, alone",
     "contract": "one suite for all engines, all GPU sources",
     "safety": "whatever a hook does, the app does not notice",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import yaml
 
-from ai_otel.cli.pipelines.compose import Choice, compose, write as write_configuration
-from ai_otel.cli.pipelines.parts import ROLES
 from ai_otel.cli.slo import template
-from ai_otel.cli.slos.objective import parsed
-from ai_otel.cli.slos.rules import write as write_rules
+from ai_otel.collector.compose import Choice, compose, write as write_configuration
+from ai_otel.collector.fragments import ROLES
+from ai_otel.slo.objective import parsed
+from ai_otel.slo.rules import write as write_rules
 from generator import (
     chart,
     compiled,

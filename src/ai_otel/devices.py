@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Histogram, Meter
 
-    from ai_otel.gpu.books import Account
-    from ai_otel.gpu.election import Election
-    from ai_otel.gpu.join import EnergyJoin
-    from ai_otel.gpu.ledger import Ledger
+    from ai_otel.energy.accounts import Account
+    from ai_otel.energy.attribution import EnergyJoin
+    from ai_otel.energy.ledger import Ledger
+    from ai_otel.gpu.leader import Election
     from ai_otel.gpu.sampler import Sampler
     from ai_otel.gpu.snapshot import Snapshot
     from ai_otel.recorder import Recorder
@@ -150,7 +150,7 @@ class Devices:
         if not wanted:
             return
         from ai_otel import semconv
-        from ai_otel.gpu.election import Election
+        from ai_otel.gpu.leader import Election
         from ai_otel.gpu.sampler import Sampler
         from ai_otel.instruments import histogram
 
@@ -172,12 +172,12 @@ class Devices:
         self._sampler.start()
 
     def _observe(self, hw: Meter, own: Meter) -> None:
-        from ai_otel.gpu.observe import observe
+        from ai_otel.energy.metrics import observe_energy
+        from ai_otel.gpu.metrics import observe
 
         interval_s = self._settings.gpu_interval
-        observe(
-            hw, own, lambda: self.snapshot, interval_s=interval_s, accounts=lambda: self._accounts, running=self._at
-        )
+        observe(hw, own, lambda: self.snapshot, interval_s=interval_s, running=self._at)
+        observe_energy(own, lambda: self._accounts)
 
     def stop(self, deliver: Callable[[RequestRecord], None], timeout_s: float = 5.0) -> None:
         """End; records that wait for their energy go to `deliver` with what is known."""
@@ -232,8 +232,8 @@ class Devices:
             self._shared = joinable(devices)
 
     def _begin_to_share(self) -> None:
-        from ai_otel.gpu.join import EnergyJoin
-        from ai_otel.gpu.ledger import Ledger
+        from ai_otel.energy.attribution import EnergyJoin
+        from ai_otel.energy.ledger import Ledger
 
         assert self._election is not None  # noqa: S101 - `start` made it
         shared = self._shared

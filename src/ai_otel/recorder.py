@@ -18,8 +18,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakMethod
 
+from ai_otel.engine_counters import Labels, Tallies, Tally
 from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock, share_clock
-from ai_otel.tallies import Labels, Tallies, Tally
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
 """The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from ai_otel import doors
+from ai_otel import activation as doors
 from ai_otel.devices import Devices
 from ai_otel.engines import ENGINES, Engine
 from ai_otel.engines.adapter import tell_out_of_range
@@ -140,7 +140,7 @@ class Handle:
     def _attach_edge(self) -> None:
         if not self.active or "starlette" in self.patchers:
             return
-        from ai_otel.edge.asgi import StarletteEdge
+        from ai_otel.http.asgi import StarletteEdge
 
         patcher = Patcher("starlette", lambda: imported_version("starlette", ("starlette",)))
         self.patchers["starlette"] = patcher
@@ -149,7 +149,7 @@ class Handle:
     def _attach_ending(self) -> None:
         if not self.active or "uvicorn" in self.patchers:
             return
-        from ai_otel.edge.ending import UvicornEnding
+        from ai_otel.http.shutdown import UvicornEnding
 
         patcher = Patcher("uvicorn", lambda: imported_version("uvicorn", ("uvicorn",)))
         self.patchers["uvicorn"] = patcher

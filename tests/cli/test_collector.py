@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ai_otel.cli import main
-from ai_otel.cli.contract import load
+from ai_otel.contract import load
 
 
 def test_render_prints_a_complete_file(capsys: pytest.CaptureFixture[str]) -> None:

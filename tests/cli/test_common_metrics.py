@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.cli.diagnosis.common_metrics import check_contract, check_page, common
-from ai_otel.cli.diagnosis.finding import Finding, Level
+from ai_otel.doctor.common_metrics import check_contract, check_page, common
+from ai_otel.doctor.finding import Finding, Level
 
 PAGES = Path(__file__).parents[1] / "engines"
 VLLM = PAGES / "vllm/page.prom"

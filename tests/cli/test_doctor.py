@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ai_otel.cli.diagnosis import report
-from ai_otel.cli.diagnosis.finding import GROUPS, Finding, Level
-from ai_otel.cli.diagnosis.server import Server, UnknownServerError, _named
+from ai_otel.doctor import report
+from ai_otel.doctor.finding import GROUPS, Finding, Level
+from ai_otel.doctor.server import Server, UnknownServerError, _named
 
 ENGINES = ("torch", "vllm", "sglang", "xllamacpp", "llama_cpp")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.cli.diagnosis.engines import Installed, check_engines, installed_engines
-from ai_otel.cli.diagnosis.finding import Finding, Level
-from ai_otel.cli.diagnosis.source import Absent, InstalledSource, Unreadable, package_folders
+from ai_otel.doctor.engines import Installed, check_engines, installed_engines
+from ai_otel.doctor.finding import Finding, Level
+from ai_otel.doctor.source import Absent, InstalledSource, Unreadable, package_folders
 from ai_otel.engines import Engine
 from ai_otel.hooks.point import HookPoint, Rung
 
@@ -21,7 +21,7 @@ Install = Callable[..., Path]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a distribution into an environment of its own: its files, its metadata, and nothing that imports it."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("ai_otel.cli.diagnosis.engines._carriers", dict)
+    monkeypatch.setattr("ai_otel.doctor.engines._carriers", dict)
 
     def put(version: str = "1.5", **files: str) -> Path:
         for name, text in {"__init__": "raise RuntimeError('imported')", **files}.items():

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ai_otel import devices
-from ai_otel.cli.diagnosis.finding import Level
-from ai_otel.cli.diagnosis.gpus import check_gpus
+from ai_otel.doctor.finding import Level
+from ai_otel.doctor.gpus import check_gpus
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.settings import Settings
 from ai_otel.testing import FakeGpu

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.cli.diagnosis.finding import Finding, Level
-from ai_otel.cli.diagnosis.packages import check_packages, unmet
+from ai_otel.doctor.finding import Finding, Level
+from ai_otel.doctor.packages import check_packages, unmet
 
 Put = Callable[..., None]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines import parts
-from ai_otel.cli.pipelines.compose import Choice, compose, write
-from ai_otel.cli.pipelines.merge import ORDER, merge, rank
-from ai_otel.cli.pipelines.parts import PartError
-from ai_otel.cli.pipelines.rules import violations
+from ai_otel.collector import fragments as parts
+from ai_otel.collector.compose import Choice, compose, write
+from ai_otel.collector.fragments import PartError
+from ai_otel.collector.merge import ORDER, merge, rank
+from ai_otel.collector.rules import violations
 
 # ---------------------------------------------------------------- merge
 
@@ -99,7 +99,7 @@ def test_a_signal_that_is_none_or_not_taken_is_told(backend: str, told: str) -> 
 
 @pytest.mark.parametrize("engine", parts.names("engines"))
 def test_the_sidecar_of_an_engine_reads_its_usual_page(engine: str) -> None:
-    from ai_otel.cli.contract import load
+    from ai_otel.contract import load
 
     page = load()["engines"][engine]["page"]
     tree = compose(Choice("sidecar", engines=(engine,))).tree

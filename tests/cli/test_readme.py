@@ -11,7 +11,7 @@ import pytest
 
 import settings_table
 from ai_otel.cli import COMMANDS
-from ai_otel.cli.contract import load
+from ai_otel.contract import load
 from ai_otel.engines import ENGINES
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import doors
+from ai_otel import activation as doors
 
 # Says whether ai-otel is on in the interpreter that runs it.
 IS_ON = "import sys; start = sys.modules.get('ai_otel.start'); print(start is not None and start.current() is not None)"

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from ai_otel.cli import schema
-from ai_otel.cli.contract import load
+from ai_otel.contract import load
 
 
 def shown(capsys: pytest.CaptureFixture[str], engine: str | None = None, *, as_json: bool = False) -> str:

@@ -12,8 +12,8 @@ import yaml
 
 from ai_otel.cli import main
 from ai_otel.cli.slo import template
-from ai_otel.cli.slos.objective import SloError, bounds, parsed
-from ai_otel.cli.slos.rules import groups, remarks
+from ai_otel.slo.objective import SloError, bounds, parsed
+from ai_otel.slo.rules import groups, remarks
 
 Tree = dict[str, Any]
 SLO: Tree = yaml.safe_load(template().read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import doors
-from ai_otel.cli.diagnosis.finding import Finding, Level
-from ai_otel.cli.diagnosis.switch import Configuration, check_switch
+from ai_otel import activation as doors
+from ai_otel.doctor.finding import Finding, Level
+from ai_otel.doctor.switch import Configuration, check_switch
 
 
 def found(environment: dict[str, str], *engines: str, pid: int | None = None) -> dict[str, Finding]:

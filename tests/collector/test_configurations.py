@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines import parts
-from ai_otel.cli.pipelines.compose import Choice, compose
-from ai_otel.cli.pipelines.parts import PartError
-from ai_otel.cli.pipelines.rules import violations
+from ai_otel.collector import fragments as parts
+from ai_otel.collector.compose import Choice, compose
+from ai_otel.collector.fragments import PartError
+from ai_otel.collector.rules import violations
 from harness.collector import binary, validate
 
 pytestmark = pytest.mark.requires(part="collector")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ai_otel.cli.contract import load as contract
-from ai_otel.cli.pipelines.rules import violations
+from ai_otel.collector.rules import violations
+from ai_otel.contract import load as contract
 from harness import prometheus, servers, tiers
 from harness.certificates import Pair
 from harness.collector import until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.cli.contract import load
+from ai_otel.contract import load
 from harness.collector import Tree, composed, exports, running, until, validate
 from harness.dialects import DIALECTS, OLDER, OPENLLMETRY, OVERRULED, PRESENT, UNTOUCHED
 from harness.otlp_json import attributes, plain_attributes, send, span

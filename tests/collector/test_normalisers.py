@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.cli.contract import load
+from ai_otel.contract import load
 from harness.collector import Collector, Pages, Tree, attributes_of, composed, exports, running, until
 from harness.golden import compare, metric_lines, page_names
 from harness.otlp_json import send

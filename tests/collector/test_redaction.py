@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.cli.contract import load
-from ai_otel.cli.pipelines.parts import ROLES
+from ai_otel.collector.fragments import ROLES
+from ai_otel.contract import load
 from harness.collector import Tree, composed, exports, running, until, validate
 from harness.otlp_json import any_value, attributes, plain_attributes, send, span
 from harness.redaction import Case, arrived, cases, requests, wrong

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from ai_otel import devices, semconv
-from ai_otel.gpu import SOURCES, TRACES, nvml_library
+from ai_otel.gpu import SOURCES, TRACES
+from ai_otel.gpu.nvidia import library as nvml_library
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, GpuSource, Options, Support
 from isolated import python
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.cli.contract import load
+from ai_otel.contract import load
 from harness.dashboards import DIRECTORY, FILES, Dashboard, places
 
 ROOT = DIRECTORY.parents[1]

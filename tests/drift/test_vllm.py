@@ -275,7 +275,7 @@ def our_plugin_groups() -> set[str]:
     """The groups of vLLM's in which we stand: in our metadata, or only while we are on."""
     project: dict[str, Any] = tomllib.loads((environments.ROOT / "pyproject.toml").read_text())["project"]
     while_on = ConfigParser()
-    assert while_on.read(environments.ROOT / "src/ai_otel/doors/ai_otel_doors-0.dist-info/entry_points.txt")
+    assert while_on.read(environments.ROOT / "src/ai_otel/activation/ai_otel_activation-0.dist-info/entry_points.txt")
     return {group for group in (*project["entry-points"], *while_on.sections()) if group.startswith("vllm.")}
 
 

@@ -12,11 +12,11 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from ai_otel.agent import watch
+from ai_otel.agent import kubelet_poller as watch
 from ai_otel.agent.allocation import Allocated, Why
+from ai_otel.agent.kubelet_poller import Places, Watch
 from ai_otel.agent.metrics import observe_allocations
-from ai_otel.agent.watch import Places, Watch
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.settings import Settings

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ai_otel.gpu import amdsmi_library
-from ai_otel.gpu.amdsmi import AmdSmiSource
-from ai_otel.gpu.amdsmi_gpu import STALE_AFTER_S, EnergyCounter
+from ai_otel.gpu.amd import library as amdsmi_library
+from ai_otel.gpu.amd.device import STALE_AFTER_S, EnergyCounter
+from ai_otel.gpu.amd.source import AmdSmiSource
 from ai_otel.gpu.source import DeviceLost, Options, Support, Unavailable
 from harness.gpu import amd
 from harness.gpu.amd import GIB, HOTSPOT, NOW, VRAM, Gpu, opened
@@ -228,7 +228,7 @@ def test_a_gpu_that_answers_nothing_is_lost_and_may_come_back() -> None:
 def test_trap_18_without_its_library_the_binding_prints_and_stumbles_and_we_do_not() -> None:
     """In a process that has not loaded the simulated one."""
     printed = python("""
-from ai_otel.gpu.amdsmi import AmdSmiSource
+from ai_otel.gpu.amd.source import AmdSmiSource
 from ai_otel.gpu.source import Options, Unavailable
 try:
     AmdSmiSource(Options()).open()

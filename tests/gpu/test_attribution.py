@@ -15,7 +15,7 @@ from functools import cache
 
 import pytest
 
-from ai_otel.gpu.flight import AFFINE, BIN_TOKENS, ERROR, EXCLUSIVE, TIME_SHARE
+from ai_otel.energy.timeline import AFFINE, BIN_TOKENS, ERROR, EXCLUSIVE, TIME_SHARE
 from harness.gpu.batching import (
     RECORDED,
     RECORDED_LOADS,

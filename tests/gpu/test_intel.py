@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from ai_otel.gpu import level_zero_sysman
-from ai_otel.gpu.level_zero import LevelZeroSource
+from ai_otel.gpu.intel import sysman as level_zero_sysman
+from ai_otel.gpu.intel.source import LevelZeroSource
 from ai_otel.gpu.source import DeviceLost, Options, Support, Unavailable
 from harness.gpu import intel
 from harness.gpu.intel import GIB, ONE_TILE, opened, simulated
@@ -183,7 +183,7 @@ def test_no_gpu_and_a_started_level_zero_are_two_sentences() -> None:
 
 def test_without_the_loader_the_sentence_names_its_package() -> None:
     printed = python("""
-from ai_otel.gpu.level_zero import LevelZeroSource
+from ai_otel.gpu.intel.source import LevelZeroSource
 from ai_otel.gpu.source import Options, Unavailable
 try:
     LevelZeroSource(Options()).open()

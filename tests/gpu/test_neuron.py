@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.gpu.neuron import STALE_AFTER_S, NeuronSource
+from ai_otel.gpu.neuron.source import STALE_AFTER_S, NeuronSource
 from ai_otel.gpu.source import DeviceLost, GpuReading, Options, Support, Unavailable
 from harness.gpu.neuron import GIB, memory, program, report, running, runtime
 from isolated import python

@@ -16,8 +16,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from ai_otel.gpu import nvml_library
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia import library as nvml_library
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import DeviceLost, GpuEvent, GpuReading, Options, Support, Unavailable
 from harness.gpu import nvml
 from harness.gpu.nvml import Field, Gpu, Instance, Scenario
@@ -269,7 +269,7 @@ def test_no_gpu_in_this_container_is_said_and_nvml_is_let_go(tmp_path: Path) -> 
 
 REALLY_WITHOUT = """
 import json, sys
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Options, Unavailable
 try:
     print(json.dumps([device.id for device in NvmlSource(Options()).open()]))
@@ -319,7 +319,7 @@ def test_a_gpu_that_is_lost_raises_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_xids_of_the_others_are_heard_after_one_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the lost one in the set, every wait would fail."""
-    monkeypatch.setattr("ai_otel.gpu.nvml_events.PAUSE_S", 0.01)
+    monkeypatch.setattr("ai_otel.gpu.nvidia.events.PAUSE_S", 0.01)
     with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**SECOND_GPU, xids=[(30.0, 31)])) as gpu:
         gpu.fake.clock.set(21.0)
         eventually(lambda: gpu.fake.calls("nvmlEventSetCreate") == 2)
@@ -360,7 +360,7 @@ def test_events_do_not_wait(tmp_path: Path) -> None:
 FORKS = """
 import ctypes, os, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Options
 
 source = NvmlSource(Options())
@@ -383,7 +383,7 @@ def test_the_child_of_a_fork_calls_nothing_and_the_parent_goes_on(tmp_path: Path
 
 
 def test_neither_this_module_nor_its_import_loads_the_binding(tmp_path: Path) -> None:
-    code = "import ai_otel.gpu.nvml, sys; print('pynvml' in sys.modules)"
+    code = "import ai_otel.gpu.nvidia.source, sys; print('pynvml' in sys.modules)"
     assert nvml.python(code).strip() == "False"
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from ai_otel.gpu.nvml_tenants import own_pid, share_of
+from ai_otel.gpu.nvidia.processes import own_pid, share_of
 from ai_otel.gpu.source import Options, Support
 from harness.gpu import nvml
 from harness.gpu.nvml import ALL_LINKS, GIB, Field, Gpu, Holder, Instance, Scenario, Value
@@ -294,7 +294,7 @@ def test_trap_08_a_type_that_we_do_not_know_is_no_value(tmp_path: Path) -> None:
 
 READS = """
 import json
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Options
 source = NvmlSource(Options())
 (device,) = source.open()

@@ -11,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 
-from ai_otel.gpu.books import Account
+from ai_otel.energy.accounts import Account
 from ai_otel.gpu.snapshot import Look, Snapshot, lost
 from ai_otel.gpu.source import Device, GpuReading, Support
 from harness.gpu.points import Exported

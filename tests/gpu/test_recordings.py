@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.gpu import nvml_library
+from ai_otel.gpu.nvidia import library as nvml_library
 from environments import ROOT
 from harness.gpu import nvml, recording
 from harness.gpu.nvml import Field, Gpu, Instance, Scenario

@@ -10,7 +10,7 @@ from typing import Any
 import oracle
 import pytest
 
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Options
 from ai_otel.hooks import guard

@@ -13,8 +13,8 @@ from hypothesis import given, strategies as st
 
 from ai_otel.gpu import TRACES
 from ai_otel.gpu.source import Device, DeviceLost, Options, Support, Unavailable
-from ai_otel.gpu.tpu import BANDWIDTH, DUTY_CYCLE, MEMORY_TOTAL, MEMORY_USED, METRICS, TpuSource
-from ai_otel.gpu.tpu_metrics import asked, told
+from ai_otel.gpu.tpu.metric_service import asked, told
+from ai_otel.gpu.tpu.source import BANDWIDTH, DUTY_CYCLE, MEMORY_TOTAL, MEMORY_USED, METRICS, TpuSource
 from harness.gpu import tpu
 from harness.gpu.tpu import GIB, Chips, messages, served
 

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 import parts
-from ai_otel.cli.pipelines.compose import Choice, compose
+from ai_otel.collector.compose import Choice, compose
 from harness.server import end, free_port
 
 Tree = dict[str, Any]

@@ -18,8 +18,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from ai_otel import semconv
 from ai_otel.emit.metrics import MetricEmitter
+from ai_otel.engine_counters import Tallies
 from ai_otel.record import Choice, Inference, Outcome, RequestRecord
-from ai_otel.tallies import Tallies
 from harness import collector, prometheus
 from harness.collector import Pages, Tree, composed
 from harness.moving_pages import Moving, MovingPage

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines.compose import Choice, compose
+from ai_otel.collector.compose import Choice, compose
 from harness.charts import BACKEND, CHART, Tree, merged, one, rendered
 from harness.collector import Collector, running, until
 from harness.prometheus import promtool

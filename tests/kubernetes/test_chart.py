@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines import parts
+from ai_otel.collector import fragments as parts
 from harness.charts import (
     BACKEND,
     CHART,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines import parts
-from ai_otel.cli.pipelines.compose import LEAVES, Choice, compose
-from ai_otel.cli.pipelines.parts import PartError
+from ai_otel.collector import fragments as parts
+from ai_otel.collector.compose import LEAVES, Choice, compose
+from ai_otel.collector.fragments import PartError
 from harness.charts import (
     BACKEND,
     CHART,

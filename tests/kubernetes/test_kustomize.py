@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines import parts
-from ai_otel.cli.pipelines.compose import Choice, compose
+from ai_otel.collector import fragments as parts
+from ai_otel.collector.compose import Choice, compose
 from harness.charts import BACKEND, KUSTOMIZE, Tree, kustomized, merged, of_kind, one, parsed, pods, rendered
 from harness.collector import PLACES, binary
 from harness.same import by_name, configured, different, files_of, meant, normal, shared

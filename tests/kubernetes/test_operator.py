@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ai_otel.cli.pipelines.compose import Choice
+from ai_otel.collector.compose import Choice
 from generator.operator import configuration
 from harness.charts import KUSTOMIZE, of_kind, one, parsed
 from harness.cluster import Cluster, Tree

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from ai_otel.agent.api_server import ApiServer, ApiTrouble
+from ai_otel.agent.kubelet_poller import Places, Watch
 from ai_otel.agent.slices import SliceDevice, read_slices
-from ai_otel.agent.watch import Places, Watch
 from ai_otel.gpu.source import Device
 from ai_otel.settings import Settings
 from harness.cluster import Cluster

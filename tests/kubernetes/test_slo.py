@@ -13,8 +13,8 @@ import yaml
 
 from ai_otel.cli import main
 from ai_otel.cli.slo import template
-from ai_otel.cli.slos.objective import OBJECTIVES, parsed
-from ai_otel.cli.slos.rules import WINDOWS, groups, write
+from ai_otel.slo.objective import OBJECTIVES, parsed
+from ai_otel.slo.rules import WINDOWS, groups, write
 from harness.charts import HOME, Tree
 from harness.prometheus import promtool
 

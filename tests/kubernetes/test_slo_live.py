@@ -13,10 +13,10 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from ai_otel.cli.slo import template
-from ai_otel.cli.slos.expressions import Expressions
-from ai_otel.cli.slos.objective import OBJECTIVES, parsed
 from ai_otel.emit.metrics import MetricEmitter
-from ai_otel.tallies import Tallies
+from ai_otel.engine_counters import Tallies
+from ai_otel.slo.expressions import Expressions
+from ai_otel.slo.objective import OBJECTIVES, parsed
 from harness.charts import HOME, Tree
 from harness.collector import until
 from harness.prometheus import running

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from ai_otel.engine_counters import Tallies, Tally
 from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord, begin_clock, clock
-from ai_otel.tallies import Tallies, Tally
 from ai_otel.testing import Clock
 
 FINISHED, FAILED, CANCELLED, REJECTED, ABANDONED = Outcome

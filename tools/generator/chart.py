@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from ai_otel.cli.pipelines import parts
-from ai_otel.cli.pipelines.compose import TAKES_WHAT_IS_THERE
-from ai_otel.cli.pipelines.merge import JOINED, ORDER
+from ai_otel.collector import fragments as parts
+from ai_otel.collector.compose import TAKES_WHAT_IS_THERE
+from ai_otel.collector.merge import JOINED, ORDER
 from ai_otel.settings import PREFIX, Settings
 from generator import chart_values
 from generator.model import ROOT, Contract, Tree

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ai_otel.cli.pipelines import parts
+from ai_otel.collector import fragments as parts
 from generator.model import Contract, Tree
 
 # Forms of values. What carries a unit may be a number here: the templates say what to write instead.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from ai_otel.cli.pipelines.compose import Choice, compose, write
+from ai_otel.collector.compose import Choice, compose, write
 from generator.chart import plain
 from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump

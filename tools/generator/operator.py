@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ai_otel.cli.pipelines.compose import Choice, compose
+from ai_otel.collector.compose import Choice, compose
 from generator.kustomize import GENERATED, HOME as KUSTOMIZE, SIDECAR
 from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Options
 from nvml_recording import load, support
 from nvml_recording.library import ALL_LINKS, CALLS, Nvml, latencies_us, plain
@@ -271,7 +271,7 @@ NEW_PROCESS = """
 import json
 from pathlib import Path
 def pages(): return int(Path("/proc/self/statm").read_text().split()[1])
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Options
 import os
 before = pages(); source = NvmlSource(Options()); device = source.open()[0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Options
 from nvml_recording.library import (
     ALL_LINKS,

@@ -15,10 +15,10 @@ from ai_otel import semconv
 from ai_otel.agent import health
 from ai_otel.agent.api_server import ApiServer
 from ai_otel.agent.health import Report
+from ai_otel.agent.kubelet_poller import Places, Watch
 from ai_otel.agent.metrics import observe_allocations
-from ai_otel.agent.watch import Places, Watch
 from ai_otel.devices import make_sources
-from ai_otel.gpu.observe import observe
+from ai_otel.gpu.metrics import observe
 from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Device, Options
 from ai_otel.instruments import histogram

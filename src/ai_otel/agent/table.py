@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ai_otel.agent.allocation import Allocated
+from ai_otel.agent.kubelet_poller import View
 from ai_otel.agent.node import Agent
-from ai_otel.agent.watch import View
 from ai_otel.gpu.snapshot import Look, Snapshot
 
 WITHIN_S = 30.0

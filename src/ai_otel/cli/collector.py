@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ai_otel.cli.contract import Engine, load
-from ai_otel.cli.diagnosis.common_metrics import common
-from ai_otel.cli.pipelines import parts
 from ai_otel.cli.schema import table
+from ai_otel.collector import fragments as parts
+from ai_otel.contract import Engine, load
+from ai_otel.doctor.common_metrics import common
 
 _DESCRIPTION = """\
 Make and check configurations of the OpenTelemetry Collector for model servers.
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from ai_otel.cli.pipelines.compose import Choice, compose, write
+    from ai_otel.collector.compose import Choice, compose, write
 
     choice = Choice(
         role=arguments.role,
@@ -120,7 +120,7 @@ def _render(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from ai_otel.cli.pipelines.rules import violations
+    from ai_otel.collector.rules import violations
 
     try:
         tree = yaml.safe_load(arguments.file.read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ai_otel.cli.diagnosis.finding import Finding
-    from ai_otel.cli.diagnosis.server import Server
+    from ai_otel.doctor.finding import Finding
+    from ai_otel.doctor.server import Server
 
 _DESCRIPTION = """\
 Says, before you wonder why nothing arrives:
@@ -51,9 +51,9 @@ def _url(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything and print it."""
-    from ai_otel.cli.diagnosis import report
-    from ai_otel.cli.diagnosis.finding import Level
-    from ai_otel.cli.diagnosis.server import Server, UnknownServerError
+    from ai_otel.doctor import report
+    from ai_otel.doctor.finding import Level
+    from ai_otel.doctor.server import Server, UnknownServerError
 
     try:
         server = Server.read(arguments.pid) if arguments.pid is not None else None
@@ -67,13 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def examine(server: Server | None = None, metrics_url: str | None = None) -> Iterator[Finding]:
     """Everything there is to find, of this environment or of a server that runs in it."""
-    from ai_otel import doors
-    from ai_otel.cli.diagnosis import common_metrics, engines, packages
-    from ai_otel.cli.diagnosis.export import check_export
-    from ai_otel.cli.diagnosis.gpus import check_gpus
-    from ai_otel.cli.diagnosis.logs import overheard
-    from ai_otel.cli.diagnosis.server import check_server
-    from ai_otel.cli.diagnosis.switch import Configuration, check_switch
+    from ai_otel import activation as doors
+    from ai_otel.doctor import common_metrics, engines, packages
+    from ai_otel.doctor.export import check_export
+    from ai_otel.doctor.gpus import check_gpus
+    from ai_otel.doctor.logs import overheard
+    from ai_otel.doctor.server import check_server
+    from ai_otel.doctor.switch import Configuration, check_switch
     from ai_otel.engines import ENGINES
 
     if server is not None:

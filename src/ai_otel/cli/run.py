@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from ai_otel import doors
+from ai_otel import activation as doors
 
 _DESCRIPTION = """\
 Run a server with telemetry. Everything after `--` is your command, unchanged:

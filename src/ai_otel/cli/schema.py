@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ai_otel.cli.contract import Contract, Engine, Metric, Unmapped, Use, load
+from ai_otel.contract import Contract, Engine, Metric, Unmapped, Use, load
 
 _DESCRIPTION = """\
 Print the contract: the metrics, attributes and spans that ai-otel emits.

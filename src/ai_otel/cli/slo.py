@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ai_otel.cli.pipelines import parts
+from ai_otel.collector import fragments as parts
 
 _DESCRIPTION = """\
 Make Prometheus rules of what a service promises: shares per window, budgets, and alerts on how fast they are spent.
@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _render(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from ai_otel.cli.slos.objective import SloError, parsed
-    from ai_otel.cli.slos.rules import remarks, write
+    from ai_otel.slo.objective import SloError, parsed
+    from ai_otel.slo.rules import remarks, write
 
     file = arguments.file or template()
     try:

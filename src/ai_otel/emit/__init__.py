@@ -1,1 +1,1 @@
-"""Turns closed records into telemetry. With `gpu/observe.py` these are the only users of tracer and meter."""
+"""Turns closed records into telemetry. With `gpu/metrics.py` these are the only users of tracer and meter."""

@@ -16,9 +16,9 @@ from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
 from ai_otel.emit.spans import FINISH_REASONS, model_of, operation_of
+from ai_otel.engine_counters import Labels, Tallies
 from ai_otel.instruments import histogram, observable
 from ai_otel.record import Choice, Inference, Outcome, RequestRecord
-from ai_otel.tallies import Labels, Tallies
 
 Attributes = dict[str, Any]
 

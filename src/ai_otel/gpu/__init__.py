@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SOURCES: Mapping[str, str] = {
-    "nvidia": "ai_otel.gpu.nvml:NvmlSource",
-    "amd": "ai_otel.gpu.amdsmi:AmdSmiSource",
-    "intel": "ai_otel.gpu.level_zero:LevelZeroSource",
-    "tpu": "ai_otel.gpu.tpu:TpuSource",
-    "neuron": "ai_otel.gpu.neuron:NeuronSource",
+    "nvidia": "ai_otel.gpu.nvidia.source:NvmlSource",
+    "amd": "ai_otel.gpu.amd.source:AmdSmiSource",
+    "intel": "ai_otel.gpu.intel.source:LevelZeroSource",
+    "tpu": "ai_otel.gpu.tpu.source:TpuSource",
+    "neuron": "ai_otel.gpu.neuron.source:NeuronSource",
 }
 """Vendor → its source as `module:class`. Third parties add theirs by the entry point group `ai_otel.gpu_sources`."""
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from weakref import WeakMethod
 
 from ai_otel.gpu.counters import Counters
-from ai_otel.gpu.pace import Pace
+from ai_otel.gpu.interval import Pace
 from ai_otel.gpu.snapshot import Look, Snapshot, XidKey, lost
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, GpuSource, Unavailable
 from ai_otel.hooks.guard import Guard

@@ -18,9 +18,9 @@ from typing import Any
 
 import wrapt
 
-from ai_otel.hooks.answers import answered
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.point import HookPoint
+from ai_otel.hooks.responses import answered
 from ai_otel.hooks.streams import Watch, async_watched, watched
 
 log = logging.getLogger("ai_otel")

@@ -1,7 +1,7 @@
 /*
  * A simulated libnvidia-ml.so.1 for tests: unpatched nvidia-ml-py loads it as if a driver were here.
  *
- * What it answers stands in a flat text file that tests/harness/gpu/nvml.py writes: the scenario. Its path comes from
+ * What it answers stands in a flat text file that tests/harness/gpu/nvidia/source.py writes: the scenario. Its path comes from
  * ai_otel_fake_nvml_use() or from FAKE_NVML_SCENARIO, and is read at the first nvmlInit. A value is a piecewise-linear
  * function of time; time is a double in a mapped file that a test moves, or CLOCK_MONOTONIC since `origin`.
  *

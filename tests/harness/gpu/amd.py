@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai_otel.gpu.amdsmi import AmdSmiSource
+from ai_otel.gpu.amd.source import AmdSmiSource
 from ai_otel.gpu.source import Device, GpuReading, Options
 from harness.gpu.simulated import REQUIRED_COMMAND, Library, loaded
 

@@ -11,10 +11,10 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ai_otel.gpu.books import Account
-from ai_otel.gpu.ledger import Ledger, Settled
-from ai_otel.gpu.model import StepCost
-from ai_otel.gpu.sharing import StepMember
+from ai_otel.energy.accounts import Account
+from ai_otel.energy.apportionment import StepMember
+from ai_otel.energy.cost_model import StepCost
+from ai_otel.energy.ledger import Ledger, Settled
 from ai_otel.gpu.source import Device
 from ai_otel.record import Progress
 from harness.gpu.batching import Job, Load

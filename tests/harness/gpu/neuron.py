@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ai_otel.gpu.neuron import NeuronSource
+from ai_otel.gpu.neuron.source import NeuronSource
 from ai_otel.gpu.source import Options
 
 REQUIRES: Sequence[Mapping[str, str]] = ()

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import environments
-from ai_otel.gpu import nvml_events
-from ai_otel.gpu.nvml import NvmlSource
+from ai_otel.gpu.nvidia import events as nvml_events
+from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Device, GpuReading, Options
 from isolated import python
 

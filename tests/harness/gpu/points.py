@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ai_otel import semconv
-from ai_otel.gpu.observe import observe
+from ai_otel.energy.accounts import Account
+from ai_otel.energy.metrics import observe_energy
+from ai_otel.gpu.metrics import observe
 from ai_otel.gpu.snapshot import Snapshot
 
 Labels = dict[str, Any]
@@ -18,12 +20,15 @@ Labels = dict[str, Any]
 class Exported:
     """A provider of its own, with all instruments of devices."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], **options: Any) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], accounts: Callable[[], Sequence[Account]] = tuple, **options: Any
+    ) -> None:
         self._reader = InMemoryMetricReader()
         provider = MeterProvider([self._reader], shutdown_on_exit=False)
         self.hw = provider.get_meter(semconv.SCOPE_HW, "0", semconv.SCHEMA_URL_CORE)
         self.own = provider.get_meter(semconv.SCOPE, "0")
         observe(self.hw, self.own, snapshot, **options)
+        observe_energy(self.own, accounts)
 
     def collect(self) -> Any:
         """Everything, as the SDK hands it to an exporter; `None` where there is nothing."""

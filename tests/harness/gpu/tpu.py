@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_otel.gpu.source import Options
-from ai_otel.gpu.tpu import BANDWIDTH, DUTY_CYCLE, MEMORY_TOTAL, MEMORY_USED, TpuSource
+from ai_otel.gpu.tpu.source import BANDWIDTH, DUTY_CYCLE, MEMORY_TOTAL, MEMORY_USED, TpuSource
 
 REQUIRES: Sequence[Mapping[str, str]] = (
     {"module": "grpc", "why": "libtpu's metrics service is gRPC"},

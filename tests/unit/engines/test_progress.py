@@ -12,7 +12,7 @@ from ai_otel.engines.llama_cpp.llama import LlamaWatch
 from ai_otel.engines.vllm.serving import ServedWatch, ServingHooks
 from ai_otel.engines.vllm.states import read_progress
 from ai_otel.engines.vllm.stats import StatsState
-from ai_otel.hooks.answers import INSIDE
+from ai_otel.hooks.responses import INSIDE
 from ai_otel.record import Inference, Outcome, Progress
 from ai_otel.recorder import Recorder
 

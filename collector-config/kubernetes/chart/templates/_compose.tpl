@@ -1,5 +1,5 @@
 {{/*
-A complete configuration out of the parts in files/: the rules of src/ai_otel/cli/pipelines/compose.py. What comes out is
+A complete configuration out of the parts in files/: the rules of src/ai_otel/collector/compose.py. What comes out is
 what `ai-otel collector render` writes for the same choice; tests/kubernetes/test_chart.py holds them against each other.
 
 A choice is a dictionary: role, engines, features, without, backends, as the flags of `ai-otel collector render`; then

@@ -1,5 +1,5 @@
 {{/*
-How a part joins a configuration: the rules of src/ai_otel/cli/pipelines/merge.py, and nothing besides.
+How a part joins a configuration: the rules of src/ai_otel/collector/merge.py, and nothing besides.
 
 * lists of components are joined, not replaced; an entry `-name` takes that one out;
 * a key with a `*` stands for every key of that pattern that is already there;

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ai_otel import semconv
+from ai_otel.engine_counters import Tally
 from ai_otel.hooks.guard import Guard
 from ai_otel.recorder import Recorder
-from ai_otel.tallies import Tally
 
 _REMOTE = ((semconv.AI_OTEL_CACHE_TIER, "remote"),)
 _DEVICE = ((semconv.AI_OTEL_CACHE_TIER, "device"),)

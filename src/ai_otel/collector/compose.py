@@ -1,0 +1,245 @@
+"""Joins a role, engines, features and backends into one complete configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from ai_otel.collector import fragments as parts
+from ai_otel.collector.fragments import COMMON, DEFAULT_FEATURES, PAGES, PartError
+from ai_otel.collector.merge import Tree, merge
+from ai_otel.contract import load as contract
+
+SIGNALS = ("traces", "metrics", "logs")
+LEAVES = ("sidecar", "agent", "cluster")
+# Features that are on anyhow, or that change whatever there is.
+TAKES_WHAT_IS_THERE = (*DEFAULT_FEATURES, "local")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a configuration is to be made of."""
+
+    role: str
+    engines: tuple[str, ...] = ()
+    """Empty: all of them."""
+    features: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    """`name`, or `name:signal,signal` for some signals only. Empty: the next tier, or OTLP."""
+
+    @property
+    def all_features(self) -> tuple[str, ...]:
+        """Those that were asked for, beside the default ones."""
+        wanted = dict.fromkeys((*DEFAULT_FEATURES, *self.features))
+        return tuple(name for name in wanted if name not in self.without)
+
+    @property
+    def all_backends(self) -> tuple[str, ...]:
+        """Where it sends. The first tier has the second in its own part."""
+        if self.backends or self.role == "gateway":
+            return self.backends
+        return ("gateway",) if self.role in LEAVES else ("otlp",)
+
+    @property
+    def command(self) -> str:
+        """How to make it again."""
+        words = ["ai-otel collector render", f"--role {self.role}"]
+        for flag in ("engine", "feature", "without", "backend"):
+            chosen = getattr(self, flag if flag == "without" else f"{flag}s")
+            words += [f"--{flag} {name}" for name in chosen]
+        return " ".join(words)
+
+
+@dataclass
+class Composed:
+    """The configuration, the comments of what it was made of, and what had to be left out."""
+
+    tree: Tree
+    headings: list[list[str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def compose(choice: Choice) -> Composed:
+    """The complete configuration. Raises `PartError` where a part is unknown or has no place in the role."""
+    composed = Composed({})
+    _add(composed, "roles", choice.role)
+    reads_pages = "metrics/pages" in _pipelines(composed.tree)
+    if reads_pages:
+        _add(composed, "roles", PAGES)
+        for name in choice.engines or parts.names("engines"):
+            _add(composed, "engines", name)
+        _aim(composed.tree, choice)
+    elif choice.engines:
+        raise PartError(f"the role {choice.role} reads no metrics page, so it takes no engine")
+    _add_features_and_backends(composed, choice)
+    _add(composed, "roles", COMMON)
+    composed.remarks += _prune(composed.tree)
+    composed.headings = [lines for lines in composed.headings if lines]
+    return composed
+
+
+def _add(composed: Composed, kind: str, name: str) -> None:
+    composed.tree = merge(composed.tree, parts.load(kind, name))
+    if kind == "roles" and name not in (COMMON, PAGES):
+        composed.headings.append(parts.heading(kind, name))
+
+
+def _joined(tree: Tree, joining: Iterable[Tree]) -> Tree:
+    for part in joining:
+        tree = merge(tree, part)
+    return tree
+
+
+def _add_features_and_backends(composed: Composed, choice: Choice) -> None:
+    features = {name: parts.load("features", name) for name in choice.all_features}
+    ended = Composed(composed.tree)
+    for backend in choice.all_backends:
+        _add_backend(ended, backend, _open(composed.tree))
+    for name, part in features.items():
+        if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, part):
+            raise PartError(f"the feature {name} has no place in this role; its first lines say which it is for")
+    # Before the backends, so that a pipeline that a feature opens is ended too; and once more after them, for what
+    # features say of exporters.
+    composed.tree = _joined(composed.tree, features.values())
+    ends = _open(composed.tree)
+    for backend in choice.all_backends:
+        _add_backend(composed, backend, ends)
+    composed.tree = _joined(composed.tree, features.values())
+    composed.headings += [parts.heading("features", name) for name in features]
+
+
+def _open(tree: Tree) -> list[str]:
+    """Pipelines that end nowhere yet. One that says where it sends sends there: to the next of the same Collector."""
+    return [name for name, pipeline in _pipelines(tree).items() if not pipeline.get("exporters")]
+
+
+def _add_backend(composed: Composed, backend: str, open_ones: list[str]) -> None:
+    """A backend, for all that it takes or for the signals that were named, at the end of the open pipelines."""
+    name, _, told = backend.partition(":")
+    part = parts.load("backends", name)
+    ((taken, pipeline),) = _pipelines(part).items()
+    signals = told.split(",") if told else []
+    for signal in signals:
+        if signal not in SIGNALS:
+            raise PartError(f"there is no signal {signal}; there are {', '.join(SIGNALS)}")
+        if not fnmatchcase(signal, taken):
+            raise PartError(f"the backend {name} takes no {signal}")
+    ends = [key for key in open_ones if fnmatchcase(key, taken) and (not signals or key.partition("/")[0] in signals)]
+    if not ends:
+        raise PartError(f"the backend {name} takes nothing of what this role sends")
+    part["service"]["pipelines"] = dict.fromkeys(ends, pipeline)
+    composed.tree = merge(composed.tree, part)
+    composed.headings.append(parts.heading("backends", name))
+
+
+def _has_place(tree: Tree, part: Tree) -> bool:
+    """Whether one of the part's pipelines, or else one of its components, is there or can be."""
+    wanted = [key for key, pipeline in _pipelines(part).items() if "receivers" not in pipeline]
+    if wanted:
+        return any(_matches(key, _pipelines(tree)) for key in wanted)
+    kinds = [kind for kind in ("receivers", "processors", "exporters") if part.get(kind)]
+    return any(_matches(key, tree.get(kind, {})) for kind in kinds for key in part[kind])
+
+
+def _matches(key: str, names: Tree) -> bool:
+    return any(fnmatchcase(name, key) for name in names)
+
+
+def _pipelines(tree: Tree) -> Tree:
+    pipelines: Tree = tree.get("service", {}).get("pipelines", {})
+    return pipelines
+
+
+# ---------------------------------------------------------------- pages
+
+
+def _aim(tree: Tree, choice: Choice) -> None:
+    """Point the scrape at where the chosen engines' pages are unless somebody says otherwise."""
+    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    chosen = [name for name in choice.engines or parts.names("engines") if contract()["engines"][name]["page"]["path"]]
+    if "relabel_configs" in job:
+        rules = job["relabel_configs"]
+        at = next(index for index, rule in enumerate(rules) if rule.get("target_label") == "__address__") + 1
+        rules[at:at] = [rule for name in chosen for rule in _where(name)]
+    elif len(choice.engines) == 1 and chosen:
+        page = contract()["engines"][chosen[0]]["page"]
+        job["metrics_path"] = f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
+        (static,) = job["static_configs"]
+        static["targets"] = [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
+        static["labels"]["ai_otel_engine"] = f"${{env:AI_OTEL_ENGINE:-{chosen[0]}}}"
+
+
+def _where(name: str) -> Iterator[Tree]:
+    """Relabelling rules for an engine whose page is not at port 8000 and /metrics."""
+    page = contract()["engines"][name]["page"]
+    engine = "__meta_kubernetes_pod_annotation_ai_otel_io_engine"
+    if page["port"] != 8000:
+        yield {
+            "source_labels": ["__meta_kubernetes_pod_ip", engine],
+            "regex": f"(.+);{name}",
+            "target_label": "__address__",
+            "replacement": f"$${{1}}:{page['port']}",
+        }
+    if page["path"] != "/metrics":
+        yield {
+            "source_labels": [engine],
+            "regex": name,
+            "target_label": "__metrics_path__",
+            "replacement": page["path"],
+        }
+
+
+# ---------------------------------------------------------------- what nothing needs
+
+
+def _prune(tree: Tree) -> list[str]:
+    """Take out pipelines that lead nowhere, then components that none of the rest uses; say which signals go."""
+    pipelines, connectors = _pipelines(tree), tree.get("connectors", {})
+    before = list(pipelines)
+    changed = True
+    while changed:
+        sent = {name for pipeline in pipelines.values() for name in pipeline.get("exporters", ())}
+        read = {name for pipeline in pipelines.values() for name in pipeline.get("receivers", ())}
+        for pipeline in pipelines.values():
+            pipeline["exporters"] = [n for n in pipeline.get("exporters", ()) if n not in connectors or n in read]
+            pipeline["receivers"] = [n for n in pipeline.get("receivers", ()) if n not in connectors or n in sent]
+        empty = [name for name, pipeline in pipelines.items() if not pipeline["exporters"] or not pipeline["receivers"]]
+        for name in empty:
+            del pipelines[name]
+        changed = bool(empty)
+    for kind in ("receivers", "processors", "exporters", "connectors"):
+        _keep(tree, kind, pipelines)
+    gone = [name for name in before if name not in pipelines]
+    return [f"left out, because no backend here takes it: {', '.join(gone)}"] if gone else []
+
+
+def _keep(tree: Tree, kind: str, pipelines: Tree) -> None:
+    lists = ("receivers", "exporters") if kind == "connectors" else (kind,)
+    used = {name for pipeline in pipelines.values() for place in lists for name in pipeline.get(place, ())}
+    tree[kind] = {name: value for name, value in tree.get(kind, {}).items() if name in used}
+    if not tree[kind]:
+        del tree[kind]
+
+
+SECTIONS = ("extensions", "receivers", "connectors", "processors", "exporters", "service")
+
+
+def write(composed: Composed, choice: Choice) -> str:
+    """The text of the file: how it was made, what it reads from the environment, and the configuration."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        """Without anchors: each component reads by itself."""
+
+        def ignore_aliases(self, _data: object) -> bool:
+            return True
+
+    head = [f"Made by `{choice.command}`. Change the parts, not this file.", ""]
+    for lines in composed.headings:
+        head += [*lines, ""]
+    comment = "\n".join(f"# {line}".rstrip() for line in head[:-1])
+    ordered = {kind: composed.tree[kind] for kind in SECTIONS if kind in composed.tree}
+    body = yaml.dump(ordered, Dumper=Plain, sort_keys=False, allow_unicode=True, width=10_000)
+    return f"{comment}\n{body}"

@@ -1,0 +1,171 @@
+"""Which common metrics an engine has, from the library or from its own page, and which flag turns on the rest."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ai_otel.contract import Engine, Native, load
+from ai_otel.doctor.finding import Finding, Level
+from ai_otel.doctor.reach import classify
+
+_NOT_OF_ENGINES = ("hardware", "health")
+_PAGE_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+def common() -> list[str]:
+    """Every common metric that is about requests or engines."""
+    return [metric["name"] for metric in load()["metrics"] if metric["subject"] not in _NOT_OF_ENGINES]
+
+
+def check_contract(engines: frozenset[str], flags: frozenset[str] | None = None) -> Iterator[Finding]:
+    """For each engine: what it has, which flag adds more, and what it does not tell. `flags` are those it runs with."""
+    for name in sorted(engines):
+        engine = load()["engines"].get(name)
+        if engine is not None:
+            yield from _check_engine(name, engine, flags)
+
+
+def _check_engine(name: str, engine: Engine, flags: frozenset[str] | None) -> Iterator[Finding]:
+    library = {row["metric"]: row.get("needs", "") for row in engine["library"]}
+    page: dict[str, str] = {}
+    for row in engine["metrics"]:
+        page.setdefault(row["to"], row.get("needs", ""))
+    free = [metric for metric in common() if "" in (library.get(metric), page.get(metric))]
+    only_page = [metric for metric in free if library.get(metric) != ""]
+    known = {**page, **library, **dict.fromkeys(free, "")}
+    where = f"{len(free) - len(only_page)} of {len(common())} common metrics from the library"
+    says = f"{where}, {len(only_page)} more from its {engine['page']['path']} page" if only_page else where
+    yield Finding("metrics", name, Level.OK, says, details={"library": sorted(library), "page": sorted(page)})
+    for flag, metrics in _by_flag(known).items():
+        yield _flag(name, flag, metrics, flags)
+    absent = [metric for metric in common() if metric not in known]
+    if absent:
+        says = f"{engine['title']} does not tell: {_listed(absent)}"
+        yield Finding("metrics", f"{name} absent", Level.NOTE, says, details={"metrics": absent})
+
+
+def _by_flag(known: Mapping[str, str]) -> dict[str, list[str]]:
+    flags: dict[str, list[str]] = defaultdict(list)
+    for metric in common():
+        if known.get(metric):
+            flags[known[metric]].append(metric)
+    return flags
+
+
+def _flag(name: str, flag: str, metrics: list[str], flags: frozenset[str] | None) -> Finding:
+    details = {"flag": flag, "metrics": metrics}
+    if flags is not None and flag.partition("=")[0] in flags:
+        return Finding("metrics", f"{name} {flag}", Level.OK, f"is given: {_listed(metrics)}", details=details)
+    return Finding("metrics", f"{name} {flag}", Level.NOTE, f"turns on {_listed(metrics)}", details=details)
+
+
+def _listed(metrics: list[str]) -> str:
+    return ", ".join(metrics)
+
+
+# An engine's own page.
+
+
+class Page(NamedTuple):
+    """The names on a metrics page, and those of them that have a value."""
+
+    declared: frozenset[str]
+    valued: frozenset[str]
+
+
+def check_page(url: str) -> Iterator[Finding]:
+    """Read the page, find out whose it is, and go through the common metrics."""
+    try:
+        text = _fetch(url)
+    except urllib.error.HTTPError as error:
+        yield Finding("metrics", url, Level.WRONG, f"answers {error.code} {error.reason}", _after_status(error.code))
+        return
+    except (OSError, ValueError) as error:
+        reach = classify(error)
+        says = f"cannot be read: {reach.value if reach else error}"
+        yield Finding("metrics", url, Level.WRONG, says, "Is the server up, and is this the port of its API?")
+        return
+    try:
+        page = read_page(text)
+    except ValueError as error:
+        yield Finding(
+            "metrics", url, Level.WRONG, f"is no Prometheus page: {error}", "Most engines have it at /metrics."
+        )
+        return
+    yield from _compared(url, page)
+
+
+def _fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http and https only, checked by the command
+        content: bytes = answer.read(_PAGE_LIMIT_BYTES)
+    return content.decode("utf-8", errors="replace")
+
+
+def _after_status(status: int) -> str:
+    hints = [
+        f"{engine['title']}: {engine['page']['absent']}"
+        for engine in load()["engines"].values()
+        if engine["page"]["needs"]
+    ]
+    return " ".join(hints) if status in (404, 501) else "Look at the server's log."
+
+
+def read_page(text: str) -> Page:
+    """The names of a page in Prometheus' text format; raises `ValueError` where it is none."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    declared, valued = set[str](), set[str]()
+    for family in text_string_to_metric_families(text):
+        names = {family.name, f"{family.name}_total"} if family.type == "counter" else {family.name}
+        names |= {sample.name for sample in family.samples}
+        declared |= names
+        valued |= names if family.samples else set()
+    return Page(frozenset(declared), frozenset(valued))
+
+
+def _compared(url: str, page: Page) -> Iterator[Finding]:
+    engines = load()["engines"]
+    counts = {name: len({row["native"] for row in engines[name]["metrics"]} & page.declared) for name in engines}
+    name = max(counts, key=lambda each: counts[each])
+    if not counts[name]:
+        hints = " ".join(f"{engine['title']}: {engine['page']['absent']}" for engine in engines.values())
+        yield Finding("metrics", url, Level.WRONG, "has no metric of an engine that ai-otel knows", hints)
+        return
+    rows = [_one(metric, engines[name], page) for metric in common()]
+    here = sum(1 for row in rows if row.details["state"] == "present")
+    says = f"{engines[name]['title']}: {here} of {len(rows)} common metrics"
+    yield Finding("metrics", url, Level.OK, says, details={"engine": name, "present": here, "of": len(rows)})
+    yield from rows
+
+
+def _one(metric: str, engine: Engine, page: Page) -> Finding:
+    natives = [row for row in engine["metrics"] if row["to"] == metric]
+    here = [row["native"] for row in natives if row["native"] in page.valued and row.get("unless") not in page.valued]
+    if here:
+        details = {"state": "present", "natives": here}
+        return Finding("metrics", metric, Level.OK, " + ".join(here), details=details)
+    return _missing(metric, engine, natives, page)
+
+
+def _missing(metric: str, engine: Engine, natives: list[Native], page: Page) -> Finding:
+    flags = sorted({row["needs"] for row in natives if row.get("needs")})
+    library = any(row["metric"] == metric for row in engine["library"])
+    if any(row["native"] in page.declared for row in natives):
+        state, says, next_step = "no value yet", "no value yet: it appears with the first request", ""
+    elif flags:
+        state, says, next_step = "off", f"off without {' or '.join(flags)}", ""
+    elif natives:
+        state, says = (
+            "absent",
+            f"absent: {engine['title']} {engine['inventory']['version']} has it as {natives[0]['native']}",
+        )
+        next_step = f"{engine['page']['absent']} Else compare the engine's version."
+    elif library:
+        state, says, next_step = "library", "not on the page; the library measures it in the server", ""
+    else:
+        state, says, next_step = "not told", f"{engine['title']} does not tell", ""
+    return Finding("metrics", metric, Level.NOTE, says, next_step, {"state": state, "flags": flags})

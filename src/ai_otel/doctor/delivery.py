@@ -1,0 +1,225 @@
+"""Sends one real, tiny export through the SDK's own exporter and says what became of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import requests
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.util.re import parse_env_headers
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+
+from ai_otel import semconv
+from ai_otel.doctor.destination import PROTOCOLS, Destination
+from ai_otel.doctor.logs import overheard
+from ai_otel.doctor.reach import Reach, chain, classify
+from ai_otel.instruments import observable
+from ai_otel.version import __version__
+
+SERVICE = "ai-otel-doctor"
+SPAN = "ai-otel doctor"
+ATTEMPT_S = 3.0
+"""What an exporter gets; name resolution, which has no limit of its own, is cut off a little later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the export. `detail` is in the words of whoever failed."""
+
+    reach: Reach
+    detail: str = ""
+    status: int | str | None = None
+    """The HTTP status, or the name of the gRPC one."""
+
+
+def deliver_all(goals: Sequence[Destination]) -> dict[Destination, Verdict]:
+    """Try all OTLP destinations at the same time."""
+    verdicts = dict.fromkeys(goals, Verdict(Reach.NO_ANSWER))
+
+    def attempt(goal: Destination) -> None:
+        verdicts[goal] = deliver(goal)
+
+    with overheard("opentelemetry"):
+        # Daemons: what hangs is left behind, nobody waits for it.
+        threads = [threading.Thread(target=attempt, args=(goal,), daemon=True) for goal in goals]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(2 * ATTEMPT_S)
+    return verdicts
+
+
+def deliver(goal: Destination) -> Verdict:
+    """Send one span or one metric."""
+    if goal.address is None:
+        return Verdict(Reach.MALFORMED)
+    try:
+        exporter_class = _exporter_class(goal)
+    except (ImportError, TypeError) as error:
+        return Verdict(Reach.NOT_TRIED, f"its exporter cannot be loaded: {error}")
+    if exporter_class is None:
+        return Verdict(Reach.NOT_TRIED, f"no exporter {PROTOCOLS[goal.protocol]} is installed")
+    data = probe_span() if goal.signal == "traces" else probe_metric()
+    if not data:
+        return Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set")
+    send = _over_grpc if goal.protocol == "grpc" else _over_http
+    return send(goal, exporter_class, data)
+
+
+def _exporter_class(goal: Destination) -> type[Any] | None:
+    for entry in entry_points(group=f"opentelemetry_{goal.signal}_exporter", name=PROTOCOLS[goal.protocol]):
+        loaded: type[Any] = entry.load()
+        return loaded
+    return None
+
+
+# What is sent.
+
+
+def _resource() -> Resource:
+    return Resource(
+        {
+            semconv.SERVICE_NAME: SERVICE,
+            semconv.TELEMETRY_DISTRO_NAME: "ai-otel",
+            semconv.TELEMETRY_DISTRO_VERSION: __version__,
+        }
+    )
+
+
+def probe_span() -> Any:
+    """One span; empty where the SDK is disabled."""
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    provider.get_tracer("ai_otel").start_span(SPAN).end()
+    return kept.get_finished_spans()
+
+
+def probe_metric() -> Any:
+    """One point of a metric of the contract: the records that are open here, 0; `None` where the SDK is disabled."""
+
+    def open_here(_: CallbackOptions | None = None) -> Iterator[Observation]:
+        yield Observation(0)
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], resource=_resource(), shutdown_on_exit=False)
+    observable(provider.get_meter("ai_otel"), semconv.AI_OTEL_RECORD_OPEN, open_here)
+    return reader.get_metrics_data()
+
+
+# Over HTTP: the exporter's own session tells what was answered.
+
+
+class _Answered(Exception):
+    """Ends the exporter's retries: the server has answered, or cannot."""
+
+
+class _Session(requests.Session):
+    """Keeps what became of the first request."""
+
+    def __init__(self, signal: str) -> None:
+        super().__init__()
+        self.signal = signal
+        self.verdict: Verdict | None = None
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        # Newer exporters follow no redirect; older ones would turn the export into a GET.
+        options["allow_redirects"] = False
+        try:
+            response = super().request(*arguments, **options)
+        except (requests.RequestException, OSError) as error:
+            self.verdict = _http_failure(error)
+            raise _Answered from error
+        self.verdict = _http_verdict(self.signal, response)
+        if self.verdict.reach is not Reach.ACCEPTED:
+            raise _Answered
+        return response
+
+
+def _over_http(goal: Destination, exporter_class: type[Any], data: Any) -> Verdict:
+    session = _Session(goal.signal)
+    exporter = exporter_class(
+        endpoint=goal.endpoint,
+        certificate_file=goal.certificate,
+        client_key_file=goal.client_key,
+        client_certificate_file=goal.client_certificate,
+        headers=parse_env_headers(goal.headers, liberal=True),
+        timeout=ATTEMPT_S,
+        compression=Compression(goal.compression),
+        session=session,
+    )
+    try:
+        exporter.export(data)
+    except _Answered:
+        exporter.shutdown()
+    return session.verdict or Verdict(Reach.NO_ANSWER)
+
+
+def _http_failure(error: Exception) -> Verdict:
+    if isinstance(error, (InvalidSchema, InvalidURL, MissingSchema)):
+        return Verdict(Reach.MALFORMED, str(error))
+    innermost = list(chain(error))[-1]
+    return Verdict(classify(error) or Reach.UNREACHABLE, str(innermost))
+
+
+def _http_verdict(signal: str, response: requests.Response) -> Verdict:
+    status = response.status_code
+    if not 200 <= status < 300:
+        return Verdict(Reach.STATUS, response.reason or "", status)
+    left_out = _left_out(signal, response)
+    return Verdict(Reach.PARTLY if left_out else Reach.ACCEPTED, left_out, status)
+
+
+def _left_out(signal: str, response: requests.Response) -> str:
+    """The server's reason, where it answered 200 but took not everything."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    answer: Any = ExportTraceServiceResponse() if signal == "traces" else ExportMetricsServiceResponse()
+    if "protobuf" not in response.headers.get("Content-Type", ""):
+        return ""
+    try:
+        answer.ParseFromString(response.content)
+    except DecodeError:
+        return ""
+    partial = answer.partial_success
+    count = partial.rejected_spans if signal == "traces" else partial.rejected_data_points
+    return (partial.error_message or f"{count} left out") if count else ""
+
+
+# Over gRPC: an empty request first, because the exporter keeps the server's answer to itself.
+
+
+def _over_grpc(goal: Destination, exporter_class: type[Any], data: Any) -> Verdict:
+    from ai_otel.doctor import grpc_call
+
+    try:
+        credentials = grpc_call.credentials(goal) if goal.secure else None
+    except OSError as error:
+        return Verdict(Reach.TLS, f"{error.filename}: {error.strerror}")
+    refusal = grpc_call.refusal(goal, credentials, ATTEMPT_S)
+    if refusal is not None:
+        return Verdict(*refusal)
+    exporter = exporter_class(
+        endpoint=goal.endpoint,
+        insecure=not goal.secure,
+        credentials=credentials,
+        headers=parse_env_headers(goal.headers, liberal=True),
+        timeout=ATTEMPT_S,
+    )
+    done = exporter.export(data).name == "SUCCESS"
+    exporter.shutdown()
+    return Verdict(Reach.ACCEPTED) if done else Verdict(Reach.STATUS, "an empty request is taken, this one is not")

@@ -1,0 +1,85 @@
+"""A running server, as `/proc` shows it: what it was started with. Linux only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ai_otel.doctor.finding import Finding, Level
+
+PROC = Path("/proc")
+
+
+class UnknownServerError(LookupError):
+    """That process cannot be looked at; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One process. Its command line may hold secrets: only names of flags are taken from it."""
+
+    pid: int
+    program: str
+    runs: str
+    """The program, and the module or script where it is a Python: never an argument."""
+    flags: frozenset[str]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def read(cls, pid: int) -> Server:
+        """Look at it now; raises `UnknownServerError`."""
+        folder = PROC / str(pid)
+        try:
+            words = _words(folder / "cmdline")
+            lines = _words(folder / "environ")
+        except FileNotFoundError:
+            why = (
+                "there is no such process"
+                if PROC.is_dir()
+                else "this system has no /proc: run doctor in its environment"
+            )
+            raise UnknownServerError(f"{pid}: {why}") from None
+        except PermissionError:
+            raise UnknownServerError(f"{pid}: not allowed; run doctor as the user who started it, or as root") from None
+        environment = dict(line.split("=", 1) for line in lines if "=" in line)
+        return cls(pid, words[0] if words else "", _named(words), frozenset(flags_of(words)), environment)
+
+
+def _words(path: Path) -> list[str]:
+    return [word for word in path.read_bytes().decode(errors="replace").split("\0") if word]
+
+
+def _named(words: list[str]) -> str:
+    program, *rest = [*words, ""]
+    name = Path(program).name
+    if not name.startswith("python") or not rest[0]:
+        return name
+    if rest[0] == "-m":
+        return f"{name} -m {rest[1]}"
+    return name if rest[0].startswith("-") else f"{name} {Path(rest[0]).name}"
+
+
+def flags_of(words: list[str]) -> Iterator[str]:
+    """The names of the flags, without their values."""
+    return (word.split("=")[0] for word in words if word.startswith("--"))
+
+
+def check_server(server: Server) -> Iterator[Finding]:
+    """Whether what follows is about this process."""
+    details = {"pid": server.pid, "flags": sorted(server.flags)}
+    if not server.environment:
+        says = "shows no environment: it has overwritten it, as processes that set their own title do"
+        yield Finding("server", f"pid {server.pid}", Level.WRONG, says, "Name the process that started it.", details)
+        return
+    yield Finding("server", f"pid {server.pid}", Level.OK, f"runs {server.runs}", details=details)
+    if _elsewhere(server.program):
+        says = f"runs {server.program}; packages and engines below are those of {sys.prefix}"
+        yield Finding("server", "environment", Level.NOTE, says, "Run the ai-otel of the server's own environment.")
+
+
+def _elsewhere(program: str) -> bool:
+    """Whether a Python of another environment runs it; other programs and relative names do not tell."""
+    path = Path(program)
+    return path.is_absolute() and path.name.startswith("python") and not path.is_relative_to(sys.prefix)

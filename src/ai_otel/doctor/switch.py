@@ -1,0 +1,141 @@
+"""Would ai-otel be on here: the switch, the doors, and what keeps them shut."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import site
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from ai_otel import activation as doors
+from ai_otel.doctor.finding import Finding, Level
+from ai_otel.doctor.logs import complaints, overheard
+from ai_otel.settings import Settings, Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the environment says, and what is wrong with it."""
+
+    settings: Settings
+    surroundings: Surroundings
+    complaints: tuple[str, ...]
+    door_open: bool = False
+    """The door of `ai-otel run` is on the path."""
+    pid: int | None = None
+    """The process it belongs to, where it is not this one."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None, pid: int | None = None) -> Configuration:
+        """Read it as the library does; `None` is this process's environment."""
+        with overheard("ai_otel") as messages:
+            settings = Settings.from_environment(environment)
+        told = tuple(message.removeprefix("ai-otel: ") for message in messages)
+        path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
+        return cls(settings, Surroundings.read(environment), told, doors.DIRECTORY in path, pid)
+
+
+def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
+    """The switch, the doors, then everything that would leave them open for nothing."""
+    yield _switched(configuration)
+    yield from _doors(configuration, vllm="vllm" in engines)
+    if "vllm" in engines:
+        yield from _shut_by_vllm(configuration.surroundings)
+    for told in configuration.complaints:
+        named = re.search(r"AI_OTEL_\w+", told)
+        yield Finding("switch", named[0] if named else "settings", Level.WRONG, told)
+    yield from _signals(configuration)
+    yield from _config_file(configuration.surroundings.otel.get("OTEL_CONFIG_FILE"))
+
+
+def _switched(configuration: Configuration) -> Finding:
+    name, level = "AI_OTEL_ENABLED", Level.OK
+    if configuration.settings.enabled:
+        return Finding(
+            "switch", name, level, "on: doors open in every Python process that inherits it", details={"on": True}
+        )
+    if configuration.pid is not None:
+        says = "was not set for this process: it is observed only if its own code calls ai_otel.instrument()"
+        next_step = "Start it with `ai-otel run -- …`, or with AI_OTEL_ENABLED=true."
+        return Finding("switch", name, Level.WRONG, says, next_step, {"on": False})
+    says = "not set here; `ai-otel run` sets it for the server, and ai_otel.instrument() needs no switch"
+    return Finding("switch", name, Level.NOTE, says, details={"on": False})
+
+
+def _doors(configuration: Configuration, *, vllm: bool) -> Iterator[Finding]:
+    """The ways in from outside; one is enough."""
+    if configuration.door_open:
+        yield Finding("switch", "ai-otel run", Level.OK, "its door is on the path of every Python below it")
+        return
+    yield _pth()
+    if vllm and not entry_points(group="vllm.general_plugins", name="ai_otel"):
+        says = "our plug-in is not in this environment's metadata: vLLM's own processes open no door"
+        yield Finding("switch", "vllm plug-in", Level.NOTE, says, "Use `ai-otel run`, or pip install ai-otel.")
+
+
+def _pth() -> Finding:
+    folders = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    found = [str(path) for folder in folders if (path := Path(folder) / "ai_otel.pth").exists()]
+    if found:
+        return Finding("switch", "ai_otel.pth", Level.OK, f"in place: {found[0]}", details={"paths": found})
+    says = "is in no site-packages: AI_OTEL_ENABLED alone does nothing at the start of an interpreter"
+    next_step = "Use `ai-otel run`, or install the wheel."
+    return Finding("switch", "ai_otel.pth", Level.NOTE, says, next_step, {"paths": []})
+
+
+def _shut_by_vllm(surroundings: Surroundings) -> Iterator[Finding]:
+    for sentence in complaints(lambda: doors.tell_shut("vllm", surroundings)):
+        subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
+        yield Finding("switch", subject, Level.WRONG, sentence)
+
+
+def _signals(configuration: Configuration) -> Iterator[Finding]:
+    settings, otel = configuration.settings, configuration.surroundings.otel
+    for signal, on in (("traces", settings.traces), ("metrics", settings.metrics)):
+        if not on:
+            yield Finding("switch", f"AI_OTEL_{signal.upper()}", Level.NOTE, f"off: there are no {signal}")
+    if otel.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        says = "true: the OpenTelemetry SDK records nothing at all"
+        yield Finding("switch", "OTEL_SDK_DISABLED", Level.WRONG, says, "Unset it.")
+    if otel.get("OTEL_TRACES_SAMPLER", "").strip() in ("always_off", "parentbased_always_off"):
+        says = f"{otel['OTEL_TRACES_SAMPLER']}: requests without a sampled parent have no span"
+        yield Finding("switch", "OTEL_TRACES_SAMPLER", Level.WRONG, says, "Unset it, or set parentbased_always_on.")
+    left_out = {name.strip() for name in otel.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
+    if left_out & {"ai_otel", "*"}:
+        says = "shuts us out of opentelemetry-instrument"
+        yield Finding(
+            "switch", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", Level.NOTE, says, "Take ai_otel and * out of it."
+        )
+
+
+def _config_file(path: str | None) -> Iterator[Finding]:
+    if not path:
+        return
+    name = "OTEL_CONFIG_FILE"
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        next_step = "Correct the path; until then the OTEL_* variables decide."
+        yield Finding("switch", name, Level.WRONG, f"{path} cannot be read: {error.strerror}", next_step)
+        return
+    if importlib.util.find_spec("opentelemetry.configuration") is None:
+        says = f"{path} is not read: the package that reads it is not installed"
+        yield Finding("switch", name, Level.WRONG, says, "pip install 'opentelemetry-sdk[file-configuration]'")
+        return
+    yield _loaded(name, path)
+
+
+def _loaded(name: str, path: str) -> Finding:
+    from opentelemetry.configuration import ConfigurationError, load_config_file
+
+    try:
+        load_config_file(path)
+    except (ConfigurationError, ValueError) as error:
+        says = f"{path} is no valid configuration: {' '.join(str(error).split())}"
+        return Finding("switch", name, Level.WRONG, says, "Correct it; until then the OTEL_* variables decide.")
+    return Finding("switch", name, Level.OK, f"{path} decides where telemetry goes")

@@ -1,0 +1,234 @@
+"""
+The HTTP view of a request, as a pure ASGI layer.
+
+It opens one record for each HTTP request that could be an inference, notes status, first byte, last byte and hang-up,
+and closes it. No byte is held back or changed, no span is made for a chunk, and a chunk costs one comparison. What
+the engine's hooks see on the way belongs to the same record, through `recorder.CURRENT`.
+
+Usable alone: `app = AsgiEdge(app, recorder)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from ai_otel.hooks.guard import Guard
+from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.point import HookPoint, Rung
+from ai_otel.http.routes import is_background, operation_of
+from ai_otel.record import Exchange, RequestRecord, clock
+from ai_otel.recorder import CURRENT, Recorder
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SEEN = "ai_otel.record"
+"""Key in the ASGI scope: an application mounted in another one is the same request."""
+
+_METHODS = frozenset({"POST", "PUT"})
+
+
+class Headers(Mapping[str, str]):
+    """The request's headers as a carrier of trace context; decoded only when somebody looks."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a header; `Mapping` would raise and catch for each that is absent."""
+        wanted = name.lower().encode("latin-1")
+        for key, value in self._raw:
+            if key == wanted:
+                return value.decode("latin-1")
+        return default
+
+    def __getitem__(self, name: str) -> str:
+        value: str | None = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Any:
+        return (key.decode("latin-1") for key, _ in self._raw)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._raw)
+
+
+class _Watch:
+    """One HTTP request on its way through the application."""
+
+    __slots__ = ("_capture", "_guard", "_receive", "_send", "exchange", "record")
+
+    def __init__(
+        self,
+        record: RequestRecord,
+        exchange: Exchange,
+        capture: Callable[[], object],
+        guard: Guard,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.record = record
+        self.exchange = exchange
+        self._capture = capture
+        self._guard = guard
+        self._receive = receive
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass a message to the client, look at its type, and notice when the client is gone."""
+        self._guard(self._saw, message)
+        try:
+            await self._send(message)
+        except OSError:
+            # So servers say it; an OSError of the application's own does not come from here.
+            self.exchange.hung_up = True
+            raise
+
+    def _saw(self, message: Message) -> None:
+        exchange = self.exchange
+        if message["type"] == "http.response.body":
+            if exchange.first_byte_ns is None and message.get("body"):
+                exchange.first_byte_ns = clock(self.record)
+            if not message.get("more_body", False):
+                exchange.last_byte_ns = clock(self.record)
+        elif message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            # Sent from inside the application: an HTTP span that somebody opened for this request is current here.
+            exchange.inner_context = self._capture()
+
+    async def receive(self) -> Message:
+        """Pass on what the client sends, and notice when it leaves."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self.exchange.last_byte_ns is None:
+            self.exchange.hung_up = True
+        return message
+
+
+class AsgiEdge:
+    """Wraps an ASGI application. `serving` tells whether an engine is observed here at all."""
+
+    def __init__(self, app: App, recorder: Recorder, serving: Callable[[], bool] = lambda: True) -> None:
+        self._app = app
+        self._edge = Edge(recorder, serving)
+        self._guard = Guard("edge")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as the application does."""
+        if self._guard(self._edge.wants, scope):
+            await self._edge.serve(self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class Edge:
+    """Serves single requests through an application; what `AsgiEdge` and the Starlette hook share."""
+
+    def __init__(self, recorder: Recorder, serving: Callable[[], bool]) -> None:
+        self._recorder = recorder
+        self._serving = serving
+        self._guard = Guard("edge")
+
+    async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run `app` for a scope that is wanted. What it raises is raised."""
+        watch = self._guard(self._open, scope, receive, send)
+        if watch is None:
+            await app(scope, receive, send)
+            return
+        token = CURRENT.set(watch.record)
+        error: BaseException | None = None
+        try:
+            await app(scope, watch.receive, watch.send)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._guard(self._close, watch, scope, error)
+            try:  # noqa: SIM105 - `suppress` costs half a microsecond here
+                CURRENT.reset(token)
+            except ValueError:
+                # A coroutine that garbage collection closes is in another context, which never had our record.
+                pass
+
+    def wants(self, scope: Scope) -> bool:
+        """Whether this request could be an inference that nobody has a record of yet."""
+        return (
+            scope.get("type") == "http"
+            and scope["method"] in _METHODS
+            and _SEEN not in scope
+            and self._serving()
+            and not is_background(scope["path"])
+        )
+
+    def _open(self, scope: Scope, receive: Receive, send: Send) -> _Watch:
+        scope[_SEEN] = True
+        record = self._recorder.open(operation_of(scope["path"]), Headers(scope["headers"]))
+        exchange = Exchange(method=scope["method"])
+        server = scope.get("server")
+        if server is not None and server[1] is not None:
+            exchange.server_address, exchange.server_port = server[0], server[1]
+        record.exchange = exchange
+        return _Watch(record, exchange, self._recorder.capture, self._guard, receive, send)
+
+    def _close(self, watch: _Watch, scope: Scope, error: BaseException | None) -> None:
+        record, exchange = watch.record, watch.exchange
+        exchange.route = route_of(scope)
+        if error is not None and exchange.last_byte_ns is None and _is_hang_up(error):
+            exchange.hung_up = True
+        elif error is not None and not exchange.hung_up:
+            exchange.error_type = type(error).__name__
+        if record.operation is None and not record.inferences:
+            self._recorder.discard(record)
+            return
+        self._recorder.close(record)
+
+
+def _is_hang_up(error: BaseException) -> bool:
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return True
+    # Starlette turns every OSError of a streamed response into its ClientDisconnect, the application's own too.
+    return type(error).__name__ == "ClientDisconnect" and not isinstance(error.__context__, OSError)
+
+
+def route_of(scope: Scope) -> str | None:
+    """The low-cardinality route: the framework's template, or a path that we know."""
+    template = getattr(scope.get("route"), "path", None)
+    if isinstance(template, str):
+        return template
+    path = scope["path"]
+    return path if operation_of(path) is not None else None
+
+
+STARLETTE = HookPoint(
+    "starlette.applications:Starlette.__call__",
+    reads=("scope", "receive", "send"),
+    versions=">=0.20",
+    rung=Rung.PUBLIC,
+    why="Every request to a Starlette or FastAPI application enters here, before any middleware can refuse it.",
+)
+
+
+class StarletteEdge:
+    """Puts the edge around every Starlette application of this process."""
+
+    hooks = (STARLETTE,)
+
+    def __init__(self, recorder: Recorder, serving: Callable[[], bool]) -> None:
+        self._edge = Edge(recorder, serving)
+
+    def attach(self, hooks: Patcher) -> None:
+        """Register the hook; waits until Starlette is imported."""
+        hooks.around(STARLETTE, self._wants, self._edge.serve)
+
+    def _wants(self, _app: Any, arguments: Arguments) -> bool:
+        scope = arguments.get("scope")
+        # uvicorn calls an application without arguments to learn which interface it has.
+        return scope is not None and self._edge.wants(scope)

@@ -1,0 +1,256 @@
+"""Whatever happens, in whatever order: the books come to what the counters said, and nothing is given twice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings, strategies as st
+
+from ai_otel.energy.apportionment import StepMember
+from ai_otel.energy.ledger import Ledger, Settled
+from ai_otel.gpu.source import Device
+from ai_otel.record import Progress
+
+DEVICES = [Device("GPU-0", "nvidia"), Device("GPU-1", "nvidia"), Device("GPU-2", "nvidia", instance_id="1")]
+BUCKETS = {"request", "idle", "overhead", "other"}
+
+times = st.floats(0.0, 0.5)
+device = st.integers(0, 2)
+request = st.integers(0, 5)
+tokens = st.builds(
+    Progress, st.none() | st.integers(0, 9000), st.none() | st.integers(0, 9000), st.integers(0, 500), st.booleans()
+)
+moment = st.none() | st.floats(-2.0, 2.0)
+
+powers = st.sampled_from([5.0, 100.0, 100.0, 100.0, 400.0])
+# Most of the time everything is in order, or a mistake could never be seen.
+rest = st.tuples(st.just("look at all"), st.integers(1, 8), powers)
+serve = st.tuples(st.just("serve"), st.sets(request, min_size=1), st.integers(1, 12), powers, st.booleans())
+events = st.one_of(
+    *[rest, serve] * 4,
+    st.tuples(st.just("pass"), times),
+    st.tuples(st.just("use"), device, st.floats(0.0, 300.0)),
+    st.tuples(st.just("look"), device),
+    st.tuples(st.just("reset"), device, st.floats(0.0, 50.0)),
+    st.tuples(st.just("lose"), device),
+    st.tuples(st.just("share"), device, st.none() | st.floats(0.0, 1.0)),
+    st.tuples(st.just("others"), st.booleans()),
+    st.tuples(st.just("begin"), request, st.floats(-1.0, 0.0)),
+    st.tuples(st.just("progress"), request, tokens, moment, moment),
+    st.tuples(st.just("end"), request, moment, moment, st.none() | tokens, st.booleans()),
+    st.tuples(st.just("drop"), request),
+    st.tuples(st.just("step"), st.lists(st.tuples(request, st.integers(0, 2048), st.integers(0, 9000)), max_size=4)),
+    st.tuples(st.just("settle"), st.floats(0.0, 20.0)),
+)
+
+
+@dataclass
+class World:
+    """Counters and requests, beside the ledger: our own sums of what was told to it."""
+
+    shared: bool
+    ledger: Ledger = field(init=False)
+    now_s: float = 0.0
+    counters_j: list[float] = field(default_factory=lambda: [500.0, 0.0, 1e6])
+    seen_j: list[float | None] = field(default_factory=lambda: [None, None, None])
+    told_j: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """What each device's counter said, made whole over its resets."""
+    settled: list[Settled] = field(default_factory=list)
+    dropped: set[object] = field(default_factory=set)
+    grown: dict[tuple[object, object], float] = field(default_factory=lambda: defaultdict(float))
+    names: dict[int, object] = field(default_factory=dict)
+    begun: int = 0
+    stepped_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(DEVICES, shared=self.shared, patience_s=3.0, gap_s=2.0)
+
+    def happens(self, what: str, *arguments: Any) -> None:
+        getattr(self, "_" + what.replace(" ", "_"))(*arguments)
+
+    def _pass(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def _use(self, number: int, joules: float) -> None:
+        self.counters_j[number] += joules
+
+    def _look(self, number: int) -> None:
+        before_j, counter_j = self.seen_j[number], self.counters_j[number]
+        self.now_s += 1e-3  # a clock stands still for no two looks
+        self.ledger.add_energy(DEVICES[number].key, self.now_s, counter_j)
+        if before_j is not None:
+            self.told_j[number] += counter_j if counter_j < before_j else counter_j - before_j
+        self.seen_j[number] = counter_j
+
+    def _look_at_all(self, count: int, power_w: float) -> None:
+        for _ in range(count):
+            self.now_s += 0.1
+            for number in range(len(DEVICES)):
+                self.counters_j[number] += power_w / 10 + number
+                self._look(number)
+            self._settle(0.0)
+
+    def _serve(self, numbers: set[int], count: int, power_w: float, steps: bool) -> None:
+        """Some requests decode together; those of them that had not begun do, and the first one ends."""
+        self._pass(0.03)
+        for number in numbers:
+            self._begin(number, 0.0)
+        begun_s = self.now_s
+        for look in range(count):
+            for number in numbers:
+                told = Progress(100 * number, 10, 1 + look * (number + 1), prefilling=False)
+                self._progress(number, told, begun_s - self.now_s, begun_s - self.now_s)
+            if steps:
+                self._step([(number, 0, 100) for number in (*numbers, 99)])
+            self._look_at_all(1, power_w)
+        self._end(min(numbers), None, None, None, final=True)
+
+    def _reset(self, number: int, counter_j: float) -> None:
+        self.counters_j[number] = counter_j
+
+    def _lose(self, number: int) -> None:
+        self.ledger.add_energy(DEVICES[number].key, self.now_s, None)
+
+    def _share(self, number: int, share: float | None) -> None:
+        self.ledger.add_own_share(DEVICES[number].key, self.now_s, share)
+
+    def _others(self, others: bool) -> None:
+        self.ledger.others = others
+
+    def _begin(self, number: int, ago_s: float) -> None:
+        if number not in self.names:
+            self.begun += 1
+            self.names[number] = self.begun
+            self.ledger.begin(self.begun, self.now_s + ago_s, "mn"[number % 2])
+
+    def _progress(self, number: int, told: Progress, scheduled: float | None, first: float | None) -> None:
+        self.ledger.progress(
+            self.names.get(number),
+            self.now_s,
+            told,
+            scheduled_s=None if scheduled is None else self.now_s + scheduled,
+            first_token_s=None if first is None else self.now_s + first,
+        )
+
+    def _end(
+        self, number: int, scheduled: float | None, first: float | None, told: Progress | None, final: bool
+    ) -> None:
+        self.ledger.end(
+            self.names.get(number),
+            self.now_s,
+            scheduled_s=None if scheduled is None else self.now_s + scheduled,
+            first_token_s=None if first is None else self.now_s + first,
+            tokens=told,
+            final=final,
+        )
+        if final:
+            self.names.pop(number, None)
+
+    def _drop(self, number: int) -> None:
+        name = self.names.pop(number, None)
+        if name is not None:
+            self.ledger.drop(name)
+            if all(each.key != name for each in self.settled):  # what was waited for in vain is over before
+                self.dropped.add(name)
+
+    def _step(self, members: list[tuple[int, int, int]]) -> None:
+        start_s = max(self.stepped_s, self.now_s - 0.05)
+        self.stepped_s = max(self.now_s, start_s + 1e-3)
+        told = [StepMember(self.names.get(number, "warm-up"), prefill, context) for number, prefill, context in members]
+        self.ledger.step(start_s, self.stepped_s, told)
+
+    def _settle(self, later_s: float) -> None:
+        self.settled += self.ledger.settle(self.now_s + later_s)
+        self.check()
+
+    def check(self) -> None:
+        given_j = 0.0
+        for number, books in enumerate(self.ledger._books.values()):
+            account = books.account()
+            if account is None:
+                continue
+            assert {bucket for bucket, _ in account.energy_j} <= BUCKETS
+            assert sum(account.energy_j.values()) == pytest.approx(account.device_energy_j, rel=1e-9, abs=1e-6)
+            assert sum(account.time_s.values()) == pytest.approx(account.device_time_s, rel=1e-9, abs=1e-9)
+            assert account.device_energy_j <= self.told_j[number] * (1 + 1e-9) + 1e-6
+            for kind, sums in (("J", account.energy_j), ("s", account.time_s)):
+                for entry, amount in sums.items():
+                    assert amount >= self.grown[kind, (number, entry)] - 1e-9
+                    self.grown[kind, (number, entry)] = amount
+            given_j += sum(joules for (bucket, _), joules in account.energy_j.items() if bucket == "request")
+        flying_j = sum(sum(flight.given_j.values()) for flight in self.ledger._flights.values())
+        settled_j = sum(each.booked_j for each in self.settled)
+        if not self.dropped:
+            assert settled_j + flying_j == pytest.approx(given_j, rel=1e-9, abs=1e-6)
+        assert settled_j + flying_j <= given_j * (1 + 1e-9) + 1e-6
+        for each in self.settled:
+            if each.energy is not None:
+                assert each.energy.gpu_j == each.booked_j > 0
+                assert each.energy.idle_share is None or 0 <= each.energy.idle_share <= 1
+                assert each.energy.uncertainty >= 0.05
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(shared=st.booleans(), happening=st.lists(events, max_size=120))
+@example(
+    shared=False,
+    happening=[
+        ("serve", {0, 1}, 1, 5.0, False),
+        ("end", 1, None, None, None, False),
+        ("settle", 6.0),
+        ("drop", 1),
+    ],
+)
+def test_the_books_come_to_what_the_counters_said_whatever_happens(
+    shared: bool, happening: list[tuple[Any, ...]]
+) -> None:
+    world = World(shared)
+    for event in happening:
+        world.happens(*event)
+    world.check()
+    # Everything that is over is settled in the end, also where no device answers.
+    for number in list(world.names):
+        world._end(number, None, None, None, final=True)
+    world._settle(1000.0)
+    assert world.ledger.in_flight == 0
+    assert len({each.key for each in world.settled}) == len(world.settled) == world.begun - len(world.dropped)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    powers=st.lists(st.floats(50, 700), min_size=20, max_size=60),
+    spans=st.lists(st.tuples(st.integers(0, 50), st.integers(3, 30), st.integers(1, 400)), max_size=8),
+)
+def test_of_a_device_that_always_answers_all_energy_is_booked(
+    powers: list[float], spans: list[tuple[int, int, int]]
+) -> None:
+    """From the first look to the last edge, to the joule, and none of it is others'."""
+    ledger = Ledger(DEVICES[:1])
+    key = DEVICES[0].key
+    counter_j = 0.0
+    ledger.add_energy(key, 0.0, counter_j)
+    for look, power_w in enumerate([*powers, 100.0, 100.0], start=1):
+        now_s = look / 10
+        for number, (start, length, count) in enumerate(spans):
+            if start == look:
+                ledger.begin(number, now_s, "m")
+            if start + length == look:
+                ledger.end(
+                    number,
+                    now_s,
+                    scheduled_s=now_s - length / 10,
+                    first_token_s=now_s - length / 20,
+                    tokens=Progress(100, 0, count, prefilling=False),
+                )
+        counter_j += power_w / 10
+        ledger.add_energy(key, now_s, counter_j)
+        ledger.settle(now_s)
+    ledger.settle(1000.0)
+    (account,) = ledger.accounts()
+    assert account.device_time_s == pytest.approx((len(powers) + 1) / 10)
+    assert account.device_energy_j == pytest.approx(counter_j - 5.0, rel=1e-9)
+    assert abs(account.conservation_error) < 1e-9
+    assert ("other", None) not in account.energy_j
