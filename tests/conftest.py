@@ -16,14 +16,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 import parts
+from harness import server
 
 HERE = Path(__file__).parent
 EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
@@ -47,10 +49,32 @@ TIERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    take_signals()
     for tier, proves in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: {proves}")
     config.addinivalue_line("markers", "vllm: starts the real vLLM, for most of a minute")
     config.addinivalue_line("markers", "requires(part=, module=, command=, why=): what the test cannot run without")
+
+
+def take_signals() -> None:
+    """
+    Handle SIGINT where the runner was started in the background.
+
+    An ignored signal is inherited by every child, and a handled one is reset to its default: without this, no process
+    that a test starts could be interrupted.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say first that a server died of a signal: what a test sees of it is a refused connection."""
+    report = yield
+    deaths = [line for each in server.RUNNING if (line := each.death())] if report.failed else []
+    if deaths:
+        report.longrepr = "\n".join([*deaths, "", str(report.longrepr)])
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,29 @@ from pathlib import Path
 
 class ServerError(RuntimeError):
     """The server did not come up; the message ends with its last lines."""
+
+
+RUNNING: list[Server] = []
+"""Servers that have not been stopped: `tests/conftest.py` asks them whether they died when a test fails."""
+
+_WORKER_DEATH = re.compile(r".*died unexpectedly \(exit code: -(\d+)\).*")
+
+
+def death_of(log: str, returncode: int | None = None) -> str | None:
+    """Return one line if the process or one of its workers was ended by a signal, with the signal's name."""
+    if returncode is not None and returncode < 0:
+        return f"the server died of {_signal_name(-returncode)}"
+    for line in log.splitlines():
+        if found := _WORKER_DEATH.match(line):
+            return f"a worker of the server died of {_signal_name(int(found[1]))}: {line.strip()}"
+    return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Server:
@@ -34,6 +58,10 @@ class Server:
     def output(self) -> str:
         """What it printed so far."""
         return self.log.read_text(errors="replace")
+
+    def death(self) -> str | None:
+        """Return one line if the server or one of its workers was ended by a signal."""
+        return death_of(self.output(), self.process.poll())
 
     def stop(self) -> None:
         """Ask it to end, then make it."""
@@ -88,10 +116,12 @@ def serving(
             cwd=log.parent,
         )
     server = Server(process, url, log)
+    RUNNING.append(server)
     try:
         _wait(server, health, timeout_s)
         yield server
     finally:
+        RUNNING.remove(server)
         server.stop()
 
 
@@ -106,4 +136,5 @@ def _wait(server: Server, health: str, timeout_s: float) -> None:
             time.sleep(0.3)
         else:
             return
-    raise ServerError(f"{server.url} did not come up:\n" + "\n".join(server.output().splitlines()[-40:]))
+    reason = server.death() or f"{server.url} did not come up"
+    raise ServerError(f"{reason}:\n" + "\n".join(server.output().splitlines()[-40:]))

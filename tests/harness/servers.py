@@ -12,7 +12,7 @@ from pathlib import Path
 import parts
 from ai_otel.demo.gguf import Shape, write_model
 from harness.server import Server, free_port, serving
-from harness.vllm import CPU
+from harness.vllm import CPU, FLOAT32
 
 ENGINES = Path(__file__).parents[1] / "engines"
 
@@ -40,7 +40,7 @@ def vllm(directory: Path) -> Iterator[Started]:
         found.python, "-m", "vllm.entrypoints.openai.api_server",
         "--model", found.model, "--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "2048",
         "--max-num-seqs", str(SLOTS["vllm"]), "--block-size", str(VLLM_BLOCK), "--num-gpu-blocks-override", "256",
-        "--stream-interval", "10", "--distributed-executor-backend", "uni",
+        *FLOAT32, "--stream-interval", "10", "--distributed-executor-backend", "uni",
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     # The engine in one process and on one core. As two processes it waits for itself by turning in circles: on two

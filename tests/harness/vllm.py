@@ -54,6 +54,12 @@ def settled(server: Server) -> Page:
     raise AssertionError("requests still run")
 
 
+FLOAT32 = ("--dtype", "float32")
+"""
+On Intel CPUs with AMX, vLLM's worker dies of SIGILL in bfloat16 at some shapes, which is what `auto` resolves to there.
+Every vLLM that a test starts is given these flags, or `dtype="float32"` offline.
+"""
+
 CPU = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",

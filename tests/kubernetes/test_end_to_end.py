@@ -26,7 +26,7 @@ from harness.overlay import overlaid
 from harness.pod import LocalPod
 from harness.server import Server, free_port
 from harness.tiers import NAME, Credentials
-from harness.vllm import PROMPT, SERVED, chat, completion
+from harness.vllm import FLOAT32, PROMPT, SERVED, chat, completion
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -114,7 +114,7 @@ def scene(cluster: Cluster, operator: None, namespace: str, injection_image: Pat
     port = free_port()
     told = {**SERVED, "HOME": str(tmp_path), **dict.fromkeys(LATER, "300")}
     command = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--served-model-name", "tiny"]
-    command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-model-len", "512"]
+    command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-model-len", "512", *FLOAT32]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     env = [{"name": name, "value": value} for name, value in told.items()]
     pod = pod_of(cluster, namespace, command=command, env=env)

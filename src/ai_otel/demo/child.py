@@ -65,7 +65,9 @@ RECIPES = {
         model_name="tiny",
         serve=(
             *("-m", "vllm.entrypoints.openai.api_server", "--model", "{model}", "--served-model-name", "tiny"),
-            *("--enforce-eager", "--max-model-len", "2048", "--host", "127.0.0.1", "--port", "{port}"),
+            # In bfloat16, its default, vLLM's worker dies of SIGILL on CPUs with AMX.
+            *("--enforce-eager", "--dtype", "float32", "--max-model-len", "2048"),
+            *("--host", "127.0.0.1", "--port", "{port}"),
         ),
         environment={"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"},
         start_timeout_s=240,

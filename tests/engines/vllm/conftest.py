@@ -12,7 +12,7 @@ import environments
 import parts
 from harness.otlp import Sink, listening
 from harness.server import Server, free_port, serving
-from harness.vllm import SERVED, Start, telemetry_to
+from harness.vllm import FLOAT32, SERVED, Start, telemetry_to
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,7 @@ def starter(installed: parts.VllmEnvironment, sink: Sink, directory: Path) -> St
             *([] if bare else [installed.python.parent / "ai-otel", "run", "--"]),
             installed.python, "-m", *module,
             "--model", installed.model, "--served-model-name", "tiny", "--enforce-eager",
-            "--distributed-executor-backend", "uni",
+            "--distributed-executor-backend", "uni", *FLOAT32,
             "--max-model-len", "512", "--host", "127.0.0.1", "--port", str(port), *flags,
         ]  # fmt: skip
         with serving(

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.requires(part="vllm")
 GENERATE = """
 import json
 from vllm import LLM, SamplingParams
-llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512)
+llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, dtype="float32")
 prompts = ["hello world", "kubernetes observability is", "a third one"]
 outputs = llm.generate(prompts, SamplingParams(max_tokens=6, n=2, ignore_eos=True), use_tqdm=False)
 chat = llm.chat([{{"role": "user", "content": "hi"}}], SamplingParams(max_tokens=4, ignore_eos=True), use_tqdm=False)
@@ -35,7 +35,7 @@ POOLING = """
 import json
 from vllm import LLM
 pooling = {{"runner": "pooling", "convert": {convert!r}}}
-llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, **pooling)
+llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, dtype="float32", **pooling)
 result = {{"embed": 0, "score": 0, "classify": 0}}
 texts = ["hello world", "kubernetes observability is"]
 if {convert!r} == "embed":

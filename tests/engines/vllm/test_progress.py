@@ -17,7 +17,7 @@ import json, threading, time
 from collections import deque
 from vllm import LLM, SamplingParams
 from ai_otel.start import current
-llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512)
+llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, dtype="float32")
 llm.generate("warm up", SamplingParams(max_tokens=2, ignore_eos=True), use_tqdm=False)
 
 begun, told, over = deque(), {{}}, threading.Event()
