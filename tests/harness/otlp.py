@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import re
 import threading
 import time
 from collections import defaultdict
@@ -10,8 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -139,12 +144,24 @@ def listening() -> Iterator[Sink]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     sink.url = f"http://127.0.0.1:{server.server_address[1]}"
+    test = os.environ.get("PYTEST_CURRENT_TEST", "")
     try:
         yield sink
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+        if directory := os.environ.get("OTLP_CAPTURE_DIR"):
+            _capture(sink, Path(directory), test)
+
+
+def _capture(sink: Sink, directory: Path, test: str) -> None:
+    """Write all that arrived as OTLP/JSON, one file for each sink: what `tools/compare_otlp.py` reads."""
+    name = re.sub(r"[^\w.-]+", "_", test.rpartition(" ")[0]).strip("_") or "session"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / f"{name}.jsonl").open("a") as lines:
+        for request in [*sink.traces, *sink.metrics]:
+            lines.write(json.dumps(MessageToDict(request), ensure_ascii=False) + "\n")
 
 
 def _keep(sink: Sink, path: str, body: bytes) -> None:
