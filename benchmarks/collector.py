@@ -28,8 +28,8 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
 
-from harness.collector import Collector, Pages, composed, running  # noqa: E402
-from harness.traffic import attributes  # noqa: E402
+from harness.collector.process import Collector, Pages, composed, running  # noqa: E402
+from harness.telemetry.traffic import attributes  # noqa: E402
 
 SPANS_A_REQUEST = 100
 PAGES = 200

@@ -24,8 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: E402
 
 from ai_otel.collector.compose import Choice, compose  # noqa: E402
-from harness.collector import Collector, running  # noqa: E402
-from harness.traffic import attributes as attributes_of  # noqa: E402
+from harness.collector.process import Collector, running  # noqa: E402
+from harness.telemetry.traffic import attributes as attributes_of  # noqa: E402
 
 SPANS = 100
 """In one request."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from harness.otlp import Sink, listening
 from harness.server import free_port
+from harness.telemetry.sink import Sink, listening
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

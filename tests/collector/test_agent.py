@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.collector import Pages, Tree, attributes_of, composed, exports, running, until
+from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running, until
 
 pytestmark = pytest.mark.requires(part="collector")
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from harness.collector import attributes_of, composed, exports, running, until
-from harness.hostile import memory_mb
-from harness.measurements import counter, gauge, histogram, metrics_request
-from harness.series import Point, newest
-from harness.traffic import post
+from harness.collector.hostile import memory_mb
+from harness.collector.process import attributes_of, composed, exports, running, until
+from harness.telemetry.measurements import counter, gauge, histogram, metrics_request
+from harness.telemetry.series import Point, newest
+from harness.telemetry.traffic import post
 
 pytestmark = pytest.mark.requires(part="collector")
 

@@ -18,7 +18,7 @@ from ai_otel.collector import fragments as parts
 from ai_otel.collector.compose import Choice, compose
 from ai_otel.collector.fragments import PartError
 from ai_otel.collector.rules import violations
-from harness.collector import binary, validate
+from harness.collector.process import binary, validate
 
 pytestmark = pytest.mark.requires(part="collector")
 

@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from harness.backend import Backend
-from harness.collector import Tree, composed, running, until
-from harness.durability import aimed, dropped, fill, logged, own, small_disk
+from harness.collector.backend import Backend
+from harness.collector.durability import aimed, dropped, fill, logged, own, small_disk
+from harness.collector.process import Tree, composed, running, until
 from harness.server import free_port
-from harness.traffic import Senders, batches
+from harness.telemetry.traffic import Senders, batches
 
 pytestmark = pytest.mark.requires(part="collector")
 

@@ -17,11 +17,11 @@ from typing import Any
 import grpc
 import pytest
 
-from harness.backend import Backend
-from harness.collector import Collector, Tree, attributes_of, composed, exports, running, until
-from harness.durability import own
-from harness.hostile import engines, long_text, memory_mb, nested, with_attribute
-from harness.traffic import PROTOBUF, Senders, batches, post, span, spans_request
+from harness.collector.backend import Backend
+from harness.collector.durability import own
+from harness.collector.hostile import engines, long_text, memory_mb, nested, with_attribute
+from harness.collector.process import Collector, Tree, attributes_of, composed, exports, running, until
+from harness.telemetry.traffic import PROTOBUF, Senders, batches, post, span, spans_request
 
 pytestmark = pytest.mark.requires(part="collector")
 

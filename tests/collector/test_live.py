@@ -14,15 +14,17 @@ import pytest
 
 from ai_otel.collector.rules import violations
 from ai_otel.contract import load as contract
-from harness import prometheus, servers, tiers
+from harness import servers
 from harness.certificates import Pair
-from harness.collector import until
-from harness.dashboards import DIRECTORY, Dashboard
-from harness.fleet import example
-from harness.load import CROWD, Load, Timed
-from harness.prometheus import Prometheus, Series, quantile_bounds
-from harness.senders import Sender, plain
-from harness.tiers import Tiers
+from harness.clients.load import CROWD, Load, Timed
+from harness.clients.senders import Sender, plain
+from harness.collector import tiers
+from harness.collector.process import until
+from harness.collector.tiers import Tiers
+from harness.telemetry import prometheus
+from harness.telemetry.dashboards import DIRECTORY, Dashboard
+from harness.telemetry.fleet import example
+from harness.telemetry.prometheus import Prometheus, Series, quantile_bounds
 
 pytestmark = [
     pytest.mark.requires(part="collector"),

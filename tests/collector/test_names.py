@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from ai_otel.contract import load
-from harness.collector import Tree, composed, exports, running, until, validate
-from harness.dialects import DIALECTS, OLDER, OPENLLMETRY, OVERRULED, PRESENT, UNTOUCHED
-from harness.otlp_json import attributes, plain_attributes, send, span
+from harness.collector.process import Tree, composed, exports, running, until, validate
+from harness.telemetry.dialects import DIALECTS, OLDER, OPENLLMETRY, OVERRULED, PRESENT, UNTOUCHED
+from harness.telemetry.otlp_json import attributes, plain_attributes, send, span
 
 pytestmark = pytest.mark.requires(part="collector")
 

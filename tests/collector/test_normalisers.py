@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ai_otel.contract import load
-from harness.collector import Collector, Pages, Tree, attributes_of, composed, exports, running, until
-from harness.golden import compare, metric_lines, page_names
-from harness.otlp_json import send
+from harness.collector.golden import compare, metric_lines, page_names
+from harness.collector.process import Collector, Pages, Tree, attributes_of, composed, exports, running, until
+from harness.telemetry.otlp_json import send
 
 pytestmark = pytest.mark.requires(part="collector")
 

@@ -16,9 +16,9 @@ import yaml
 
 from ai_otel.collector.fragments import ROLES
 from ai_otel.contract import load
-from harness.collector import Tree, composed, exports, running, until, validate
-from harness.otlp_json import any_value, attributes, plain_attributes, send, span
-from harness.redaction import Case, arrived, cases, requests, wrong
+from harness.collector.process import Tree, composed, exports, running, until, validate
+from harness.collector.redaction import Case, arrived, cases, requests, wrong
+from harness.telemetry.otlp_json import any_value, attributes, plain_attributes, send, span
 
 pytestmark = pytest.mark.requires(part="collector")
 

@@ -13,10 +13,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from generator import derived
 from generator.model import load
-from harness.collector import Tree, composed, exports, running, until
-from harness.series import Point, newest, points, total
+from harness.collector.process import Tree, composed, exports, running, until
 from harness.server import free_port
-from harness.traffic import ERROR, OK, Batch, Senders, post, span, spans_request
+from harness.telemetry.series import Point, newest, points, total
+from harness.telemetry.traffic import ERROR, OK, Batch, Senders, post, span, spans_request
 
 pytestmark = pytest.mark.requires(part="collector")
 

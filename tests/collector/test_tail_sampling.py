@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.collector import Collector, Tree, composed, exports, running, until
-from harness.durability import aimed, own
-from harness.llm_traces import NEVER_LEFT_OUT, SHARED, Trace, requests, traces
-from harness.traffic import grouped, post, span, spans_request
+from harness.collector.durability import aimed, own
+from harness.collector.process import Collector, Tree, composed, exports, running, until
+from harness.telemetry.llm_traces import NEVER_LEFT_OUT, SHARED, Trace, requests, traces
+from harness.telemetry.traffic import grouped, post, span, spans_request
 
 pytestmark = pytest.mark.requires(part="collector")
 

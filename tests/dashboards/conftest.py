@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import fleet as stage
+from harness.telemetry import fleet as stage
 
 
 @pytest.fixture(scope="session", params=["pushed", "scraped"])

@@ -10,8 +10,8 @@ import math
 
 import pytest
 
-from harness.dashboards import DIRECTORY, Dashboard
-from harness.fleet import (
+from harness.telemetry.dashboards import DIRECTORY, Dashboard
+from harness.telemetry.fleet import (
     ENDINGS,
     LIBRARY,
     LIBRARY_DURATION,
@@ -21,8 +21,8 @@ from harness.fleet import (
     WINDOW_S,
     Fleet,
 )
-from harness.moving_pages import TICKS_PER_S
-from harness.prometheus import Series, quantile_bounds
+from harness.telemetry.moving_endpoints import TICKS_PER_S
+from harness.telemetry.prometheus import Series, quantile_bounds
 
 pytestmark = [pytest.mark.requires(part="collector"), pytest.mark.requires(part="prometheus")]
 

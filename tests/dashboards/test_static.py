@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ai_otel.contract import load
-from harness.dashboards import DIRECTORY, FILES, Dashboard, places
+from harness.telemetry.dashboards import DIRECTORY, FILES, Dashboard, places
 
 ROOT = DIRECTORY.parents[1]
 CONTRACT = load()

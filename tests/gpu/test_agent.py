@@ -21,7 +21,7 @@ from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.settings import Settings
 from ai_otel.testing import FakeGpu
-from harness.collector import until
+from harness.collector.process import until
 from harness.gpu import node, nvml
 from harness.gpu.kubelet import BURST, Claim, Kubelet, Pod, running
 from harness.gpu.node import Held

@@ -20,11 +20,11 @@ import pytest
 
 from ai_otel import semconv
 from ai_otel.agent import health
-from harness.collector import until
+from harness.collector.process import until
 from harness.gpu import node, nvml
 from harness.gpu.kubelet import Kubelet, running
-from harness.otlp import Sink, listening, read
 from harness.server import end, free_port
+from harness.telemetry.sink import Sink, listening, read
 
 pytestmark = pytest.mark.requires(**nvml.REQUIRES)
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness import prometheus
-from harness.collector import until
+from harness.collector.process import until
 from harness.gpu import kubelet as kubelets, node, nvml
-from harness.prometheus import Prometheus
 from harness.server import end, free_port
+from harness.telemetry import prometheus
+from harness.telemetry.prometheus import Prometheus
 
 pytestmark = [pytest.mark.requires(part="prometheus"), pytest.mark.requires(**nvml.REQUIRES)]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import parts
 from ai_otel.demo.gguf import Shape, write_model
+from harness.clients.vllm import CPU, FLOAT32
 from harness.server import Server, free_port, serving
-from harness.vllm import CPU, FLOAT32
 
 ENGINES = Path(__file__).parents[1] / "engines"
 

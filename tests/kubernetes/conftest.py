@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import environments
-from harness.cluster import Cluster
-from harness.injection import INJECTION, loaded, new_environment
-from harness.kubernetes import control_plane
-from harness.operator import operator as running_operator
+from harness.kubernetes.cluster import Cluster
+from harness.kubernetes.control_plane import control_plane
+from harness.kubernetes.image import INJECTION, loaded, new_environment
+from harness.kubernetes.operator import operator as running_operator
 
 COUNT = itertools.count(1)
 

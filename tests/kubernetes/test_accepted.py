@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.charts import (
+from harness.kubernetes.charts import (
     BACKEND,
     CHART,
     EXAMPLES,
@@ -27,7 +27,7 @@ from harness.charts import (
     parsed,
     rendered,
 )
-from harness.cluster import Cluster, Refused
+from harness.kubernetes.cluster import Cluster, Refused
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

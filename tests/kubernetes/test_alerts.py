@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from ai_otel.collector.compose import Choice, compose
-from harness.charts import BACKEND, CHART, Tree, merged, one, rendered
-from harness.collector import Collector, running, until
-from harness.prometheus import promtool
+from harness.collector.process import Collector, running, until
+from harness.kubernetes.charts import BACKEND, CHART, Tree, merged, one, rendered
+from harness.telemetry.prometheus import promtool
 
 ALERTS = CHART / "files/alerts.yaml"
 RULES: list[Tree] = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import fleet as stage
-from harness.charts import HOME, Tree
-from harness.prometheus import quantile_bounds
+from harness.kubernetes.charts import HOME, Tree
+from harness.telemetry import fleet as stage
+from harness.telemetry.prometheus import quantile_bounds
 
 ENGINES = Path(__file__).parents[1] / "engines"
 AUTOSCALING = HOME / "autoscaling"

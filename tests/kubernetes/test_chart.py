@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from ai_otel.collector import fragments as parts
-from harness.charts import (
+from harness.collector.golden import WRITE
+from harness.kubernetes.charts import (
     BACKEND,
     CHART,
     EXAMPLES,
@@ -33,7 +34,6 @@ from harness.charts import (
     sentence,
     template,
 )
-from harness.golden import WRITE
 
 pytestmark = pytest.mark.requires(part="kubernetes")
 

@@ -15,7 +15,8 @@ import yaml
 from ai_otel.collector import fragments as parts
 from ai_otel.collector.compose import LEAVES, Choice, compose
 from ai_otel.collector.fragments import PartError
-from harness.charts import (
+from harness.collector.process import validate
+from harness.kubernetes.charts import (
     BACKEND,
     CHART,
     Refused,
@@ -28,7 +29,6 @@ from harness.charts import (
     rendered,
     template,
 )
-from harness.collector import validate
 
 pytestmark = pytest.mark.requires(part="kubernetes")
 

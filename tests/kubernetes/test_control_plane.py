@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.cluster import Cluster, Refused, Tree
-from harness.kubernetes import POD_IP, answers, control_plane
+from harness.kubernetes.cluster import Cluster, Refused, Tree
+from harness.kubernetes.control_plane import POD_IP, answers, control_plane
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

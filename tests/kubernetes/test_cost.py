@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.charts import CHART, Tree
-from harness.prometheus import promtool
+from harness.kubernetes.charts import CHART, Tree
+from harness.telemetry.prometheus import promtool
 
 RULE = CHART.parent / "cost/prometheusrule.yaml"
 SPEC: Tree = yaml.safe_load(RULE.read_text())["spec"]

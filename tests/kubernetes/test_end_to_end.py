@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 
 import parts
-from harness import collector as collectors
-from harness.client import Client, Sent
-from harness.cluster import Cluster, Tree
-from harness.collector import Collector, attributes_of, composed, exports, until
-from harness.injected import pod_of
-from harness.injection import IN_IMAGE
+from harness.clients.completions import Client, Sent
+from harness.clients.vllm import FLOAT32, PROMPT, SERVED, chat, completion
+from harness.collector import process as collectors
+from harness.collector.process import Collector, attributes_of, composed, exports, until
+from harness.collector.tiers import NAME, Credentials
+from harness.kubernetes.cluster import Cluster, Tree
+from harness.kubernetes.image import IN_IMAGE
+from harness.kubernetes.pod import LocalPod
+from harness.kubernetes.workloads import pod_of
 from harness.overlay import overlaid
-from harness.pod import LocalPod
 from harness.server import Server, free_port
-from harness.tiers import NAME, Credentials
-from harness.vllm import FLOAT32, PROMPT, SERVED, chat, completion
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from harness.charts import CHART, HOME, KUSTOMIZE, NAMESPACE, Tree, kustomized, rendered
-from harness.same import different, shared
+from harness.kubernetes.charts import CHART, HOME, KUSTOMIZE, NAMESPACE, Tree, kustomized, rendered
+from harness.kubernetes.equivalence import different, shared
 
 pytestmark = pytest.mark.requires(part="kubernetes")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.charts import BACKEND, Tree, merged, one, rendered
-from harness.collector import attributes_of, composed, exports, running, until
+from harness.collector.process import attributes_of, composed, exports, running, until
+from harness.collector.tiers import NAME, Credentials
 from harness.gpu import node, nvml
-from harness.pod import variables
+from harness.kubernetes.charts import BACKEND, Tree, merged, one, rendered
+from harness.kubernetes.pod import variables
 from harness.server import end, free_port
-from harness.tiers import NAME, Credentials
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.charts import (
+from harness.kubernetes.charts import (
     BACKEND,
     CHART,
     EXAMPLES,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.agent import agent
-from harness.cluster import Cluster, Tree
-from harness.collector import Collector, Pages, attributes_of, composed, exports, running, until
-from harness.injected import identity, ran, server, with_components
-from harness.injection import copied, variables
-from harness.kubernetes import POD_IP
+from harness.collector.process import Collector, Pages, attributes_of, composed, exports, running, until
+from harness.kubernetes.agent import agent
+from harness.kubernetes.cluster import Cluster, Tree
+from harness.kubernetes.control_plane import POD_IP
+from harness.kubernetes.image import copied, variables
+from harness.kubernetes.workloads import identity, ran, server, with_components
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

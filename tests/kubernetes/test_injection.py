@@ -12,9 +12,9 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 import environments
-from harness.injection import INJECTION, INNER, loaded
-from harness.otlp import Sink, listening
+from harness.kubernetes.image import INJECTION, INNER, loaded
 from harness.server import free_port, serving
+from harness.telemetry.sink import Sink, listening
 
 TESTS = Path(__file__).parents[1]
 ON = {"AI_OTEL_ENABLED": "true"}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import environments
-from harness.injection import INJECTION, ROOT
+from harness.kubernetes.image import INJECTION, ROOT
 
 TEXT = (INJECTION / "Dockerfile").read_text()
 SHELL = {"cp", "sed", "pip", "python"}

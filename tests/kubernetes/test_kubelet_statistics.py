@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import account, kubelet as played
-from harness.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
-from harness.cluster import Cluster
-from harness.collector import Collector, attributes_of, exports, running, until
+from harness.collector.process import Collector, attributes_of, exports, running, until
+from harness.kubernetes import kubelet as played, service_account as account
+from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
+from harness.kubernetes.cluster import Cluster
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

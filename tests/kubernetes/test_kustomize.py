@@ -14,9 +14,9 @@ import yaml
 
 from ai_otel.collector import fragments as parts
 from ai_otel.collector.compose import Choice, compose
-from harness.charts import BACKEND, KUSTOMIZE, Tree, kustomized, merged, of_kind, one, parsed, pods, rendered
-from harness.collector import PLACES, binary
-from harness.same import by_name, configured, different, files_of, meant, normal, shared
+from harness.collector.process import PLACES, binary
+from harness.kubernetes.charts import BACKEND, KUSTOMIZE, Tree, kustomized, merged, of_kind, one, parsed, pods, rendered
+from harness.kubernetes.equivalence import by_name, configured, different, files_of, meant, normal, shared
 
 pytestmark = pytest.mark.requires(part="kubernetes")
 

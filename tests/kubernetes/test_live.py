@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.agent import agent
-from harness.cluster import Cluster, Tree
-from harness.collector import Collector, attributes_of, until
-from harness.kubernetes import POD_IP
+from harness.collector.process import Collector, attributes_of, until
+from harness.kubernetes.agent import agent
+from harness.kubernetes.cluster import Cluster, Tree
+from harness.kubernetes.control_plane import POD_IP
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

@@ -11,10 +11,10 @@ import yaml
 
 from ai_otel.collector.compose import Choice
 from generator.operator import configuration
-from harness.charts import KUSTOMIZE, of_kind, one, parsed
-from harness.cluster import Cluster, Tree
-from harness.collector import validate
-from harness.injected import pod_of
+from harness.collector.process import validate
+from harness.kubernetes.charts import KUSTOMIZE, of_kind, one, parsed
+from harness.kubernetes.cluster import Cluster, Tree
+from harness.kubernetes.workloads import pod_of
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.charts import CHART, Refused as NotRendered, Tree, of_kind, parsed, template
-from harness.cluster import Cluster, Refused
-from harness.injected import identity, ran, server, with_components
-from harness.injection import INNER, copied, variables
-from harness.otlp import listening
-from harness.same import by_name, normal
+from harness.kubernetes.charts import CHART, Refused as NotRendered, Tree, of_kind, parsed, template
+from harness.kubernetes.cluster import Cluster, Refused
+from harness.kubernetes.equivalence import by_name, normal
+from harness.kubernetes.image import INNER, copied, variables
+from harness.kubernetes.workloads import identity, ran, server, with_components
+from harness.telemetry.sink import listening
 
 pytestmark = pytest.mark.requires(part="kubernetes")
 on_api_server = pytest.mark.requires(command="openssl", why="the API server shows a certificate")

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from harness.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
-from harness.cluster import Cluster
-from harness.collector import running, until
+from harness.collector.process import running, until
+from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
+from harness.kubernetes.cluster import Cluster
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

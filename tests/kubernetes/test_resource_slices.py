@@ -14,9 +14,9 @@ from ai_otel.agent.kubelet_poller import Places, Watch
 from ai_otel.agent.slices import SliceDevice, read_slices
 from ai_otel.gpu.source import Device
 from ai_otel.settings import Settings
-from harness.cluster import Cluster
 from harness.gpu import kubelet, node
 from harness.gpu.slices import resource_slice
+from harness.kubernetes.cluster import Cluster
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

@@ -13,10 +13,10 @@ import yaml
 
 from ai_otel.agent.api_server import ApiServer, ApiTrouble
 from ai_otel.agent.slices import read_slices
-from harness.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
-from harness.cluster import Cluster, Refused
-from harness.collector import Collector, Pages, attributes_of, exports, running, until
-from harness.kubernetes import POD_IP
+from harness.collector.process import Collector, Pages, attributes_of, exports, running, until
+from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
+from harness.kubernetes.cluster import Cluster, Refused
+from harness.kubernetes.control_plane import POD_IP
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),

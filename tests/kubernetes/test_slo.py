@@ -15,8 +15,8 @@ from ai_otel.cli import main
 from ai_otel.cli.slo import template
 from ai_otel.slo.objective import OBJECTIVES, parsed
 from ai_otel.slo.rules import WINDOWS, groups, write
-from harness.charts import HOME, Tree
-from harness.prometheus import promtool
+from harness.kubernetes.charts import HOME, Tree
+from harness.telemetry.prometheus import promtool
 
 SLO: Tree = yaml.safe_load(template().read_text())
 CONTRACT: Tree = json.loads((HOME.parents[1] / "src/ai_otel/schema/contract.json").read_text())

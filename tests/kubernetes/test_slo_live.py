@@ -17,9 +17,9 @@ from ai_otel.emit.metrics import MetricEmitter
 from ai_otel.engine_counters import Tallies
 from ai_otel.slo.expressions import Expressions
 from ai_otel.slo.objective import OBJECTIVES, parsed
-from harness.charts import HOME, Tree
-from harness.collector import until
-from harness.prometheus import running
+from harness.collector.process import until
+from harness.kubernetes.charts import HOME, Tree
+from harness.telemetry.prometheus import running
 from records import call, cancelled, choice, failed, inference, refused
 
 pytestmark = pytest.mark.requires(part="prometheus")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.otlp import Sink, listening, points_of, read
+from harness.telemetry.sink import Sink, listening, points_of, read
 
 TESTS = Path(__file__).parents[1]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client, Sent
-from harness.otlp import Arrived, Sink, listening
+from harness.clients.completions import Client, Sent
 from harness.server import free_port, serving
+from harness.telemetry.sink import Arrived, Sink, listening
 
 pytestmark = [pytest.mark.requires(module="xllamacpp"), pytest.mark.requires(module="gguf")]
 

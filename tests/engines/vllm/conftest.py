@@ -10,9 +10,9 @@ import pytest
 
 import environments
 import parts
-from harness.otlp import Sink, listening
+from harness.clients.vllm import FLOAT32, SERVED, Start, telemetry_to
 from harness.server import Server, free_port, serving
-from harness.vllm import FLOAT32, SERVED, Start, telemetry_to
+from harness.telemetry.sink import Sink, listening
 
 
 @pytest.fixture(scope="session")

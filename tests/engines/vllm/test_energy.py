@@ -10,11 +10,11 @@ import oracle
 import pynvml
 import pytest
 
-from harness.client import Client, Sent
+from harness.clients.completions import Client, Sent
+from harness.clients.vllm import PROMPT, STREAM, Start, completion
 from harness.gpu import nvml
 from harness.gpu.nvml import Gpu, Scenario
-from harness.otlp import Sink
-from harness.vllm import PROMPT, STREAM, Start, completion
+from harness.telemetry.sink import Sink
 
 pytestmark = [pytest.mark.requires(part="vllm"), pytest.mark.requires(**nvml.REQUIRES)]
 

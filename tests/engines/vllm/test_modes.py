@@ -10,9 +10,9 @@ import oracle
 import pytest
 
 import parts
-from harness.client import Client, Sent
-from harness.otlp import Arrived, Sink
-from harness.vllm import PROMPT, STREAM, Page, Start, chat, completion, settled
+from harness.clients.completions import Client, Sent
+from harness.clients.vllm import PROMPT, STREAM, Page, Start, chat, completion, settled
+from harness.telemetry.sink import Arrived, Sink
 
 pytestmark = pytest.mark.requires(part="vllm")
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 import parts
-from harness.otlp import Sink
-from harness.vllm import run_offline
+from harness.clients.vllm import run_offline
+from harness.telemetry.sink import Sink
 
 pytestmark = pytest.mark.requires(part="vllm")
 

@@ -16,10 +16,10 @@ from typing import Any
 import oracle
 import pytest
 
-from harness.client import Client, Sent, stream_one_by_one
-from harness.otlp import Arrived, Sink
+from harness.clients.completions import Client, Sent, stream_one_by_one
+from harness.clients.vllm import PROMPT, STREAM, Page, chat, completion, settled
 from harness.server import Server
-from harness.vllm import PROMPT, STREAM, Page, chat, completion, settled
+from harness.telemetry.sink import Arrived, Sink
 
 pytestmark = pytest.mark.requires(part="vllm")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.otlp_json import Tree
+from harness.telemetry.otlp_json import Tree
 
 # As the SDKs of these versions send them; values shortened.
 OPENINFERENCE = {

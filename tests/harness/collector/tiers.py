@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import collector
 from harness.certificates import Authority
-from harness.collector import Collector, Tree, composed
+from harness.collector import process as collector
+from harness.collector.process import Collector, Tree, composed
 from harness.server import free_port
 
 NAME = "localhost"

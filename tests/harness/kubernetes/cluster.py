@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import parts
-from harness.collector import until
+from harness.collector.process import until
 
 Tree = dict[str, Any]
 

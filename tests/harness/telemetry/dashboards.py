@@ -11,7 +11,7 @@ from typing import Any
 
 Tree = dict[str, Any]
 
-DIRECTORY = Path(__file__).parents[2] / "collector-config/dashboards"
+DIRECTORY = Path(__file__).parents[3] / "collector-config/dashboards"
 FILES = sorted(DIRECTORY.glob("*.json"))
 
 # What Grafana fills in itself.

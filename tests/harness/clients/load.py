@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from harness.client import Client, Sent
-from harness.vllm import PROMPT, completion
+from harness.clients.completions import Client, Sent
+from harness.clients.vllm import PROMPT, completion
 
 AT_ONCE = {"vllm": 12, "llama_cpp": 4, "triton": 4, "bentoml": 5}
 """At vLLM many, so that most of the time to the first token is its queue's, and little of it the client's own."""

@@ -20,12 +20,13 @@ from ai_otel import semconv
 from ai_otel.emit.metrics import MetricEmitter
 from ai_otel.engine_counters import Tallies
 from ai_otel.record import Choice, Inference, Outcome, RequestRecord
-from harness import collector, prometheus
-from harness.collector import Pages, Tree, composed
-from harness.moving_pages import Moving, MovingPage
-from harness.prometheus import Prometheus, Series
+from harness.collector import process as collector
+from harness.collector.process import Pages, Tree, composed
+from harness.telemetry import prometheus
+from harness.telemetry.moving_endpoints import Moving, MovingPage
+from harness.telemetry.prometheus import Prometheus, Series
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENGINES = ROOT / "tests/engines"
 EXAMPLE = ROOT / "collector-config/examples/prometheus.yml"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.charts import WORKLOADS, Tree, of_kind, parsed
+from harness.kubernetes.charts import WORKLOADS, Tree, of_kind, parsed
 
 OF_HELM = {
     "app.kubernetes.io/instance",

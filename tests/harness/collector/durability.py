@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.collector import Collector, Tree
+from harness.collector.process import Collector, Tree
 
 
 @contextmanager

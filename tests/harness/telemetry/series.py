@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.collector import Tree, attributes_of, exports
+from harness.collector.process import Tree, attributes_of, exports
 
 
 @dataclass(frozen=True)

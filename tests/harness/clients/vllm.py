@@ -13,8 +13,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 import parts
-from harness.otlp import Sink
 from harness.server import Server
+from harness.telemetry.sink import Sink
 
 Start = Callable[..., AbstractContextManager[Server]]
 """`start(*flags, bare=False, environment=None)`: a running vLLM."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from harness.otlp_json import MISSING, Tree, any_value, attributes, plain, plain_attributes, span as new_span
+from harness.telemetry.otlp_json import MISSING, Tree, any_value, attributes, plain, plain_attributes, span as new_span
 
 CASE = "corpus.case"
 """The attribute by which a case is found again."""

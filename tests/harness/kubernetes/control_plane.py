@@ -21,8 +21,8 @@ from pathlib import Path
 import yaml
 
 from harness.certificates import Authority
-from harness.cluster import NODES, Cluster, Tree, part, write_kubeconfig
-from harness.collector import until
+from harness.collector.process import until
+from harness.kubernetes.cluster import NODES, Cluster, Tree, part, write_kubeconfig
 from harness.server import end, free_port
 
 POD_IP = "test/pod-ip"

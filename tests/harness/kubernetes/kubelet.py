@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.certificates import Authority
-from harness.cluster import Cluster, Tree
+from harness.kubernetes.cluster import Cluster, Tree
 
 PORT = 10250
 AT = "2026-01-01T00:00:00Z"

@@ -14,8 +14,8 @@ import yaml
 
 import parts
 from harness.certificates import Authority
-from harness.cluster import Cluster, Tree
-from harness.kubernetes import answers, program
+from harness.kubernetes.cluster import Cluster, Tree
+from harness.kubernetes.control_plane import answers, program
 from harness.server import free_port
 
 

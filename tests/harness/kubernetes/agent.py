@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.cluster import Cluster
-from harness.collector import Collector, composed, running
+from harness.collector.process import Collector, composed, running
+from harness.kubernetes.cluster import Cluster
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from harness.cluster import part
+from harness.kubernetes.cluster import part
 
 Tree = dict[str, Any]
 
-HOME = Path(__file__).parents[2] / "collector-config/kubernetes"
+HOME = Path(__file__).parents[3] / "collector-config/kubernetes"
 CHART = HOME / "chart"
 KUSTOMIZE = HOME / "kustomize"
 EXAMPLES = sorted(path.parent for path in CHART.glob("examples/*/values.yaml"))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.cluster import Tree
+from harness.kubernetes.cluster import Tree
 from harness.server import Server, serving
 
 Places = Mapping[str, Path]

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from harness.charts import KUSTOMIZE, Tree, kustomized, parsed
-from harness.cluster import Cluster
+from harness.kubernetes.charts import KUSTOMIZE, Tree, kustomized, parsed
+from harness.kubernetes.cluster import Cluster
 
 SERVER = """
 apiVersion: apps/v1

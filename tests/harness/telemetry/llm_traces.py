@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from harness.traffic import ERROR, OK, grouped, span, spans_request
+from harness.telemetry.traffic import ERROR, OK, grouped, span, spans_request
 
 FINISHED = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "ai_otel.outcome": "finished"}
 PROBES = ("/health", "/metrics", "/v1/models", "/v2/health/ready", "/healthz", "/ping", "/health_generate")

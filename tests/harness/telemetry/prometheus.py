@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 import parts
-from harness.collector import until
+from harness.collector.process import until
 from harness.server import end, free_port
 
 Tree = dict[str, Any]

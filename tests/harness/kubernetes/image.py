@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import environments
-from harness.cluster import Tree
-from harness.pod import here, variables as of_a_pod
+from harness.kubernetes.cluster import Tree
+from harness.kubernetes.pod import here, variables as of_a_pod
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 INJECTION = ROOT / "collector-config/kubernetes/injection"
 INNER = "opentelemetry/instrumentation/auto_instrumentation"
 IN_IMAGE = "/autoinstrumentation"

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.cluster import Cluster
+from harness.kubernetes.cluster import Cluster
 
 HERE = Path("/var/run").resolve()
 """Mounts hide what lies below; nothing that is tested needs a daemon's socket."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.collector import Tree, attributes_of
+from harness.collector.process import Tree, attributes_of
 
 WRITE = "AI_OTEL_WRITE_GOLDENS"
 KINDS = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")

@@ -1,0 +1,1 @@
+"""Clients of the servers under test, and the requests that they send."""

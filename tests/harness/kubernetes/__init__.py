@@ -1,0 +1,1 @@
+"""A real Kubernetes on loopback: its control plane, charts, pods, kubelet and operator."""

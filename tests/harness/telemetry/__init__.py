@@ -1,0 +1,1 @@
+"""Telemetry that tests send, receive and compare."""
