@@ -8,11 +8,15 @@ cancellation, exit and interrupts are the server's.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from types import CodeType
 from typing import Any, ParamSpec, TypeVar
 
 from ai_otel.version import __version__
@@ -52,14 +56,21 @@ class Guard:
 
     def __call__(self, hook: Callable[..., T], *arguments: Any) -> T | None:
         """Call `hook`; `None` when it failed or was switched off."""
-        if self.off:
-            return None
+        return None if self.off else self.finish(hook, *arguments)
+
+    def finish(self, hook: Callable[..., T], *arguments: Any) -> T | None:
+        """Call `hook` even where the guard is off: what was opened before must be closed."""
         try:
             result = hook(*arguments)
         except Exception as error:
-            # Telling may fail too: a log handler that raises, or no stack left.
-            with suppress(Exception):
+            if raised_by_signal_handler(error):
+                raise
+            try:
                 self._failed(error)
+            except Exception as second:
+                # Reporting may fail too: a log handler that raises, or no stack left.
+                if raised_by_signal_handler(second):
+                    raise
             if _strict is not None:
                 _strict.append(error)
                 if not self._alone:
@@ -83,6 +94,35 @@ class Guard:
             self.off = True
             disabled.add(self.name)
             log.warning("ai-otel: hook %s is off after %d failures in a row", self.name, self._in_a_row)
+
+
+def raised_by_signal_handler(error: BaseException) -> bool:
+    """
+    Whether one of the application's signal handlers raised `error`.
+
+    Python runs handlers between two instructions of the main thread, so also inside a hook: what such a handler raises
+    (a deadline, a request to stop) is meant for the application's own code, as if the hook were not there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    codes = {code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in codes:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _code_of(handler: object) -> CodeType | None:
+    """Return the code that runs when a signal handler is called; `None` where it is not written in Python."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 - the method itself is wanted
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 import wrapt
 
 from ai_otel.hooks.guard import Guard
+from ai_otel.hooks.hooked import HookedFunction
 from ai_otel.hooks.point import HookPoint
 from ai_otel.hooks.responses import answered
 from ai_otel.hooks.streams import Watch, async_watched, watched
@@ -113,9 +114,9 @@ class Patcher:
                 try:
                     result = wrapped(*args, **kwargs)
                 except BaseException as error:
-                    guard(after, state, None, error)
+                    guard.finish(after, state, None, error)
                     raise
-                guard(after, state, result, None)
+                guard.finish(after, state, result, None)
                 return result
 
             return wrapper
@@ -130,9 +131,9 @@ class Patcher:
                 try:
                     result = await awaitable
                 except BaseException as error:
-                    guard(after, state, None, error)
+                    guard.finish(after, state, None, error)
                     raise
-                guard(after, state, result, None)
+                guard.finish(after, state, result, None)
                 return result
 
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
@@ -141,7 +142,7 @@ class Patcher:
                     awaitable = wrapped(*args, **kwargs)
                 except BaseException as error:
                     if state is not None:
-                        guard(after, state, None, error)
+                        guard.finish(after, state, None, error)
                     raise
                 return awaitable if state is None else watched(state, awaitable)
 
@@ -169,13 +170,13 @@ class Patcher:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
                     if watching is not None:
-                        guard(_failed_at_once, watching, error)
+                        guard.finish(_failed_at_once, watching, error)
                     raise
                 if watching is None:
                     return stream
                 if hasattr(type(stream), step):
                     return proxy(stream, watching, guard)
-                guard(_ended_at_once, watching, stream)
+                guard.finish(_ended_at_once, watching, stream)
                 return stream
 
             return wrapper
@@ -263,7 +264,7 @@ class Patcher:
             return
         wrapper = make(Guard(point.target), _positions(original))
         own = name in vars(parent)
-        hooked = wrapt.FunctionWrapper(original, wrapper, enabled=lambda: self._active)
+        hooked = HookedFunction(original, wrapper, enabled=lambda: self._active)
         setattr(parent, name, hooked)
         attachment.state, attachment.detail = "attached", version or ""
         self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))

@@ -82,13 +82,13 @@ def answered(call: Callable[..., Any], arguments: Arguments, callback: str, watc
     try:
         answer = call(*args, **kwargs)
     except BaseException as error:
-        guard(_ended, watch, listener, None, error)
+        guard.finish(_ended, watch, listener, None, error)
         raise
     finally:
         INSIDE.reset(outer)
     if hasattr(type(answer), "__next__"):
         return (_SteppedGenerator if type(answer) is GeneratorType else _SteppedStream)(answer, watch, guard)
-    guard(_ended, watch, listener, answer, None)
+    guard.finish(_ended, watch, listener, answer, None)
     return answer
 
 

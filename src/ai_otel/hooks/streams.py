@@ -10,6 +10,7 @@ and attributes: a plain class forwards these at half of what `wrapt` costs. `wra
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ class _Watched:
         watch = self._self_watch
         if watch is not None:
             self._self_watch = None  # type: ignore[misc]
-            self._self_guard(lambda: watch.ended(error, closed=closed))
+            self._self_guard.finish(lambda: watch.ended(error, closed=closed))
 
     def _self_saw(self, item: Any) -> None:
         watch = self._self_watch
@@ -141,12 +142,21 @@ class _AsyncSteps(_Watched):
 
 
 class _Stream(_Watched, wrapt.ObjectProxy):  # type: ignore[type-arg]
-    """Stands for anything."""
+    """Stands for anything. A copy or a pickle is one of the real iterator, where that allows it."""
 
     def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
         super().__init__(wrapped)
         self._self_watch = watch
         self._self_guard = guard
+
+    def __copy__(self) -> Any:
+        return copy.copy(self.__wrapped__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.__wrapped__, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__wrapped__.__reduce_ex__(protocol)
 
 
 class _Generator(_Watched):
@@ -165,6 +175,10 @@ class _Generator(_Watched):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Raises, as every generator does: `copy` and `pickle` would else make an empty proxy.
+        return self.__wrapped__.__reduce_ex__(protocol)
 
     def __repr__(self) -> str:
         return repr(self.__wrapped__)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
-from typing import NoReturn
+import signal
+from typing import Any, NoReturn
 
 import pytest
 
@@ -117,3 +119,80 @@ def test_what_failed_in_the_parent_of_a_fork_is_the_parents_to_report() -> None:
         os._exit(sum(guards.errors.values()))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert guards.errors == {"g": 1}
+
+
+class Deadline(Exception):
+    """What an application's signal handler raises."""
+
+
+class Handler:
+    """A handler that is an object."""
+
+    def __call__(self, *_: object) -> None:
+        raise Deadline
+
+    def method(self, *_: object) -> None:
+        deep()
+
+
+def deep() -> None:
+    raise Deadline
+
+
+def plain(*_: object) -> None:
+    deep()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [plain, Handler(), Handler().method, functools.partial(plain, 1)],
+    ids=["function", "object", "method", "partial"],
+)
+def test_what_a_signal_handler_raises_inside_a_hook_is_the_applications(handler: Any) -> None:
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        for hook in (lambda: signal.raise_signal(signal.SIGUSR1), lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+            with pytest.raises(Deadline):
+                Guard("g")(hook)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert guards.errors == {}
+
+
+def test_a_handlers_exception_comes_out_of_every_interrupted_hook() -> None:
+    """In a tight loop, where the signal arrives between any two instructions."""
+
+    def alarm(*_: object) -> None:
+        raise Deadline
+
+    def hook() -> int:
+        return sum(range(50))
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    guard, raised = Guard("g"), 0
+    try:
+        for _ in range(100):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+            try:
+                while True:
+                    guard(hook)
+            except Deadline:
+                raised += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert raised == 100
+    assert guards.errors == {}
+
+
+def test_the_same_exception_raised_by_a_hook_itself_is_swallowed() -> None:
+    assert Guard("g")(deep) is None
+    assert guards.errors == {"g": 1}
+
+
+def test_a_guard_that_is_off_still_closes_what_is_open() -> None:
+    guard = Guard("g")
+    for _ in range(FAILURES_IN_A_ROW):
+        guard(fail, ValueError())
+    assert guard(lambda: 1) is None
+    assert guard.finish(lambda: 1) == 1

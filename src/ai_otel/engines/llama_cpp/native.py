@@ -119,7 +119,8 @@ def _parsed(request: Any) -> Json:
     if isinstance(request, (str, bytes)):
         try:
             request = json.loads(request)
-        except ValueError:
+        except (ValueError, RecursionError):
+            # Whoever sent it chose the text, and how deep it is nested.
             return {}
     return request if isinstance(request, dict) else {}
 

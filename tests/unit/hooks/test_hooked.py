@@ -1,0 +1,149 @@
+"""Hooked functions and watched streams are copied and pickled as they would be without a hook."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ai_otel.hooks.guard import Guard
+from ai_otel.hooks.patch import Patcher
+from ai_otel.hooks.point import HookPoint, Rung
+from ai_otel.hooks.streams import async_watched, watched
+
+
+class Engine:
+    """Stands for an engine's class, in a module that a spawned process can import."""
+
+    def __init__(self, factor: int = 2) -> None:
+        self.factor = factor
+
+    def generate(self, number: int) -> int:
+        return self.factor * number
+
+    @classmethod
+    def create(cls, factor: int) -> Engine:
+        return cls(factor)
+
+    @staticmethod
+    def double(number: int) -> int:
+        return 2 * number
+
+
+def function(number: int) -> int:
+    return 3 * number
+
+
+PATHS = ("Engine.generate", "Engine.create", "Engine.double", "function")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    import sys
+    import types
+
+    module = types.ModuleType("hooked_engine")
+    for name in ("Engine", "function"):
+        setattr(module, name, globals()[name])
+    monkeypatch.setitem(sys.modules, "hooked_engine", module)
+    for item in (Engine, Engine.generate, Engine.create.__func__, Engine.double, function):  # type: ignore[attr-defined]
+        monkeypatch.setattr(item, "__module__", "hooked_engine")
+    patcher = Patcher("fake")
+    for path in PATHS:
+        point = HookPoint(f"hooked_engine:{path}", reads=(), versions=">=0", rung=Rung.PUBLIC, why="a test")
+        patcher.call(point, lambda *_: None)
+    assert {attachment.state for attachment in patcher.attachments} == {"attached"}
+    yield module
+    patcher.undo()
+
+
+def test_functions_and_methods_pickle_by_name(engine: Any) -> None:
+    instance = engine.Engine(5)
+    for callable_, expected in (
+        (engine.function, 6),
+        (engine.Engine.double, 4),
+        (instance.generate, 10),
+        (instance.double, 4),
+    ):
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+            assert pickle.loads(pickle.dumps(callable_, protocol))(2) == expected
+    assert pickle.loads(pickle.dumps(engine.Engine.create))(7).factor == 7
+    assert pickle.loads(pickle.dumps(engine.Engine.generate))(instance, 2) == 10
+
+
+def test_a_pickle_needs_nothing_of_ai_otel(engine: Any) -> None:
+    for callable_ in (engine.function, engine.Engine.generate, engine.Engine(5).generate, engine.Engine.create):
+        assert b"ai_otel" not in pickle.dumps(callable_)
+
+
+def test_a_copied_function_is_the_function(engine: Any) -> None:
+    assert copy.copy(engine.function) is engine.function
+    assert copy.deepcopy(engine.function) is engine.function
+    assert copy.deepcopy(engine.Engine.generate)(engine.Engine(4), 2) == 8
+
+
+def test_a_deep_copied_method_has_its_own_instance(engine: Any) -> None:
+    instance = engine.Engine(5)
+    copied = copy.deepcopy({"engine": instance, "call": instance.generate})
+    instance.factor = 0
+    assert copied["call"](2) == 10
+    copied["engine"].factor = 7
+    assert copied["call"](2) == 14
+    assert copy.copy(instance.generate)(2) == 0
+
+
+def test_a_pool_of_spawned_processes_maps_a_hooked_method() -> None:
+    """The real thing: `Pool.map(llm.generate, prompts)`, with a class of the standard library."""
+    import fractions
+
+    patcher = Patcher("fake")
+    point = HookPoint("fractions:Fraction.limit_denominator", reads=(), versions=">=0", rung=Rung.PUBLIC, why="a test")
+    patcher.call(point, lambda *_: None)
+    try:
+        assert [attachment.state for attachment in patcher.attachments] == ["attached"]
+        half = fractions.Fraction(1, 2)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.map(half.limit_denominator, [10, 20]) == [half, half]
+    finally:
+        patcher.undo()
+
+
+class Listener:
+    """Notes that the stream has ended."""
+
+    item = None
+    last: Any = None
+
+    def ended(self, error: BaseException | None, *, closed: bool) -> None:
+        pass
+
+
+def numbers() -> Iterator[int]:
+    yield from range(3)
+
+
+async def later() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_watched_generator_refuses_like_a_bare_one(copying: Any) -> None:
+    for bare, proxy in ((numbers(), watched), (later(), async_watched)):
+        with pytest.raises(TypeError) as expected:
+            copying(bare)
+        with pytest.raises(TypeError, match="generator") as raised:
+            copying(proxy(bare, Listener(), Guard("t")))
+        assert str(raised.value) == str(expected.value)
+
+
+def test_a_watched_iterator_copies_like_a_bare_one() -> None:
+    stream = watched(iter([1, 2, 3]), Listener(), Guard("t"))
+    assert next(stream) == 1
+    assert list(copy.copy(stream)) == [2, 3]
+    assert list(copy.deepcopy(stream)) == [2, 3]
+    assert list(pickle.loads(pickle.dumps(stream))) == [2, 3]
+    assert list(stream) == [2, 3]
