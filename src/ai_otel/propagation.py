@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, get_current
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, SpanKind
 
 from ai_otel.record import RequestRecord
@@ -52,9 +53,32 @@ def parent_of(record: RequestRecord, *, local_is_ours: bool, foreign: str = "lin
     return Parent(remote, SpanKind.SERVER, links)
 
 
+class _HeaderGetter(Getter[Mapping[str, str]]):
+    """
+    Reads headers of which one name may stand on several lines.
+
+    These are one list (RFC 9110, 5.3): `tracestate: a=1` and `tracestate: b=2` are `a=1,b=2`.
+    """
+
+    def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
+        """Return every value of a header; `None` where there is none."""
+        get_all = getattr(carrier, "get_all", None)
+        if get_all is not None:
+            return get_all(key) or None
+        value = carrier.get(key)
+        return None if value is None else [value]
+
+    def keys(self, carrier: Mapping[str, str]) -> list[str]:
+        """Return the names of all headers."""
+        return list(carrier)
+
+
+_GETTER = _HeaderGetter()
+
+
 def extract(headers: Mapping[str, str] | None) -> Context:
     """The remote context in these headers, by the configured propagators; empty where there is none."""
-    return propagate.extract(headers, Context()) if headers else Context()
+    return propagate.extract(headers, Context(), _GETTER) if headers else Context()
 
 
 def _trace_id(context: Context) -> int:

@@ -251,10 +251,13 @@ class RequestRecord:
         elif exchange is not None and exchange.error_type and exchange.last_byte_ns is None:
             # What was raised after the last byte, by a background task, is none of the client's business.
             self.outcome, self.error_type = Outcome.FAILED, exchange.error_type
+        elif inner is not None and inner.outcome is not Outcome.FINISHED:
+            self.outcome, self.error_type = inner.outcome, inner.error_type
+        elif exchange is not None and exchange.last_byte_ns is None:
+            # The application returned before it sent the last byte: the server cuts the connection.
+            self.outcome, self.error_type = Outcome.FAILED, "no_response"
         elif inner is not None:
             self.outcome, self.error_type = inner.outcome, inner.error_type
-        elif exchange is not None and exchange.status is None:
-            self.outcome, self.error_type = Outcome.FAILED, "no_response"
         elif self.outcome is None:
             self.outcome = Outcome.FINISHED
 

@@ -124,9 +124,9 @@ class Recorder:
         if inference.owns_record and inference.record is not None:
             self._close(inference.record, inference.end_ns)
 
-    def close(self, record: RequestRecord) -> None:
-        """Close a record and queue it; the first close counts."""
-        self._close(record, clock(record))
+    def close(self, record: RequestRecord, end_ns: int | None = None) -> None:
+        """Close a record and queue it; the first close counts. It ends at `end_ns`, or now."""
+        self._close(record, clock(record) if end_ns is None else end_ns)
 
     def _close(self, record: RequestRecord, end_ns: int) -> None:
         if record.closed:

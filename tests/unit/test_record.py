@@ -18,6 +18,7 @@ EXCHANGES = {
     "cut off": Exchange("POST", status=200, error_type="KeyError"),
     "no answer": Exchange("POST"),
     "raised": Exchange("POST", error_type="KeyError"),
+    "no last byte": Exchange("POST", status=200, first_byte_ns=1),
     "hung up": Exchange("POST", status=200, hung_up=True),
     "hung up, raised": Exchange("POST", hung_up=True, error_type="KeyError"),
     "400": Exchange("POST", status=400, last_byte_ns=1),
@@ -43,7 +44,11 @@ TABLE = {
         "failed": (FAILED, "engine's"),
         "rejected": (REJECTED, "engine's"),
     },
-    "no answer": {"nothing": (FAILED, "no_response"), "running": (FAILED, "no_response"), **AS_THE_ENGINE_SAYS},
+    "no answer": {**AS_THE_ENGINE_SAYS, **dict.fromkeys(("nothing", "running", "finished"), (FAILED, "no_response"))},
+    "no last byte": {
+        **AS_THE_ENGINE_SAYS,
+        **dict.fromkeys(("nothing", "running", "finished"), (FAILED, "no_response")),
+    },
     "raised": {
         **dict.fromkeys(INNER, (FAILED, "KeyError")),
         "failed": (FAILED, "engine's"),

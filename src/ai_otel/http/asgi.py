@@ -17,7 +17,7 @@ from typing import Any
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Arguments, Patcher
 from ai_otel.hooks.point import HookPoint, Rung
-from ai_otel.http.routes import is_background, operation_of
+from ai_otel.http.routes import is_background, known_route, operation_of, path_of
 from ai_otel.record import Exchange, RequestRecord, clock
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -42,12 +42,17 @@ class Headers(Mapping[str, str]):
         self._raw = raw
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of a header; `Mapping` would raise and catch for each that is absent."""
+        """Return the first line of a header; `Mapping` would raise and catch for each that is absent."""
         wanted = name.lower().encode("latin-1")
         for key, value in self._raw:
             if key == wanted:
                 return value.decode("latin-1")
         return default
+
+    def get_all(self, name: str) -> list[str]:
+        """Return every line of a header, in the order in which they came."""
+        wanted = name.lower().encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
 
     def __getitem__(self, name: str) -> str:
         value: str | None = self.get(name)
@@ -95,20 +100,26 @@ class _Watch:
 
     def _saw(self, message: Message) -> None:
         exchange = self.exchange
-        if message["type"] == "http.response.body":
+        kind = message.get("type")
+        if kind == "http.response.body":
             if exchange.first_byte_ns is None and message.get("body"):
                 exchange.first_byte_ns = clock(self.record)
             if not message.get("more_body", False):
                 exchange.last_byte_ns = clock(self.record)
-        elif message["type"] == "http.response.start":
-            exchange.status = message["status"]
+        elif kind == "http.response.start":
+            if exchange.status is not None:
+                return  # the server refuses a second one
+            exchange.status = message.get("status")
             # Sent from inside the application: an HTTP span that somebody opened for this request is current here.
             exchange.inner_context = self._capture()
+        elif kind == "http.response.pathsend":
+            # The server sends a whole file itself; no message follows.
+            exchange.last_byte_ns = clock(self.record)
 
     async def receive(self) -> Message:
         """Pass on what the client sends, and notice when it leaves."""
         message = await self._receive()
-        if message["type"] == "http.disconnect" and self.exchange.last_byte_ns is None:
+        if message.get("type") == "http.disconnect" and self.exchange.last_byte_ns is None:
             self.exchange.hung_up = True
         return message
 
@@ -151,7 +162,7 @@ class Edge:
             error = raised
             raise
         finally:
-            self._guard(self._close, watch, scope, error)
+            self._guard.finish(self._close, watch, scope, error)
             try:  # noqa: SIM105 - `suppress` costs half a microsecond here
                 CURRENT.reset(token)
             except ValueError:
@@ -165,12 +176,12 @@ class Edge:
             and scope["method"] in _METHODS
             and _SEEN not in scope
             and self._serving()
-            and not is_background(scope["path"])
+            and not is_background(path_of(scope))
         )
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> _Watch:
         scope[_SEEN] = True
-        record = self._recorder.open(operation_of(scope["path"]), Headers(scope["headers"]))
+        record = self._recorder.open(operation_of(path_of(scope)), Headers(scope["headers"]))
         exchange = Exchange(method=scope["method"])
         server = scope.get("server")
         if server is not None and server[1] is not None:
@@ -185,14 +196,25 @@ class Edge:
             exchange.hung_up = True
         elif error is not None and not exchange.hung_up:
             exchange.error_type = type(error).__name__
-        if record.operation is None and not record.inferences:
+        if not record.inferences and (record.operation is None or _is_redirect(exchange.status)):
             self._recorder.discard(record)
             return
-        self._recorder.close(record)
+        # What runs after the last byte, such as background tasks, is not the client's request any more.
+        self._recorder.close(record, exchange.last_byte_ns)
+
+
+def _is_redirect(status: int | None) -> bool:
+    return status is not None and 300 <= status < 400
 
 
 def _is_hang_up(error: BaseException) -> bool:
     if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return True
+    nested = getattr(error, "exceptions", None)
+    if isinstance(nested, tuple) and nested:
+        # An exception group: task groups wrap what cancelled their tasks.
+        return all(_is_hang_up(each) for each in nested)
+    if type(error).__name__ == "Cancelled" and type(error).__module__.partition(".")[0] == "trio":
         return True
     # Starlette turns every OSError of a streamed response into its ClientDisconnect, the application's own too.
     return type(error).__name__ == "ClientDisconnect" and not isinstance(error.__context__, OSError)
@@ -203,8 +225,7 @@ def route_of(scope: Scope) -> str | None:
     template = getattr(scope.get("route"), "path", None)
     if isinstance(template, str):
         return template
-    path = scope["path"]
-    return path if operation_of(path) is not None else None
+    return known_route(path_of(scope))
 
 
 STARLETTE = HookPoint(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 OPERATIONS: dict[str, str] = {
     "/v1/chat/completions": "chat",
@@ -19,6 +22,7 @@ OPERATIONS: dict[str, str] = {
     "/inference/v1/generate": "text_completion",
     "/api/generate": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/v2/chat": "chat",
     "/v2/embed": "embeddings",
     "/embeddings": "embeddings",
     "/embedding": "embeddings",
@@ -29,6 +33,7 @@ OPERATIONS: dict[str, str] = {
     "/v2/rerank": "rerank",
     "/score": "score",
     "/v1/score": "score",
+    "/generative_scoring": "score",
     "/classify": "classify",
     "/v1/audio/transcriptions": "transcription",
     "/v1/audio/translations": "translation",
@@ -40,9 +45,37 @@ OPERATIONS: dict[str, str] = {
 _BACKGROUND = re.compile(r".*/(health\w*|live|livez|ready|readyz|ping|metrics|docs|redoc|openapi\.json|favicon\.ico)/?")
 
 
+@lru_cache(maxsize=512)
+def known_route(path: str) -> str | None:
+    """
+    Return the route of `OPERATIONS` that a path ends with; `None` where it is no inference.
+
+    Gateways and mounts put a prefix before the engine's route. A route of one segment (`/chat`, `/score`) must be the
+    whole path: below a prefix, the word may mean anything.
+    """
+    path = path.rstrip("/")
+    start = 0
+    while start >= 0:
+        route = path[start:]
+        if route in OPERATIONS and (start == 0 or route.count("/") > 1):
+            return route
+        start = path.find("/", start + 1)
+    return None
+
+
 def operation_of(path: str) -> str | None:
-    """The operation of an inference route; `None` for any other path."""
-    return OPERATIONS.get(path.rstrip("/") or "/")
+    """Return the operation of an inference route; `None` for any other path."""
+    route = known_route(path)
+    return None if route is None else OPERATIONS[route]
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """Return the path of an ASGI scope below its `root_path`, which servers include in `path` or leave out."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(f"{root}/"):
+        return path[len(root) :]
+    return path
 
 
 def is_background(path: str) -> bool:

@@ -25,7 +25,15 @@ from ai_otel.http.routes import OPERATIONS, is_background, operation_of
         ("/v1/load_lora_adapter", None),
         ("/tokenize", None),
         ("/v1/chat/completions/extra", None),
-        ("/prefix/v1/chat/completions", None),
+        ("/prefix/v1/chat/completions", "chat"),
+        ("/openai/v1/chat/completions", "chat"),
+        ("/a/b/c/v1/embeddings", "embeddings"),
+        ("/cohere/v2/chat", "chat"),
+        ("/generative_scoring", "score"),
+        ("/admin/score", None),
+        ("/support/chat", None),
+        ("/xv1/chat/completions", None),
+        ("//v1/chat/completions", "chat"),
     ],
 )
 def test_a_route_is_an_operation_or_none(path: str, operation: str | None) -> None:
