@@ -49,7 +49,7 @@ class Scene:
 
 def mixed_load() -> list[Sent]:
     """
-    190 requests of every kind that ends by itself, by the client, or by the API layer.
+    210 requests of every kind that ends by itself, by the client, or by the API layer.
 
     What counts chunks is a completion: a chat stream sends nothing for a token that is no text yet, and a random model
     has many of these.
@@ -76,6 +76,8 @@ def mixed_load() -> list[Sent]:
             Sent("unknown model", chats, {**chat(text), "model": "nope"}),
             Sent("responses", "/v1/responses", {"model": "tiny", "input": text, "max_output_tokens": 9}),
             Sent("beam", texts, completion(text, max_tokens=4, n=2, use_beam_search=True, temperature=0)),
+            Sent("twin", texts, completion([text, PROMPT], max_tokens=10), request_id=f"twin-{i}"),
+            Sent("twin", texts, completion([text, PROMPT], max_tokens=300), request_id=f"twin-{i}"),
         ]
     return load
 
@@ -178,6 +180,7 @@ def test_span_tokens_equal_the_clients_usage(scene: Scene) -> None:
         "two prompts",
         "beam",
         "responses",
+        "twin",
     }
 
 

@@ -24,6 +24,8 @@ class Sent:
     body: dict[str, Any]
     hang_up_after: int | None = None
     """Leave after this many chunks."""
+    request_id: str | None = None
+    """Sent as `X-Request-Id`."""
     trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
     span_id: str = field(default_factory=lambda: secrets.token_hex(8))
     status: int | None = None
@@ -67,6 +69,8 @@ class Client:
     async def _send(self, http: httpx.AsyncClient, request: Sent) -> None:
         request.sent_ns = time.time_ns()
         headers = {"traceparent": request.traceparent}
+        if request.request_id is not None:
+            headers["X-Request-Id"] = request.request_id
         try:
             if request.body.get("stream"):
                 await self._stream(http, request, headers)

@@ -21,7 +21,7 @@ from ai_otel.engines.vllm.reading import (
     reasons_of,
     refusal_of,
 )
-from ai_otel.engines.vllm.states import RequestState, States, read_progress
+from ai_otel.engines.vllm.states import InFlight, RequestState, States, read_progress
 from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.hooks.patch import Arguments
 from ai_otel.record import Inference, Progress, clock
@@ -155,12 +155,12 @@ class BeamWatch(ServedWatch):
     def step(self, request_id: str) -> None:
         """One more engine request of this search begins."""
         self._steps.append(request_id)
-        self._hooks.states.expect(request_id, self.states.append)
+        self._hooks.states.expect(request_id, owner_of(self.inference), self.states.append)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The search is over, and all its steps with it."""
         for request_id in self._steps:
-            self._hooks.states.release(request_id)
+            self._hooks.states.release(request_id, owner_of(self.inference))
         super().ended(error, closed=closed)
 
     def _complete(self, inference: Inference) -> None:
@@ -178,6 +178,11 @@ class BeamWatch(ServedWatch):
         inference.parameters.max_tokens = getattr(self._params, "max_tokens", None)
 
 
+def owner_of(inference: Inference) -> int:
+    """Return what tells the requests of one call from those of another call with the same id."""
+    return id(inference.record)
+
+
 class ServingHooks:
     """The functions that answer at the hook points of the API server."""
 
@@ -185,7 +190,7 @@ class ServingHooks:
         self.recorder = recorder
         self.states = States()
         self._stats = stats
-        self._beams: dict[str, BeamWatch] = {}
+        self._beams: InFlight[BeamWatch] = InFlight()
 
     def generate(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch | None:
         """`AsyncLLM.generate` is called."""
@@ -211,7 +216,7 @@ class ServingHooks:
         inference = self._begin(arguments)
         watch = BeamWatch(self, inference, engine, arguments)
         if inference.request_id is not None:
-            self._beams[inference.request_id] = watch
+            self._beams.add(inference.request_id, owner_of(inference), watch)
         return watch
 
     @staticmethod
@@ -228,8 +233,8 @@ class ServingHooks:
     def over(self, inference: Inference) -> None:
         """Nothing more comes for this inference."""
         if inference.request_id is not None:
-            self.states.release(inference.request_id)
-            self._beams.pop(inference.request_id, None)
+            self.states.release(inference.request_id, owner_of(inference))
+            self._beams.remove(inference.request_id, owner_of(inference))
 
     def _begin(self, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None) -> Inference:
         # What does not change while the request runs is read when it is over.
@@ -244,7 +249,7 @@ class ServingHooks:
 
     def _watch(self, watch: ServedWatch) -> ServedWatch:
         if watch.inference.request_id is not None:
-            self.states.expect(watch.inference.request_id, watch.states.append)
+            self.states.expect(watch.inference.request_id, owner_of(watch.inference), watch.states.append)
         return watch
 
     def _beam_of(self, request_id: Any) -> BeamWatch | None:

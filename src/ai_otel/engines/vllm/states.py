@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from ai_otel.hooks.patch import Arguments
 from ai_otel.record import Choice, Progress
@@ -60,19 +60,59 @@ OFFLINE: ContextVar[Collect | None] = ContextVar("ai_otel_vllm_offline", default
 """Where the states of the running offline call go."""
 
 
-class States:
-    """Gives each new request state to whoever waits for it, by the request id that `generate` was called with."""
+T = TypeVar("T")
+
+_CALL: ContextVar[object | None] = ContextVar("ai_otel_vllm_call", default=None)
+"""The owner of the newest entry of `InFlight` that this task, or the one that started it, has added."""
+
+
+class InFlight(Generic[T]):
+    """
+    What belongs to each running request, by its id.
+
+    Clients choose the id (`X-Request-Id`), so several requests may share one. These are told apart by the task in
+    which they run: a server gives every request its own.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, Collect] = {}
+        self._entries: dict[str, dict[object, T]] = {}
 
-    def expect(self, request_id: str, collect: Collect) -> None:
-        """Have `collect` called with every state that is made for this request."""
-        self._waiting[request_id] = collect
+    def __bool__(self) -> bool:
+        return bool(self._entries)
 
-    def release(self, request_id: str) -> None:
+    def add(self, request_id: str, owner: object, value: T) -> None:
+        """Add the entry of one request; `owner` is what tells it from another one with this id."""
+        self._entries.setdefault(request_id, {})[owner] = value
+        _CALL.set(owner)
+
+    def remove(self, request_id: str, owner: object) -> None:
+        """Remove the entry of one request, if it is there."""
+        entries = self._entries.get(request_id, {})
+        entries.pop(owner, None)
+        if not entries:
+            self._entries.pop(request_id, None)
+
+    def get(self, request_id: str) -> T | None:
+        """Return the entry of this id, of the present task's request where there are several; else `None`."""
+        entries = self._entries.get(request_id)
+        if not entries:
+            return None
+        return next(iter(entries.values())) if len(entries) == 1 else entries.get(_CALL.get())
+
+
+class States:
+    """Passes each new request state to its collector, by the request id that `generate` was called with."""
+
+    def __init__(self) -> None:
+        self._collectors: InFlight[Collect] = InFlight()
+
+    def expect(self, request_id: str, owner: object, collect: Collect) -> None:
+        """Have `collect` called with every state that is made for this request of `owner`."""
+        self._collectors.add(request_id, owner, collect)
+
+    def release(self, request_id: str, owner: object) -> None:
         """The request is over."""
-        self._waiting.pop(request_id, None)
+        self._collectors.remove(request_id, owner)
 
     def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any] | None:
         """`OutputProcessor.add_request` is about to run."""
@@ -95,7 +135,7 @@ class States:
         # From 0.14 on the id inside the engine is another one, and the caller's is kept beside it.
         for holder in (parent, request):
             for name in ("external_req_id", "request_id"):
-                collect = self._waiting.get(getattr(holder, name, None) or "")
+                collect = self._collectors.get(getattr(holder, name, None) or "")
                 if collect is not None:
                     return collect
         return None
