@@ -2,7 +2,7 @@
 What looking at eight GPUs costs: `python benchmarks/gpu.py [--seconds N]`, a minute in all.
 
 The GPUs are simulated: NVIDIA's unpatched binding on a library of ours, so the figures are ours, the binding's and the
-simulation's, and a real driver adds its own. All are CPU time of the thread that looks.
+simulation's, and a real driver adds its own. All are CPU time of the thread that samples.
 
 * back to back: one look after the other, everything in the processor's caches; the least of several rounds;
 * at its own pace: as in a server, once a second and ten times a second, with everything else asleep in between;
@@ -49,8 +49,8 @@ class Nobody:
     def saw_event(self, event: GpuEvent) -> None:
         """One event."""
 
-    def looked(self, time_s: float) -> None:
-        """One look."""
+    def collected(self, time_s: float) -> None:
+        """One sample."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Looks:
     cpu_s: list[float] = field(default_factory=list)
 
     def passed(self, kind: str, took_s: float) -> None:
-        """One look is over; called on the thread that looks."""
+        """One look is over; called on the thread that samples."""
         self.took_s[kind].append(took_s)
         self.cpu_s.append(time.thread_time())
 
@@ -82,13 +82,13 @@ def back_to_back() -> tuple[float, float]:
     devices = source.open()
     sampler = Sampler(dict, clock=lambda: now_s)
     sampler._sources = {"nvidia": source}  # noqa: SLF001 - without its thread, which would ask for them
-    sampler.look()
+    sampler.collect()
     everything, energy = [], []
     for _ in range(ROUNDS):
         before_s = time.thread_time()
         for _ in range(LOOKS):
             now_s += 1.0
-            sampler.look()
+            sampler.collect()
         everything.append((time.thread_time() - before_s) / LOOKS)
         before_s = time.thread_time()
         for _ in range(LOOKS):
@@ -100,15 +100,15 @@ def back_to_back() -> tuple[float, float]:
 
 
 def at_its_own_pace(seconds: float, *, energy: bool) -> tuple[float, Looks]:
-    """CPU seconds a second, and the looks."""
-    looks = Looks()
+    """CPU seconds a second, and the samples."""
+    samples = Looks()
     source = NvmlSource(Options())
-    sampler = Sampler(lambda: {"nvidia": source}, listener=Nobody() if energy else None, passed=looks.passed)
+    sampler = Sampler(lambda: {"nvidia": source}, listener=Nobody() if energy else None, on_collected=samples.passed)
     sampler.start()
     time.sleep(seconds)
     sampler.stop()
-    settled = looks.cpu_s[len(looks.cpu_s) // 5 :]  # the first looks find out what there is
-    return (settled[-1] - settled[0]) / (0.8 * seconds), looks
+    settled = samples.cpu_s[len(samples.cpu_s) // 5 :]  # the first looks find out what there is
+    return (settled[-1] - settled[0]) / (0.8 * seconds), samples
 
 
 def beside_a_thread_that_computes(work: Callable[[], tuple[float, Looks]]) -> tuple[float, Looks]:
@@ -140,17 +140,17 @@ def main() -> int:
         print(f"                 energy     {energy_s * 1e3:6.2f} ms a look: {10 * energy_s:.3%} of a core at 10 Hz")
         for energy in (False, True):
             pace = "1 Hz and energy at 10 Hz" if energy else "1 Hz"
-            share, looks = at_its_own_pace(seconds, energy=energy)
-            told("at its own pace", pace, share, looks)
-            share, looks = beside_a_thread_that_computes(lambda on=energy: at_its_own_pace(seconds, energy=on))
-            told("beside a busy thread", pace, share, looks)
+            share, samples = at_its_own_pace(seconds, energy=energy)
+            told("at its own pace", pace, share, samples)
+            share, samples = beside_a_thread_that_computes(lambda on=energy: at_its_own_pace(seconds, energy=on))
+            told("beside a busy thread", pace, share, samples)
     return 0
 
 
-def told(case: str, pace: str, share: float, looks: Looks) -> None:
+def told(case: str, pace: str, share: float, samples: Looks) -> None:
     """One line."""
     by_kind = [
-        f"{len(took)} x {statistics.median(took) * 1e3:.2f} ms {kind}" for kind, took in looks.took_s.items() if took
+        f"{len(took)} x {statistics.median(took) * 1e3:.2f} ms {kind}" for kind, took in samples.took_s.items() if took
     ]
     print(f"  {case}, {pace}: {share:.3%} of a core; by the clock {', '.join(by_kind)}")
 

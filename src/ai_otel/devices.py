@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ai_otel.energy.accounts import Account
     from ai_otel.energy.attribution import EnergyJoin
     from ai_otel.energy.ledger import Ledger
-    from ai_otel.gpu.leader import Election
+    from ai_otel.gpu.leader import LeaderElection
     from ai_otel.gpu.sampler import Sampler
     from ai_otel.gpu.snapshot import Snapshot
     from ai_otel.recorder import Recorder
@@ -124,7 +124,7 @@ class Devices:
 
     def _begin_life(self) -> None:
         self._sampler: Sampler | None = None
-        self._election: Election | None = None
+        self._election: LeaderElection | None = None
         self._join: EnergyJoin | None = None
         self._ledger: Ledger | None = None
         self._shared: Sequence[Device] = ()
@@ -150,7 +150,7 @@ class Devices:
         if not wanted:
             return
         from ai_otel import semconv
-        from ai_otel.gpu.leader import Election
+        from ai_otel.gpu.leader import LeaderElection
         from ai_otel.gpu.sampler import Sampler
         from ai_otel.instruments import histogram
 
@@ -158,7 +158,7 @@ class Devices:
             self._duration = histogram(own, semconv.AI_OTEL_GPU_PASS_DURATION)
             self._observe(hw, own)
         duration = self._duration
-        self._election = Election()
+        self._election = LeaderElection()
         if settings.energy:
             self._election.serve()
         self._sampler = Sampler(
@@ -166,7 +166,7 @@ class Devices:
             interval_s=settings.gpu_interval,
             listener=self if settings.energy else None,
             elected=self._election.won,
-            passed=lambda kind, took_s: duration.record(took_s, {semconv.AI_OTEL_GPU_PASS: kind}),
+            on_collected=lambda kind, took_s: duration.record(took_s, {semconv.AI_OTEL_GPU_PASS: kind}),
             lasting=False,
         )
         self._sampler.start()
@@ -264,7 +264,7 @@ class Devices:
         if self._join is not None:
             self._join.spells.add_xid(event)
 
-    def looked(self, time_s: float) -> None:
+    def collected(self, time_s: float) -> None:
         """All counters were looked at: settle, and publish the books, which are whole between two looks only."""
         if self._join is not None and self._ledger is not None:
             self._join.look(time_s)

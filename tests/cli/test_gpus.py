@@ -73,7 +73,7 @@ def test_where_there_is_no_driver_nothing_is_wrong_unless_it_was_asked_for(diagn
 @pytest.mark.parametrize(
     ("call", "code", "said"),
     [
-        ("nvmlInitWithFlags", 4, "give it access to /dev/nvidiactl"),
+        ("nvmlInitWithFlags", 4, "give this user access to /dev/nvidiactl"),
         ("nvmlInitWithFlags", 9, "driver"),
         ("nvmlInitWithFlags", 18, "version"),
     ],

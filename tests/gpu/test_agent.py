@@ -12,9 +12,9 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from ai_otel.agent import kubelet_poller as watch
-from ai_otel.agent.allocation import Allocated, Why
-from ai_otel.agent.kubelet_poller import Places, Watch
+from ai_otel.agent import kubelet_poller
+from ai_otel.agent.allocation import Allocated, UnmappedReason
+from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
 from ai_otel.agent.metrics import observe_allocations
 from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.sampler import Sampler
@@ -43,16 +43,16 @@ def kubelet() -> Iterator[Kubelet]:
 
 
 @pytest.fixture
-def places(kubelet: Kubelet) -> Places:
-    return Places(kubelet.socket, kubelet.pods_socket, WANTED, node="node-1")
+def options(kubelet: Kubelet) -> PollerOptions:
+    return PollerOptions(kubelet.socket, kubelet.pods_socket, WANTED, node="node-1")
 
 
 def holding(name: str, *ids: str) -> Pod:
     return Pod(name, "ml", {"server": {"nvidia.com/gpu": ids}}, uid=f"uid-{name}")
 
 
-def pods_of(watching: Watch) -> list[str]:
-    return sorted(each.container.pod for each in watching.view.allocated.allocations)
+def pods_of(poller: KubeletPoller) -> list[str]:
+    return sorted(each.container.pod for each in poller.view.allocated.allocations)
 
 
 class Clock:
@@ -100,7 +100,7 @@ def told(provider: MeterProvider, reader: InMemoryMetricReader) -> dict[Held, di
 
 @pytest.mark.requires(**nvml.REQUIRES)
 def test_20_pods_on_8_gpus_hold_exactly_what_they_hold(
-    devices: Sequence[Device], kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path
+    devices: Sequence[Device], kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path
 ) -> None:
     """MIG, time-slicing, GKE's names, claims; with UIDs from the Pods API. A pod that goes has no point any more."""
     assert len(devices) == 8 + 11
@@ -108,21 +108,21 @@ def test_20_pods_on_8_gpus_hold_exactly_what_they_hold(
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     with serving(Api(node.slices()), trust, tmp_path / "account") as server:
-        watching = Watch(replace(places, slices_on=True, api_server=server), lambda: devices)
-        observe_allocations(provider.get_meter("ai_otel"), lambda: watching.view.allocated)
-        watching.look()
+        poller = KubeletPoller(replace(options, slices_on=True, api_server=server), lambda: devices)
+        observe_allocations(provider.get_meter("ai_otel"), lambda: poller.view.allocated)
+        poller.poll()
         points = told(provider, reader)
         assert set(points) == node.TRUTH
         assert len({held.pod for held in points}) == 20
-        assert watching.view.allocated.unmapped == ()
-        assert watching.view.troubles == {}
+        assert poller.view.allocated.unmapped == ()
+        assert poller.view.troubles == {}
         for held, point in points.items():
             assert point["k8s.namespace.name"] == "ml"
             assert point["k8s.container.name"] == "server"
             assert point["k8s.pod.uid"] == f"uid-{held.pod}"
             assert point.get("ai_otel.gpu.instance.profile") == ("1g.18gb" if held.part else None)
         kubelet.pods = [pod for pod in kubelet.pods if not pod.name.startswith(("mig-", "claim-b", "pair"))]
-        watching.look()
+        poller.poll()
         left = {held for held in node.TRUTH if not held.pod.startswith(("mig-", "claim-", "pair"))}
         # What two held by one claim, one holds alone now.
         assert set(told(provider, reader)) == {*left, Held("claim-a", node.gpu(4), None, "exclusive", "dra")}
@@ -133,19 +133,19 @@ def test_20_pods_on_8_gpus_hold_exactly_what_they_hold(
 def test_a_mig_device_that_is_made_when_it_is_claimed_is_unmapped_and_told_once(
     devices: Sequence[Device],
     kubelet: Kubelet,
-    places: Places,
+    options: PollerOptions,
     trust: Trust,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     kubelet.pods = [node.claim("dynamic", "gpu-2-mig-dynamic"), node.claim("static", "gpu-2-mig-1")]
     with serving(Api(node.slices()), trust, tmp_path / "account") as server:
-        watching = Watch(replace(places, slices_on=True, api_server=server), lambda: devices)
+        poller = KubeletPoller(replace(options, slices_on=True, api_server=server), lambda: devices)
         for _ in range(3):
-            watching.look()
-    (unmapped,) = watching.view.allocated.unmapped
-    assert (unmapped.container.pod, unmapped.why) == ("dynamic", Why.NO_UUID)
-    assert pods_of(watching) == ["static"]
+            poller.poll()
+    (unmapped,) = poller.view.allocated.unmapped
+    assert (unmapped.container.pod, unmapped.why) == ("dynamic", UnmappedReason.NO_UUID)
+    assert pods_of(poller) == ["static"]
     (sentence,) = caplog.messages
     assert "gpu.nvidia.com node-1/gpu-2-mig-dynamic, held by ml/dynamic/server, is not mapped" in sentence
 
@@ -154,137 +154,137 @@ def test_a_mig_device_that_is_made_when_it_is_claimed_is_unmapped_and_told_once(
 
 
 def test_without_a_kubelet_the_reason_is_told_once_and_it_goes_on(
-    places: Places, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    options: PollerOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watching = Watch(replace(places, kubelet=tmp_path / "kubelet.sock"), lambda: [GPU])
+    poller = KubeletPoller(replace(options, kubelet=tmp_path / "kubelet.sock"), lambda: [GPU])
     for _ in range(3):
-        assert watching.look().allocated == Allocated()
+        assert poller.poll().allocated == Allocated()
     (sentence,) = caplog.messages
     assert "mount its directory" in sentence
-    assert watching.view.listed_at_s is None
+    assert poller.view.listed_at_s is None
 
 
-def test_a_restart_of_the_kubelet_is_survived(kubelet: Kubelet, places: Places) -> None:
+def test_a_restart_of_the_kubelet_is_survived(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [holding("one", "GPU-1")]
-    watching = Watch(replace(places, interval_s=0.1), lambda: [GPU])
-    watching.start()
+    poller = KubeletPoller(replace(options, interval_s=0.1), lambda: [GPU])
+    poller.start()
     try:
-        assert until(lambda: pods_of(watching) == ["one"], 30)
+        assert until(lambda: pods_of(poller) == ["one"], 30)
         kubelet.stop()
-        assert until(lambda: "kubelet" in watching.view.troubles, 30)
-        assert pods_of(watching) == ["one"], "a restart moves no device"
+        assert until(lambda: "kubelet" in poller.view.troubles, 30)
+        assert pods_of(poller) == ["one"], "a restart moves no device"
         kubelet.pods = [holding("two", "GPU-1")]
         kubelet.start(pods_api=True)
-        assert until(lambda: pods_of(watching) == ["two"], 30)
-        assert watching.view.troubles == {}
+        assert until(lambda: pods_of(poller) == ["two"], 30)
+        assert poller.view.troubles == {}
     finally:
-        watching.stop()
-    assert not watching.alive
+        poller.stop()
+    assert not poller.alive
 
 
-def test_a_list_is_not_believed_for_ever(kubelet: Kubelet, places: Places) -> None:
+def test_a_list_is_not_believed_for_ever(kubelet: Kubelet, options: PollerOptions) -> None:
     clock = Clock()
     kubelet.pods = [holding("one", "GPU-1")]
-    watching = Watch(places, lambda: [GPU], clock=clock)
-    watching.look()
+    poller = KubeletPoller(options, lambda: [GPU], clock=clock)
+    poller.poll()
     kubelet.stop()
-    clock.now_s += watch.KEPT_S
-    watching.look()
-    assert pods_of(watching) == ["one"]
+    clock.now_s += kubelet_poller.RETENTION_S
+    poller.poll()
+    assert pods_of(poller) == ["one"]
     clock.now_s += 1
-    watching.look()
-    assert pods_of(watching) == []
+    poller.poll()
+    assert pods_of(poller) == []
 
 
 # ---------------------------------------------------------------- what the kubelet allows
 
 
-def test_the_shortest_interval_stays_below_what_the_kubelet_allows(kubelet: Kubelet, places: Places) -> None:
+def test_the_shortest_interval_stays_below_what_the_kubelet_allows(kubelet: Kubelet, options: PollerOptions) -> None:
     """The kubelet counts and refuses as the real one does: 100 calls a second, bursts of 10."""
-    watching = Watch(replace(places, interval_s=0.001), lambda: [GPU])
-    assert watching.wait_s() == watch.FLOOR_S
+    poller = KubeletPoller(replace(options, interval_s=0.001), lambda: [GPU])
+    assert poller.wait_s() == kubelet_poller.MIN_INTERVAL_S
     began = time.monotonic()
-    watching.start()
+    poller.start()
     assert until(lambda: kubelet.calls["List"] >= 15, 30)
-    watching.stop()
+    poller.stop()
     elapsed_s = time.monotonic() - began
     assert kubelet.refused == 0
-    assert kubelet.calls["List"] <= elapsed_s / watch.FLOOR_S + 1
+    assert kubelet.calls["List"] <= elapsed_s / kubelet_poller.MIN_INTERVAL_S + 1
     assert kubelet.calls["GetAllocatableResources"] == 1
 
 
-def test_a_pass_makes_no_more_calls_than_a_burst_holds(kubelet: Kubelet, places: Places) -> None:
+def test_a_pass_makes_no_more_calls_than_a_burst_holds(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [holding("one", "GPU-1")]
-    Watch(places, lambda: [GPU]).look()
+    KubeletPoller(options, lambda: [GPU]).poll()
     assert kubelet.calls == {"List": 1, "GetAllocatableResources": 1, "ListPods": 1}
     assert kubelet.calls.total() < BURST
 
 
-def test_a_refusal_doubles_the_wait_and_an_answer_ends_it(kubelet: Kubelet, places: Places) -> None:
+def test_a_refusal_doubles_the_wait_and_an_answer_ends_it(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [holding("one", "GPU-1")]
-    watching = Watch(places, lambda: [GPU])
-    watching.look()
+    poller = KubeletPoller(options, lambda: [GPU])
+    poller.poll()
     kubelet.exhausted = True
     waits = []
     for _ in range(7):
-        watching.look()
-        waits.append(watching.wait_s())
+        poller.poll()
+        waits.append(poller.wait_s())
     assert waits == [30, 60, 120, 240, 300, 300, 300]
-    assert "asked too often" in watching.view.troubles["kubelet"]
-    assert pods_of(watching) == ["one"]
+    assert "over its rate limit" in poller.view.troubles["kubelet"]
+    assert pods_of(poller) == ["one"]
     kubelet.exhausted = False
-    watching.look()
-    assert (watching.wait_s(), watching.view.troubles) == (15, {})
+    poller.poll()
+    assert (poller.wait_s(), poller.view.troubles) == (15, {})
 
 
-def test_an_older_kubelet_without_allocatable_devices_will_do(kubelet: Kubelet, places: Places) -> None:
+def test_an_older_kubelet_without_allocatable_devices_will_do(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.allocatable = None
     kubelet.pods = [holding("one", "GPU-1")]
-    watching = Watch(places, lambda: [GPU])
-    watching.look()
-    watching.look()
-    assert pods_of(watching) == ["one"]
+    poller = KubeletPoller(options, lambda: [GPU])
+    poller.poll()
+    poller.poll()
+    assert pods_of(poller) == ["one"]
     assert kubelet.calls["GetAllocatableResources"] == 1
-    assert watching.view.troubles == {}
+    assert poller.view.troubles == {}
 
 
 # ---------------------------------------------------------------- the Pods API and the API server
 
 
-def test_without_the_pods_api_names_have_to_do(kubelet: Kubelet, places: Places, tmp_path: Path) -> None:
+def test_without_the_pods_api_names_have_to_do(kubelet: Kubelet, options: PollerOptions, tmp_path: Path) -> None:
     kubelet.pods = [holding("one", "GPU-1")]
-    watching = Watch(replace(places, pods_api=tmp_path / "pods-api.sock"), lambda: [GPU])
-    (allocation,) = watching.look().allocated.allocations
+    poller = KubeletPoller(replace(options, pods_api=tmp_path / "pods-api.sock"), lambda: [GPU])
+    (allocation,) = poller.poll().allocated.allocations
     assert allocation.pod_uid is None
-    assert watching.view.troubles == {}
+    assert poller.view.troubles == {}
 
 
-def test_a_pods_api_that_cannot_be_read_is_told_and_names_have_to_do(kubelet: Kubelet, places: Places) -> None:
+def test_a_pods_api_that_cannot_be_read_is_told_and_names_have_to_do(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [holding("one", "GPU-1")]
     kubelet.pods_answer = lambda: [b"\xff"]
-    (allocation,) = Watch(places, lambda: [GPU]).look().allocated.allocations
+    (allocation,) = KubeletPoller(options, lambda: [GPU]).poll().allocated.allocations
     assert allocation.pod_uid is None
 
 
-def test_a_pod_that_has_ended_is_left_out_where_the_pods_api_tells(kubelet: Kubelet, places: Places) -> None:
+def test_a_pod_that_has_ended_is_left_out_where_the_pods_api_tells(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [replace(holding("ended", "GPU-1"), phase="Succeeded"), holding("one", "GPU-1")]
-    watching = Watch(places, lambda: [GPU])
-    watching.look()
-    assert pods_of(watching) == ["one"]
-    assert watching.view.allocated.ended == 1
+    poller = KubeletPoller(options, lambda: [GPU])
+    poller.poll()
+    assert pods_of(poller) == ["one"]
+    assert poller.view.allocated.ended == 1
 
 
-def test_the_api_server_is_asked_seldom(kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path) -> None:
+def test_the_api_server_is_asked_seldom(kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path) -> None:
     """Never without a claim; for one that it does not know, every 30 s; else every 10 minutes."""
     clock, api = Clock(), Api(node.slices(), page=500)
     with serving(api, trust, tmp_path / "account") as server:
-        watching = Watch(replace(places, slices_on=True, api_server=server), lambda: [GPU], clock=clock)
+        poller = KubeletPoller(replace(options, slices_on=True, api_server=server), lambda: [GPU], clock=clock)
 
         def questions(seconds: float, *pods: Pod) -> int:
             kubelet.pods = list(pods)
             clock.now_s += seconds
             before = len(api.asked)
-            watching.look()
+            poller.poll()
             return len(api.asked) - before
 
         known, unknown = node.claim("a", "gpu-3"), node.claim("b", "gpu-99")
@@ -300,77 +300,79 @@ def test_the_api_server_is_asked_seldom(kubelet: Kubelet, places: Places, trust:
 
 
 def test_an_api_server_that_says_no_is_told_until_it_says_yes(
-    kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path
+    kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path
 ) -> None:
     clock, api = Clock(), Api(node.slices(), allowed=False)
     kubelet.pods = [node.claim("a", "gpu-3"), holding("one", "GPU-1")]
     with serving(api, trust, tmp_path / "account") as server:
-        watching = Watch(
-            replace(places, slices_on=True, api_server=server),
+        poller = KubeletPoller(
+            replace(options, slices_on=True, api_server=server),
             lambda: [GPU, Device(node.gpu(4), "nvidia")],
             clock=clock,
         )
         for _ in range(2):
-            watching.look()
-            assert "ClusterRole" in watching.view.troubles["api_server"]
-            assert pods_of(watching) == ["one"]
+            poller.poll()
+            assert "ClusterRole" in poller.view.troubles["api_server"]
+            assert pods_of(poller) == ["one"]
         api.allowed = True
         clock.now_s += 31
-        watching.look()
-    assert pods_of(watching) == ["a", "one"]
-    assert watching.view.troubles == {}
+        poller.poll()
+    assert pods_of(poller) == ["a", "one"]
+    assert poller.view.troubles == {}
 
 
 def test_without_the_nodes_name_the_next_step_is_the_downward_api(
-    kubelet: Kubelet, places: Places, trust: Trust, tmp_path: Path
+    kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path
 ) -> None:
     kubelet.pods = [node.claim("a", "gpu-3")]
     with serving(Api([]), trust, tmp_path / "account") as server:
-        view = Watch(replace(places, slices_on=True, api_server=server, node=None), lambda: [GPU]).look()
+        view = KubeletPoller(replace(options, slices_on=True, api_server=server, node=None), lambda: [GPU]).poll()
     assert "K8S_NODE_NAME" in view.troubles["api_server"]
 
 
-def test_outside_of_a_pod_claims_are_not_mapped_and_the_reason_is_told(kubelet: Kubelet, places: Places) -> None:
+def test_outside_of_a_pod_claims_are_not_mapped_and_the_reason_is_told(
+    kubelet: Kubelet, options: PollerOptions
+) -> None:
     kubelet.pods = [node.claim("a", "gpu-3")]
-    view = Watch(replace(places, slices_on=True), lambda: [GPU]).look()
-    assert "in no pod" in view.troubles["api_server"]
-    assert [each.why for each in view.allocated.unmapped] == [Why.NO_SLICES]
+    view = KubeletPoller(replace(options, slices_on=True), lambda: [GPU]).poll()
+    assert "does not run in a pod" in view.troubles["api_server"]
+    assert [each.why for each in view.allocated.unmapped] == [UnmappedReason.NO_SLICES]
 
 
 # ---------------------------------------------------------------- devices that come and go
 
 
 def test_a_held_device_that_is_not_seen_has_the_devices_found_anew_and_is_told_if_that_does_not_help(
-    kubelet: Kubelet, places: Places, caplog: pytest.LogCaptureFixture
+    kubelet: Kubelet, options: PollerOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after MIG instances were made while we ran."""
     seen, asked = [GPU], []
     kubelet.pods = [holding("one", "GPU-1"), holding("two", "MIG-new"), holding("three", "MIG-elsewhere")]
 
-    def find_anew() -> None:
+    def rediscover() -> None:
         asked.append(len(seen))
         seen.append(Device("GPU-1", "nvidia", instance_id="1", instance_uuid="MIG-new"))
 
-    watching = Watch(places, lambda: list(seen), find_anew)
-    watching.look()
-    assert (pods_of(watching), len(asked), caplog.messages) == (["one"], 1, [])
-    watching.look()
-    watching.look()
-    assert (pods_of(watching), len(asked)) == (["one", "two"], 1)
+    poller = KubeletPoller(options, lambda: list(seen), rediscover)
+    poller.poll()
+    assert (pods_of(poller), len(asked), caplog.messages) == (["one"], 1, [])
+    poller.poll()
+    poller.poll()
+    assert (pods_of(poller), len(asked)) == (["one", "two"], 1)
     (sentence,) = caplog.messages
     assert "nvidia.com/gpu MIG-elsewhere, held by ml/three/server, is not mapped" in sentence
 
 
 def test_ids_that_never_mean_a_device_cost_one_search_a_minute_and_one_word_each(
-    kubelet: Kubelet, places: Places, caplog: pytest.LogCaptureFixture
+    kubelet: Kubelet, options: PollerOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As HAMi's: made up, and new with each pod."""
     clock, asked = Clock(), []
-    watching = Watch(places, lambda: [GPU], lambda: asked.append(clock.now_s), clock=clock)
+    poller = KubeletPoller(options, lambda: [GPU], lambda: asked.append(clock.now_s), clock=clock)
     for second, pods in ((0, "a0"), (15, "a0 b1"), (30, "c0 b1"), (61, "c0 b1"), (76, "d1"), (91, "d0")):
         kubelet.pods = [holding(name[0], f"GPU-1-{name[1]}") for name in pods.split()]
         clock.now_s = 1000 + second
-        watching.look()
+        poller.poll()
     assert asked == [1000, 1061]
     assert [message.partition(", held")[0] for message in caplog.messages] == [
         "ai-otel: nvidia.com/gpu GPU-1-0",
@@ -381,32 +383,35 @@ def test_ids_that_never_mean_a_device_cost_one_search_a_minute_and_one_word_each
 def test_a_sampler_that_is_asked_finds_a_new_device_and_keeps_the_counters_of_the_others() -> None:
     gpu = FakeGpu({GPU: GpuReading(energy_j=100.0)})
     sampler = Sampler(lambda: {"fake": gpu}, clock=(clock := Clock()))
-    sampler.find_anew()
-    sampler.look()
+    sampler.rediscover()
+    sampler.collect()
     gpu.readings[GPU] = GpuReading(energy_j=7.0)
     clock.now_s += 1
-    sampler.look()
+    sampler.collect()
     part = Device("GPU-1", "nvidia", instance_id="1")
     gpu.readings[part] = GpuReading()
-    sampler.find_anew()
+    sampler.rediscover()
     clock.now_s += 1
-    sampler.look()
-    assert [(look.device, look.reading.energy_j) for look in sampler.snapshot.looks] == [(GPU, 107.0), (part, None)]
+    sampler.collect()
+    assert [(sample.device, sample.reading.energy_j) for sample in sampler.snapshot.samples] == [
+        (GPU, 107.0),
+        (part, None),
+    ]
     assert (gpu.opened, gpu.closed) == (2, 1)
 
 
-def test_where_no_device_is_seen_they_are_looked_for_each_minute(kubelet: Kubelet, places: Places) -> None:
+def test_where_no_device_is_seen_they_are_looked_for_each_minute(kubelet: Kubelet, options: PollerOptions) -> None:
     """A driver may be installed while we run."""
     clock, asked = Clock(), []
-    watching = Watch(places, list, lambda: asked.append(clock.now_s), clock=clock)
+    poller = KubeletPoller(options, list, lambda: asked.append(clock.now_s), clock=clock)
     for _ in range(5):
-        watching.look()
+        poller.poll()
         clock.now_s += 31
     assert asked == [1062, 1124]
 
 
 def test_a_pass_that_breaks_is_ours_and_the_thread_goes_on(
-    kubelet: Kubelet, places: Places, caplog: pytest.LogCaptureFixture
+    kubelet: Kubelet, options: PollerOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     broken = True
@@ -417,11 +422,11 @@ def test_a_pass_that_breaks_is_ours_and_the_thread_goes_on(
         return [GPU]
 
     kubelet.pods = [holding("one", "GPU-1")]
-    watching = Watch(replace(places, interval_s=0.1), devices)
-    watching.start()
+    poller = KubeletPoller(replace(options, interval_s=0.1), devices)
+    poller.start()
     try:
-        assert until(lambda: "a pass of ours failed" in watching.view.troubles.get("kubelet", ""), 30)
+        assert until(lambda: "a poll of the agent failed" in poller.view.troubles.get("kubelet", ""), 30)
         broken = False
-        assert until(lambda: pods_of(watching) == ["one"], 30)
+        assert until(lambda: pods_of(poller) == ["one"], 30)
     finally:
-        watching.stop()
+        poller.stop()

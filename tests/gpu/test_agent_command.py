@@ -243,7 +243,7 @@ def test_once_shows_a_table_of_devices_and_holders(kubelet: Kubelet, tmp_path: P
     done = once(environment(tmp_path), "--once", *where)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert re.split(r"  +", lines[0]) == ["DEVICE", "PART", "MODEL", "BUSY", "MEMORY GIB", "POWER", "HELD BY"]
+    assert re.split(r"  +", lines[0]) == ["DEVICE", "INSTANCE", "MODEL", "BUSY", "MEMORY GIB", "POWER", "HELD BY"]
     rows = [line for line in lines if line.startswith(("GPU-", " "))]
     assert sum(line.startswith("GPU-") for line in rows) == 19
     held = {line.split("  ")[-1].strip() for line in rows}
@@ -255,14 +255,14 @@ def test_once_shows_a_table_of_devices_and_holders(kubelet: Kubelet, tmp_path: P
     (part,) = [line for line in lines if line.startswith(f"{node.gpu(0)}  8 1g.18gb")]
     assert "ml/mig-8/server (mig)" in part
     assert "300 W" not in part, "a part has no power of its own"
-    assert "left out, because their pods have ended: 1" in done.stdout
+    assert "left out because their pods have ended: 1" in done.stdout
     assert done.stdout.count("set AI_OTEL_AGENT_RESOURCE_SLICES=true") == 4
 
 
 def test_once_on_a_machine_without_anything_says_so(tmp_path: Path) -> None:
     done = once({"PATH": "/usr/bin:/bin", "AI_OTEL_GPU": "none"}, "--once", "--kubelet", str(tmp_path))
     assert done.returncode == 1
-    assert done.stdout.startswith("No device is seen here.\n")
+    assert done.stdout.startswith("No device found.\n")
     assert "mount its directory" in done.stdout
     assert done.stderr == ""
 
@@ -294,11 +294,11 @@ def test_a_port_that_is_taken_ends_it_with_the_next_step(sink: Sink) -> None:
 
 @pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
 def test_the_page_is_503_until_the_agent_is_ready(ready: bool, status: int, tmp_path: Path) -> None:
-    with health.serving("127.0.0.1:0", lambda: health.Report(ready, {"node": "node-1"})) as port:
+    with health.serving("127.0.0.1:0", lambda: health.HealthStatus(ready, {"node": "node-1"})) as port:
         command = Command(None, port, tmp_path)  # type: ignore[arg-type]
         assert command.health() == (status, {"ready": ready, "node": "node-1"})
         assert command.health("/healthz?verbose=1")[0] == status
-        assert command.health("/metrics") == (404, {"ready": False, "error": "only /healthz is here"})
+        assert command.health("/metrics") == (404, {"ready": False, "error": "only /healthz is served"})
         with socket.create_connection(("127.0.0.1", port)):
             assert command.health()[0] == status, "one that says nothing keeps nobody waiting"
 
@@ -309,7 +309,7 @@ def test_the_page_is_served_on_ipv6_as_well() -> None:
     except OSError as error:
         pytest.skip(f"this machine has no IPv6: {error}")
     with (
-        health.serving("[::1]:0", lambda: health.Report(ready=True, facts={})) as port,
+        health.serving("[::1]:0", lambda: health.HealthStatus(ready=True, facts={})) as port,
         urllib.request.urlopen(f"http://[::1]:{port}/healthz", timeout=10) as answer,
     ):
         assert json.load(answer) == {"ready": True}

@@ -236,7 +236,7 @@ except Unavailable as why:
     print(why.installed, why)
 """)
     installed = str(amdsmi_library.TRACE.exists())
-    assert printed.startswith(f"{installed} AMD SMI's binding is here without its library libamd_smi.so: install")
+    assert printed.startswith(f"{installed} AMD SMI's binding is installed without its library libamd_smi.so: install")
     assert len(printed.splitlines()) == 1
 
 
@@ -255,7 +255,7 @@ def test_what_others_print_during_the_import_is_printed(monkeypatch: pytest.Monk
 def test_no_gpu_and_no_driver_are_two_sentences() -> None:
     source = AmdSmiSource(Options())
     with amd.simulated() as fake:
-        with pytest.raises(Unavailable, match="tells of no GPU: give this container /dev/kfd"):
+        with pytest.raises(Unavailable, match="finds no GPU: give this container /dev/kfd"):
             source.open()
         fake.fail("library", "amdsmi_init", code=34)
         with pytest.raises(Unavailable, match=r"does not start \(.*DRIVER_NOT_LOADED.*: load the amdgpu driver"):

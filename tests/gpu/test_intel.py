@@ -174,7 +174,7 @@ def test_devices_of_others_and_other_kinds_of_devices_are_left_out() -> None:
 def test_no_gpu_and_a_started_level_zero_are_two_sentences() -> None:
     source = LevelZeroSource(Options())
     with simulated() as fake:
-        with pytest.raises(Unavailable, match="tells of no Intel GPU: give this container"):
+        with pytest.raises(Unavailable, match="finds no Intel GPU: give this container"):
             source.open()
         fake.fail("library", "zesInit", code=UNINITIALIZED)
         with pytest.raises(Unavailable, match=r"does not start \(0x78000001\).*without ZES_ENABLE_SYSMAN"):

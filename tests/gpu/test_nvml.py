@@ -142,12 +142,17 @@ def test_what_is_not_supported_is_asked_once(tmp_path: Path) -> None:
 def test_what_changes_seldom_is_asked_every_ten_seconds_and_all_else_at_each_look(tmp_path: Path) -> None:
     ramp = [(0.0, 0.0), (100.0, 100.0)]
     with nvml.opened(tmp_path, Gpu(decoder=ramp, utilization=ramp, clocks={"sm": ramp, "video": ramp})) as gpu:
-        looks = [gpu.read(after_s=1) for _ in range(12)]
+        samples = [gpu.read(after_s=1) for _ in range(12)]
         assert gpu.fake.calls("nvmlDeviceGetDecoderUtilization") == 2
-        # Twelve times what is told at each look, twice what is told seldom, and power smoothing once at open.
+        # Twelve times what is told at each sample, twice what is told seldom, and power smoothing once at open.
         assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 15
-    assert len({look.utilization for look in looks}) == len({look.frequency_hz["sm"] for look in looks}) == 12
-    for seldom in ([look.decoder_utilization for look in looks], [look.frequency_hz["video"] for look in looks]):
+    assert (
+        len({sample.utilization for sample in samples}) == len({sample.frequency_hz["sm"] for sample in samples}) == 12
+    )
+    for seldom in (
+        [sample.decoder_utilization for sample in samples],
+        [sample.frequency_hz["video"] for sample in samples],
+    ):
         assert len(set(seldom[:10])) == len(set(seldom[10:])) == 1
         assert seldom[9] < seldom[10]
 
@@ -236,12 +241,12 @@ def test_an_old_binding_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("code", "installed", "step"),
     [
-        (4, True, "give it access to /dev/nvidiactl"),
+        (4, True, "give this user access to /dev/nvidiactl"),
         (9, True, "run the pod with the nvidia runtime class"),
         (12, False, "run the pod with the nvidia runtime class"),
         (13, True, "update it to 535 or newer"),
         (18, True, "reboot the node"),
-        (999, True, "see what nvidia-smi says"),
+        (999, True, "see what nvidia-smi reports"),
     ],
 )
 def test_nvml_that_does_not_start_says_why_and_what_to_do(
@@ -258,7 +263,7 @@ def test_devices_without_the_library_say_which_runtime(a_driver: None, tmp_path:
     with nvml.library(tmp_path, Scenario(returns={"nvmlInitWithFlags": 12})):
         error = refused()
     assert error.installed
-    assert "devices are here, but libnvidia-ml.so.1 is not" in str(error)
+    assert "devices are present, but libnvidia-ml.so.1 is missing" in str(error)
 
 
 def test_no_gpu_in_this_container_is_said_and_nvml_is_let_go(tmp_path: Path) -> None:
@@ -281,7 +286,7 @@ except Unavailable as error:
 def test_a_library_from_before_nvmlinitwithflags_is_too_old(tmp_path: Path) -> None:
     scenario = Scenario(missing=frozenset({"nvmlInitWithFlags"}))
     sentence, installed = json.loads(nvml.in_its_own_process(tmp_path, scenario, REALLY_WITHOUT))
-    assert sentence == "NVIDIA's driver is too old for us: update it to 535 or newer."
+    assert sentence == "NVIDIA's driver is too old: update it to 535 or newer."
     assert installed
 
 

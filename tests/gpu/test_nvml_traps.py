@@ -535,7 +535,7 @@ def test_trap_13_without_anybody_of_ours_nothing_is_said() -> None:
 
 
 def test_trap_14_activity_is_a_mean_between_two_looks(tmp_path: Path) -> None:
-    """Not what it is at the moment: a burst of 100 % for 0.5 s of 1 s is 50 %, whenever one looks."""
+    """Not what it is at the moment: a burst of 100 % for 0.5 s of 1 s is 50 %, whenever one samples."""
     burst: Value = [(0, 0), (11.2, 0), (11.2, 100), (11.7, 100), (11.7, 0), (30, 0)]
     with nvml.opened(tmp_path, Gpu(gpm={2: burst})) as gpu:
         told = [gpu.read(after_s=1).sm_activity for _ in range(3)]

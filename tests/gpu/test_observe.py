@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 
 from ai_otel.energy.accounts import Account
-from ai_otel.gpu.snapshot import Look, Snapshot, lost
+from ai_otel.gpu.snapshot import DeviceSample, Snapshot, lost_reading
 from ai_otel.gpu.source import Device, GpuReading, Support
 from harness.gpu.points import Exported
 
@@ -104,8 +104,10 @@ EXPECTED: dict[str, list[tuple[dict[str, Any], float]]] = {
 }
 
 
-def exported(*looks: tuple[Device, GpuReading], now_s: float = 0.0, **snapshot: Any) -> Exported:
-    present = Snapshot(looks=tuple(Look(device, reading, 0.0) for device, reading in looks), taken_s=0.0, **snapshot)
+def exported(*samples: tuple[Device, GpuReading], now_s: float = 0.0, **snapshot: Any) -> Exported:
+    present = Snapshot(
+        samples=tuple(DeviceSample(device, reading, 0.0) for device, reading in samples), taken_s=0.0, **snapshot
+    )
     return Exported(lambda: present, clock=lambda: now_s)
 
 
@@ -165,7 +167,9 @@ def test_where_looks_are_rare_because_they_take_long_the_last_one_holds_until_th
 def test_what_belongs_to_a_whole_gpu_has_no_point_for_its_parts() -> None:
     """Three points with the same attributes would be added up: a status of 3."""
     other = replace(PART, instance_id="2")
-    points = exported((GPU, lost()), (replace(PART, id=GPU.id), lost()), (replace(other, id=GPU.id), lost()))
+    points = exported(
+        (GPU, lost_reading()), (replace(PART, id=GPU.id), lost_reading()), (replace(other, id=GPU.id), lost_reading())
+    )
     states = {labels["hw.state"]: value for labels, value in points.points()["hw.status"]}
     assert (states["failed"], states["ok"]) == (1, 0)
     assert oracle.check_metrics(points.collect()) == []
@@ -204,7 +208,7 @@ def test_the_books_are_told_bucket_by_bucket() -> None:
 def test_power_throttling_and_xids_lead_to_the_trace_of_a_request_that_ran(name: str) -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("chat tiny")
     context = trace.set_span_in_context(span, Context())
-    present = Snapshot(looks=(Look(GPU, replace(FULL), 5.0),), taken_s=5.0, xids={(GPU, 79): 1})
+    present = Snapshot(samples=(DeviceSample(GPU, replace(FULL), 5.0),), taken_s=5.0, xids={(GPU, 79): 1})
     exporter = Exported(lambda: present, clock=lambda: 5.0, running=lambda at: context if at == 5.0 else None)
     data = exporter.collect()
     metrics = [metric for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics]

@@ -12,10 +12,11 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 
-from ai_otel.agent import podresources, pods, wire
+from ai_otel.agent import podresources, pods
 from ai_otel.agent.kubelet import Refused, Unanswered, Unknown
 from ai_otel.agent.podresources import ClaimGrant, Container, PluginGrant, list_allocatable, list_grants
 from ai_otel.agent.pods import list_pods
+from ai_otel.gpu import wire
 from harness.gpu import protos
 from harness.gpu.kubelet import Claim, Kubelet, Pod, running
 
@@ -159,7 +160,7 @@ def test_a_kubelet_without_a_call_is_told_apart(kubelet: Kubelet) -> None:
 
 def test_pods_that_are_no_pods_are_not_read(kubelet: Kubelet) -> None:
     kubelet.pods_answer = lambda: [b"\xff\xff\xff"]
-    with pytest.raises(Unknown, match="cannot be read"):
+    with pytest.raises(Unknown, match="cannot be decoded"):
         list_pods(kubelet.pods_socket)
 
 

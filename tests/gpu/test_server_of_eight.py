@@ -74,15 +74,14 @@ class Server:
     def __init__(self, fake: FakeNvml) -> None:
         self.fake = fake
         self.source = NvmlSource(Options(), clock=fake.clock)
-        self.sampler = Sampler(dict, clock=fake.clock)
-        self.sampler._sources = {"nvidia": self.source}
+        self.sampler = Sampler(lambda: {"nvidia": self.source}, clock=fake.clock)
         self.exported = Exported(lambda: self.sampler.snapshot, clock=fake.clock)
 
     def at(self, now_s: float) -> dict[str, dict[tuple[str, str | None], dict[tuple[str, ...], float]]]:
         """Metric → device → the other attributes' values → value, at this moment."""
         while self.fake.clock() < now_s:
             self.fake.clock.set(min(now_s, self.fake.clock() + 1.0))
-            self.sampler.look()
+            self.sampler.collect()
         found: dict[str, Any] = {}
         for name, points in self.exported.points().items():
             for labels, value in points:
@@ -97,7 +96,7 @@ class Server:
 def server(tmp_path: Path) -> Iterator[Server]:
     with nvml.library(tmp_path, eight(), now_s=START_S) as fake, guard.strict() as failures:
         server = Server(fake)
-        server.sampler.look()
+        server.sampler.collect()
         yield server
         server.source.close()
     assert failures == []
@@ -198,15 +197,14 @@ def test_looking_costs_a_thousandth_of_a_core(tmp_path: Path) -> None:
     with nvml.library(tmp_path, eight(), now_s=START_S):
         tick = Tick()
         source = NvmlSource(Options(), clock=tick)
-        sampler = Sampler(dict, clock=tick)
-        sampler._sources = {"nvidia": source}
+        sampler = Sampler(lambda: {"nvidia": source}, clock=tick)
         for _ in range(10):
             used_s = time.thread_time()
             for _ in range(50):
                 tick.now_s += 1.0
-                sampler.look()
+                sampler.collect()
             rounds.append((time.thread_time() - used_s) / 50)
-        assert len(sampler.snapshot.looks) == 10
+        assert len(sampler.snapshot.samples) == 10
         source.close()
     look_s = min(rounds[1:])
     print(f"one look at eight simulated GPUs: {look_s * 1e3:.2f} ms of CPU, {look_s:.3%} of a core at 1 Hz")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.agent.api_server import ApiServer, ApiTrouble
+from ai_otel.agent.api_server import ApiServer, ApiServerError
 from ai_otel.agent.slices import SliceDevice, read_slices
 from harness.certificates import Authority
 from harness.gpu.slices import Api, Trust, resource_slice, serving
@@ -97,21 +97,21 @@ def test_what_is_no_text_is_not_read(told: Told) -> None:
 
 
 def test_without_the_right_the_next_step_is_a_role(told: Told) -> None:
-    with pytest.raises(ApiTrouble, match="ClusterRole with the verbs get and list"):
+    with pytest.raises(ApiServerError, match="ClusterRole with the verbs get and list"):
         told(Api([], allowed=False))
 
 
 def test_a_token_that_is_not_good_is_told(trust: Trust, tmp_path: Path) -> None:
     with serving(Api([]), trust, tmp_path / "account") as server:
         (server.account / "token").write_text("stale")
-        with pytest.raises(ApiTrouble, match="status 401"):
+        with pytest.raises(ApiServerError, match="status 401"):
             read_slices(server, "node-1")
         (server.account / "token").write_text("token-of-a-service-account")
         assert read_slices(server, "node-1") == {}
 
 
 def test_an_api_server_without_slices_is_told(told: Told) -> None:
-    with pytest.raises(ApiTrouble, match="does not serve /apis/resource.k8s.io/v1/resourceslices"):
+    with pytest.raises(ApiServerError, match="does not serve /apis/resource.k8s.io/v1/resourceslices"):
         told(Api([], versions=[]))
 
 
@@ -119,17 +119,17 @@ def test_a_server_with_another_certificate_is_not_believed(trust: Trust, tmp_pat
     stranger = Authority(tmp_path / "authority", "somebody else")
     with serving(Api([]), trust, tmp_path / "account") as server:
         (server.account / "ca.crt").write_bytes(stranger.certificate.read_bytes())
-        with pytest.raises(ApiTrouble, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(ApiServerError, match="CERTIFICATE_VERIFY_FAILED"):
             read_slices(server, "node-1")
 
 
 def test_without_an_account_or_a_server_the_reason_is_told(trust: Trust, tmp_path: Path) -> None:
     with serving(Api([]), trust, tmp_path / "account") as server:
-        with pytest.raises(ApiTrouble, match="mount the pod's service account"):
+        with pytest.raises(ApiServerError, match="mount the pod's service account"):
             read_slices(ApiServer(server.host, server.port, tmp_path / "nothing"), "node-1")
         (server.account / "token").unlink()
-        with pytest.raises(ApiTrouble, match="token cannot be read"):
+        with pytest.raises(ApiServerError, match="token cannot be read"):
             read_slices(server, "node-1")
         (server.account / "token").touch()
-        with pytest.raises(ApiTrouble, match="cannot be reached"):
+        with pytest.raises(ApiServerError, match="cannot be reached"):
             read_slices(ApiServer("localhost", free_port(), server.account), "node-1")

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from ai_otel.gpu import TRACES
 from ai_otel.gpu.source import Device, DeviceLost, Options, Support, Unavailable
-from ai_otel.gpu.tpu.metric_service import asked, told
+from ai_otel.gpu.tpu.metric_service import decode_response, encode_request
 from ai_otel.gpu.tpu.source import BANDWIDTH, DUTY_CYCLE, MEMORY_TOTAL, MEMORY_USED, METRICS, TpuSource
 from harness.gpu import tpu
 from harness.gpu.tpu import GIB, Chips, messages, served
@@ -42,25 +42,25 @@ def test_what_protobuf_writes_is_read_as_it_was(values: dict[int, float], text_i
     for metric, kind in ((DUTY_CYCLE, float), (MEMORY_USED, int)):
         of_kind = {number: value for number, value in values.items() if isinstance(value, kind)}
         response = Chips(values={metric: of_kind}, text_ids=text_ids).response(metric)
-        assert told(response.SerializeToString()) == of_kind
+        assert decode_response(response.SerializeToString()) == of_kind
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_what_is_asked_for_is_a_request_of_the_protocol(metric: str) -> None:
-    request = messages()["MetricRequest"].FromString(asked(metric))
+    request = messages()["MetricRequest"].FromString(encode_request(metric))
     assert (request.metric_name, request.skip_node_aggregation) == (metric, False)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_do_more_than_raise_a_value_error(noise: bytes) -> None:
     with suppress(ValueError):
-        told(noise)
+        decode_response(noise)
 
 
 def test_a_message_that_ends_early_is_no_message() -> None:
     whole = Chips().response(DUTY_CYCLE).SerializeToString()
-    with pytest.raises(ValueError, match="ends within"):
-        told(whole[:-3])
+    with pytest.raises(ValueError, match="parsing"):
+        decode_response(whole[:-3])
 
 
 def test_fields_that_a_later_protocol_adds_are_passed_over() -> None:
@@ -68,7 +68,7 @@ def test_fields_that_a_later_protocol_adds_are_passed_over() -> None:
     unknown = bytes((15 << 3 | 5,)) + struct.pack("<f", 1.5) + bytes((14 << 3 | 1,)) + struct.pack("<d", 2.5)
     unknown += bytes((13 << 3 | 2, 3)) + b"new"
     whole = Chips().response(MEMORY_USED).SerializeToString()
-    assert told(unknown + whole) == {0: 12 * GIB, 1: 0}
+    assert decode_response(unknown + whole) == {0: 12 * GIB, 1: 0}
 
 
 # ---------------------------------------------------------------- chips and cores
@@ -174,7 +174,7 @@ def test_when_the_workload_ends_its_chips_are_lost() -> None:
 def test_without_a_workload_there_is_nothing_and_nobody_need_hear_of_it(chips: Chips | None, tmp_path: Path) -> None:
     with served(chips or Chips()) as address:
         source = TpuSource(Options(tpu_address=address if chips else "localhost:1"))
-        with pytest.raises(Unavailable, match="look again when it runs") as why:
+        with pytest.raises(Unavailable, match="try again while one runs") as why:
             source.open()
     here: Any = any(Path(trace).exists() for trace in TRACES["tpu"])
     assert why.value.installed is here

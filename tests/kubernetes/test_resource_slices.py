@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ai_otel.agent.api_server import ApiServer, ApiTrouble
-from ai_otel.agent.kubelet_poller import Places, Watch
+from ai_otel.agent.api_server import ApiServer, ApiServerError
+from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
 from ai_otel.agent.slices import SliceDevice, read_slices
 from ai_otel.gpu.source import Device
 from ai_otel.settings import Settings
@@ -63,14 +63,14 @@ def allow(cluster: Cluster, namespace: str) -> None:
 def test_the_one_right_to_list_slices_is_enough_to_map_claims(
     cluster: Cluster, namespace: str, slices: None, account: ApiServer
 ) -> None:
-    with pytest.raises(ApiTrouble, match="status 403.*ClusterRole with the verbs get and list"):
+    with pytest.raises(ApiServerError, match="status 403.*ClusterRole with the verbs get and list"):
         read_slices(account, "node-1")
     allow(cluster, namespace)
 
     def read() -> dict[str, SliceDevice] | None:
         try:
             return {device: told for (_, _, device), told in read_slices(account, "node-1").items()}
-        except ApiTrouble:
+        except ApiServerError:
             return None  # a role takes its moment
 
     assert cluster.wait_for(read) == {
@@ -85,7 +85,7 @@ def test_the_one_right_to_list_slices_is_enough_to_map_claims(
     ]
     with kubelet.running() as running:
         running.pods = node.pods()
-        places = Places(
+        options = PollerOptions(
             running.socket,
             running.pods_socket,
             Settings().agent_resources,
@@ -93,7 +93,7 @@ def test_the_one_right_to_list_slices_is_enough_to_map_claims(
             api_server=account,
             node="node-1",
         )
-        view = Watch(places, lambda: devices).look()
+        view = KubeletPoller(options, lambda: devices).poll()
     mapped = {
         node.Held(each.container.pod, each.device.id, each.device.instance_id, each.sharing, each.attribution)
         for each in view.allocated.allocations

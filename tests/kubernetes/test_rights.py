@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from ai_otel.agent.api_server import ApiServer, ApiTrouble
+from ai_otel.agent.api_server import ApiServer, ApiServerError
 from ai_otel.agent.slices import read_slices
 from harness.collector.process import Collector, Pages, attributes_of, exports, running, until
 from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
@@ -194,7 +194,7 @@ def test_the_gpu_agent_may_list_resource_slices(accounts: Cluster, tmp_path: Pat
     assert url.hostname
     assert url.port
     server = ApiServer(url.hostname, url.port, tmp_path)
-    with pytest.raises(ApiTrouble, match="may not list"):
+    with pytest.raises(ApiServerError, match="may not list"):
         read_slices(server, "node-1")
     grant(accounts, objects, "ClusterRole", "ClusterRoleBinding")
     assert accounts.wait_for(lambda: listed(server)) == "listed"
@@ -203,7 +203,7 @@ def test_the_gpu_agent_may_list_resource_slices(accounts: Cluster, tmp_path: Pat
 def listed(server: ApiServer) -> str:
     try:
         read_slices(server, "node-1")
-    except ApiTrouble:
+    except ApiServerError:
         return ""
     return "listed"
 

@@ -35,7 +35,7 @@ UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "
 
 @dataclass
 class Bench:
-    """One GPU, and how long to look."""
+    """One GPU, and how long to sample."""
 
     nvml: Nvml
     handle: Any
@@ -163,7 +163,7 @@ def _look_latencies(bench: Bench) -> dict[str, Any]:
 
 
 def throughput(bench: Bench) -> dict[str, Any]:
-    """What looking costs the work: matrix products per second with no look, one and ten a second, in turn."""
+    """What looking costs the work: matrix products per second with no sample, one and ten a second, in turn."""
     if load.missing():
         return {"skipped": load.missing()}
     told: dict[str, list[float]] = {"0": [], "1": [], "10": []}

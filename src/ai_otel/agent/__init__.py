@@ -1,1 +1,1 @@
-"""The node agent: the values of every device of a node, each once, and which container each device is allocated to."""
+"""The node agent: exports every device of a node once, and which container each device is allocated to."""

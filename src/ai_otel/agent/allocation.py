@@ -1,4 +1,4 @@
-"""Who holds which device: what the kubelet told, joined with the devices that we see. Pure; nothing is asked here."""
+"""Device allocations: joins the kubelet's grants with the sampled devices. Pure functions without I/O."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ai_otel.gpu.source import Device
 POD_RESOURCES, DRA = "pod_resources", "dra"
 
 
-class Why(str, Enum):
-    """Why we do not know which device it is. The value ends the sentence that a person reads."""
+class UnmappedReason(str, Enum):
+    """Why a granted id is not mapped to a device. The value completes the logged sentence."""
 
-    NO_DEVICE = "none of the devices that we see is called so"
-    SLICES_OFF = "resource claims are told by the API server only: set AI_OTEL_AGENT_RESOURCE_SLICES=true"
-    NO_SLICES = "the API server did not tell its ResourceSlice"
-    NOT_IN_SLICES = "no ResourceSlice of this node has it"
-    NO_UUID = "its driver states no UUID, as for MIG devices that are made when they are claimed"
+    NO_DEVICE = "no sampled device has this id"
+    SLICES_OFF = "resource claims need the API server: set AI_OTEL_AGENT_RESOURCE_SLICES=true"
+    NO_SLICES = "its ResourceSlice could not be read from the API server"
+    NOT_IN_SLICES = "no ResourceSlice of this node contains it"
+    NO_UUID = "its driver reports no UUID, as for dynamically created MIG devices"
 
 
 @dataclass(frozen=True, slots=True)
 class Unmapped:
-    """Something that a container holds, and no device of ours."""
+    """A grant that is not mapped to a sampled device."""
 
     container: Container
     what: str
-    """The resource's name, or the DRA driver's."""
+    """Name of the resource or of the DRA driver."""
     id: str
-    """The plugin's id, or pool and device."""
-    why: Why
+    """Id of the device plugin, or pool and device."""
+    why: UnmappedReason
 
     def __str__(self) -> str:
         holder = "/".join(self.container)
@@ -45,7 +45,7 @@ class Unmapped:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """A device, or a part of it, that a container holds."""
+    """A device or instance that a container holds."""
 
     device: Device
     container: Container
@@ -56,41 +56,39 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Allocated:
-    """Everything that is held on this node."""
+    """All allocations of this node."""
 
     allocations: tuple[Allocation, ...] = ()
     unmapped: tuple[Unmapped, ...] = ()
     ended: int = 0
-    """Left out because their pod has ended; older kubelets list them still."""
+    """Number of grants left out because their pod has ended. Older kubelets still list them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What else is known when the kubelet's list is read."""
+class NodeState:
+    """What is known of the node besides the kubelet's grants."""
 
     wanted: Sequence[str]
-    """Resource names and DRA drivers that are devices of ours; `*` stands for anything."""
+    """Patterns of the resource names and DRA drivers to map; `*` matches any text."""
     allocatable: Sequence[tuple[str, str]] = ()
     slices: Mapping[Key, SliceDevice] | None = None
-    """`None` where the API server did not tell."""
+    """`None` if the API server did not answer."""
     slices_on: bool = False
     pods: Sequence[Pod] | None = None
-    """`None` where the Pods API did not tell."""
+    """`None` if the Pods API did not answer."""
 
 
-def join(grants: Iterable[Grant], inventory: Inventory, facts: Facts) -> Allocated:
-    """Map what was granted. A device that a container holds twice, as two shares, is told once."""
-    ours = [grant for grant in grants if is_wanted(name_of(grant), facts.wanted)]
-    pods = _pods(facts.pods)
-    living = [grant for grant in ours if not _ended(pods, grant.container)]
-    siblings = _siblings(living, facts.allocatable)
+def join(grants: Iterable[Grant], inventory: Inventory, node: NodeState) -> Allocated:
+    """Map the grants to devices. A device of which a container holds two shares is returned once."""
+    mappable = [grant for grant in grants if is_wanted(name_of(grant), node.wanted)]
+    pods = _pods(node.pods)
+    living = [grant for grant in mappable if not _ended(pods, grant.container)]
+    siblings = _siblings(living, node.allocatable)
     mapped: dict[tuple[Container, tuple[str, str | None]], tuple[Match, str]] = {}
     unmapped = []
     for grant in living:
-        found = (
-            _claim(grant, inventory, facts) if isinstance(grant, ClaimGrant) else _plugin(grant, inventory, siblings)
-        )
-        if isinstance(found, Why):
+        found = _claim(grant, inventory, node) if isinstance(grant, ClaimGrant) else _plugin(grant, inventory, siblings)
+        if isinstance(found, UnmappedReason):
             unmapped.append(Unmapped(grant.container, name_of(grant), _id(grant), found))
         else:
             attribution = DRA if isinstance(grant, ClaimGrant) else POD_RESOURCES
@@ -106,16 +104,16 @@ def join(grants: Iterable[Grant], inventory: Inventory, facts: Facts) -> Allocat
         )
         for (container, key), (found, attribution) in mapped.items()
     )
-    return Allocated(allocations, tuple(unmapped), len(ours) - len(living))
+    return Allocated(allocations, tuple(unmapped), len(mappable) - len(living))
 
 
 def is_wanted(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a resource or driver is of ours. Intel's monitoring resource gives every GPU to who only looks."""
+    """Return whether a resource or driver is mapped. Intel's monitoring resource grants every GPU for reading only."""
     return any(fnmatchcase(name, pattern) for pattern in patterns) and not name.endswith("_monitoring")
 
 
 def name_of(grant: Grant) -> str:
-    """The resource's name, or the driver's."""
+    """Return the name of the resource or of the DRA driver."""
     return grant.driver if isinstance(grant, ClaimGrant) else grant.resource
 
 
@@ -133,20 +131,21 @@ def _siblings(grants: Iterable[Grant], allocatable: Iterable[tuple[str, str]]) -
     return ids
 
 
-def _plugin(grant: PluginGrant, inventory: Inventory, siblings: Mapping[str, set[str]]) -> Match | Why:
+def _plugin(grant: PluginGrant, inventory: Inventory, siblings: Mapping[str, set[str]]) -> Match | UnmappedReason:
     found = inventory.plugin(grant.id, siblings[grant.resource.partition("/")[0]])
-    return Why.NO_DEVICE if found is None else found
+    return UnmappedReason.NO_DEVICE if found is None else found
 
 
-def _claim(grant: ClaimGrant, inventory: Inventory, facts: Facts) -> Match | Why:
-    if facts.slices is None:
-        return Why.NO_SLICES if facts.slices_on else Why.SLICES_OFF
-    told = facts.slices.get(grant.key)
-    if told is None:
-        return Why.NOT_IN_SLICES
-    found = inventory.claimed(told)
+def _claim(grant: ClaimGrant, inventory: Inventory, node: NodeState) -> Match | UnmappedReason:
+    if node.slices is None:
+        return UnmappedReason.NO_SLICES if node.slices_on else UnmappedReason.SLICES_OFF
+    described = node.slices.get(grant.key)
+    if described is None:
+        return UnmappedReason.NOT_IN_SLICES
+    found = inventory.claimed(described)
     if found is None:
-        return Why.NO_DEVICE if told.uuid or (told.pci_bus_id and told.kind in {None, "gpu"}) else Why.NO_UUID
+        identified = described.uuid or (described.pci_bus_id and described.kind in {None, "gpu"})
+        return UnmappedReason.NO_DEVICE if identified else UnmappedReason.NO_UUID
     return Match(found.device, CLAIM) if grant.share else found
 
 
@@ -163,6 +162,6 @@ def _ended(pods: Mapping[tuple[str, str], list[Pod]], container: Container) -> b
 
 
 def _uid(pods: Mapping[tuple[str, str], list[Pod]], container: Container) -> str | None:
-    """`None` as well where two pods of the name live, which happens while one is replaced."""
+    """Return the pod's UID; `None` if unknown, or if two pods have the name while one is replaced."""
     uids = {pod.uid for pod in pods.get(container[:2], ()) if not pod.ended and pod.uid}
     return uids.pop() if len(uids) == 1 else None

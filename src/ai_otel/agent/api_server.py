@@ -1,4 +1,4 @@
-"""Reading lists from the Kubernetes API server with the pod's own service account."""
+"""Reads lists from the Kubernetes API server with the pod's service account."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ PAGE = 500
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class ApiTrouble(Exception):
-    """The API server told nothing. `str()` is one sentence that says why and what to do."""
+class ApiServerError(Exception):
+    """The API server could not be read. `str()` is one sentence with the reason and the next step."""
 
 
-class NoSuchResource(ApiTrouble):
-    """This API server does not serve the path."""
+class NoSuchResource(ApiServerError):
+    """The API server does not serve the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """Where it is, and the directory with `token` and `ca.crt`: both rotate, and are read anew for each list."""
+    """Address of the API server, and the directory of `token` and `ca.crt`. Both rotate and are read for each list."""
 
     host: str
     port: int
     account: Path = SERVICE_ACCOUNT
 
     def items(self, path: str, **query: str) -> Iterator[Mapping[str, Any]]:
-        """Every item of a list, page by page. Raises `ApiTrouble`."""
+        """Yield every item of a list, page by page. Raises `ApiServerError`."""
         connection = http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=self._context())
         try:
-            asked = {"limit": str(PAGE), **query}
+            parameters = {"limit": str(PAGE), **query}
             while True:
-                page = self._get(connection, f"{path}?{urlencode(asked)}")
+                page = self._get(connection, f"{path}?{urlencode(parameters)}")
                 yield from page.get("items") or ()
                 following = (page.get("metadata") or {}).get("continue")
                 if not following:
                     return
-                asked["continue"] = following
+                parameters["continue"] = following
         except (OSError, http.client.HTTPException) as error:
-            raise ApiTrouble(f"the API server at {self.host}:{self.port} cannot be reached: {error}") from None
+            raise ApiServerError(f"the API server at {self.host}:{self.port} cannot be reached: {error}") from None
         finally:
             connection.close()
 
@@ -53,7 +53,7 @@ class ApiServer:
         try:
             return ssl.create_default_context(cafile=str(self.account / "ca.crt"))
         except OSError as error:
-            raise ApiTrouble(
+            raise ApiServerError(
                 f"{self.account}/ca.crt cannot be read ({error}): mount the pod's service account"
             ) from None
 
@@ -61,7 +61,7 @@ class ApiServer:
         try:
             token = (self.account / "token").read_text().strip()
         except OSError as error:
-            raise ApiTrouble(
+            raise ApiServerError(
                 f"{self.account}/token cannot be read ({error}): mount the pod's service account"
             ) from None
         connection.request("GET", target, headers={"Authorization": f"Bearer {token}", "Accept": "application/json"})
@@ -70,14 +70,14 @@ class ApiServer:
         if response.status == 404:
             raise NoSuchResource(f"the API server does not serve {target.partition('?')[0]}")
         if response.status in {401, 403}:
-            raise ApiTrouble(
+            raise ApiServerError(
                 f"the service account may not list {target.partition('?')[0]} (status {response.status}): bind it to a "
                 "ClusterRole with the verbs get and list on it"
             )
         if response.status != 200:
-            raise ApiTrouble(f"the API server answered {target.partition('?')[0]} with status {response.status}")
+            raise ApiServerError(f"the API server answered {target.partition('?')[0]} with status {response.status}")
         try:
             page: Mapping[str, Any] = json.loads(body)
         except ValueError:
-            raise ApiTrouble(f"the API server's answer to {target.partition('?')[0]} is no JSON") from None
+            raise ApiServerError(f"the API server's answer to {target.partition('?')[0]} is not JSON") from None
         return page

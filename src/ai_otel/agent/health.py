@@ -1,4 +1,4 @@
-"""`/healthz`: whether the agent does its work, as JSON, with status 200 or 503."""
+"""The `/healthz` endpoint: the agent's health as JSON, with status 200 or 503."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 PATH = "/healthz"
 
 
-class Report(NamedTuple):
-    """What there is to say, and whether it is good enough to be called ready."""
+class HealthStatus(NamedTuple):
+    """Readiness, and the facts that `/healthz` returns."""
 
     ready: bool
     facts: Mapping[str, Any]
 
 
 @contextmanager
-def serving(address: str, report: Callable[[], Report]) -> Iterator[int]:
-    """Serve the page at `host:port` until the block ends; yields the port. Raises `OSError` where it is taken."""
+def serving(address: str, status: Callable[[], HealthStatus]) -> Iterator[int]:
+    """Serve `/healthz` at `host:port` until the block ends; yields the port. Raises `OSError` if it is in use."""
     host, _, port = address.rpartition(":")
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,18 +33,18 @@ def serving(address: str, report: Callable[[], Report]) -> Iterator[int]:
 
         def do_GET(self) -> None:
             known = urlsplit(self.path).path == PATH
-            told = report() if known else Report(ready=False, facts={"error": f"only {PATH} is here"})
-            body = json.dumps({"ready": told.ready, **told.facts}, indent=2).encode() + b"\n"
-            self.send_response(404 if not known else 200 if told.ready else 503)
+            health = status() if known else HealthStatus(ready=False, facts={"error": f"only {PATH} is served"})
+            body = json.dumps({"ready": health.ready, **health.facts}, indent=2).encode() + b"\n"
+            self.send_response(404 if not known else 200 if health.ready else 503)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """A probe every few seconds is no news."""
+            """Log nothing: probes request it every few seconds."""
 
-    kind = _SixServer if ":" in host else _Server
+    kind = _Ipv6Server if ":" in host else _Server
     server = kind((host.strip("[]"), int(port)), Handler)
     thread = threading.Thread(target=server.serve_forever, name="ai-otel health", daemon=True)
     thread.start()
@@ -60,8 +60,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """Who asked has left: nobody is waiting for the answer."""
+        """Ignore clients that disconnected before the response."""
 
 
-class _SixServer(_Server):
+class _Ipv6Server(_Server):
     address_family = socket.AF_INET6

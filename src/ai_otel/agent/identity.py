@@ -1,8 +1,8 @@
 """
-Which device an id means: device plugins and DRA drivers each have their own way to name one.
+Maps the device ids of device plugins and DRA drivers to devices. Each plugin and driver has its own id format.
 
-Every way ends at something that the device's own library told us: its UUID, its part's UUID or number, its PCI address,
-its device node. What matches nothing is not mapped: an order or a prefix would be a guess.
+An id is resolved to a value that the device's library reports: UUID, instance UUID or number, PCI address or device
+node. Ids without an exact match are not mapped; neither order nor prefixes are used.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ EXCLUSIVE, MIG, TIME_SLICING, MPS, CLAIM = "exclusive", "mig", "time_slicing", "
 DRM = Path("/sys/class/drm")
 
 _REPLICA = re.compile(r"(?P<base>.+)::\d+")
-"""NVIDIA's plugin, for time-slicing and for MPS: the id of what is shared, and which share."""
-_NODE = re.compile(r"(?P<node>nvidia\d+)(/gi(?P<part>\d+))?(?P<share>/vgpu\d+)?")
-"""GKE's plugin: the device node, the MIG instance, which share."""
-_OLD_MIG = re.compile(r"MIG-(?P<uuid>GPU-[^/]+)/(?P<part>\d+)/\d+")
+"""NVIDIA's plugin with time-slicing or MPS: id of the shared device, and number of the share."""
+_NODE = re.compile(r"(?P<node>nvidia\d+)(/gi(?P<instance>\d+))?(?P<share>/vgpu\d+)?")
+"""GKE's plugin: device node, MIG instance, number of the share."""
+_OLD_MIG = re.compile(r"MIG-(?P<uuid>GPU-[^/]+)/(?P<instance>\d+)/\d+")
 """MIG devices before driver 470: GPU, instance, compute instance."""
 _CARD = re.compile(r"(?P<card>card\d+)-\d+")
-"""Intel's plugin: the DRM device, which share."""
+"""Intel's plugin: DRM device, number of the share."""
 _PCI = re.compile(
     r"(?P<domain>[0-9a-f]{4,8}):(?P<bus>[0-9a-f]{2}):(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])", re.IGNORECASE
 )
 _PARTITION = re.compile(r"amdgpu_xcp_\d+")
-"""AMD's plugin, for every partition of a GPU but the first: that one has the GPU's PCI address."""
+"""AMD's plugin: every partition of a GPU except the first, which has the GPU's PCI address."""
 
 
 class Match(NamedTuple):
-    """A device, and how it is given to who holds the id."""
+    """A device, and how its containers share it."""
 
     device: Device
     sharing: str
 
 
 class Inventory:
-    """The devices of this node, by everything that they are called."""
+    """The devices of this node, indexed by their identifiers."""
 
     def __init__(self, devices: Iterable[Device], *, replicas: str = TIME_SLICING, drm: Path = DRM) -> None:
         known = list(devices)
@@ -50,50 +50,50 @@ class Inventory:
         self._replicas = replicas
         self._drm = drm
         self._by_key = {device.key: device for device in known}
-        self._by_part = _unique(known, lambda device: device.instance_uuid)
+        self._by_instance = _unique(known, lambda device: device.instance_uuid)
         self._by_node = _unique(whole, lambda device: device.name)
         self._by_address = _unique(whole, lambda device: address(device.pci_bus_id))
 
     def plugin(self, id_: str, siblings: Collection[str] = ()) -> Match | None:
         """
-        What a device plugin means by an id; `None` where none of our devices is called so.
+        Return the device of a device plugin's id; `None` if no device matches.
 
-        `siblings` are all ids that this plugin has on this node.
+        `siblings` are all ids of this plugin on this node.
         """
         replica = _REPLICA.fullmatch(id_)
         if replica:
             return self._shared(self._exact(replica["base"]))
         if node := _NODE.fullmatch(id_):
-            found = self._node(node["node"], node["part"])
+            found = self._node(node["node"], node["instance"])
             return self._shared(found) if node["share"] else found
         if card := _CARD.fullmatch(id_):
             found = self._address(self._card(card["card"]))
             alone = sum(each.startswith(f"{card['card']}-") for each in {*siblings, id_}) == 1
             return found if alone else found and Match(found.device, TIME_SLICING)
         if address(id_) is not None:
-            # With partitions, the address is the first of them, and which part of the GPU that is nobody tells.
+            # On a partitioned GPU, the address is the first partition's, whose number is unknown.
             return None if any(_PARTITION.fullmatch(each) for each in siblings) else self._address(id_)
         return self._exact(id_)
 
-    def claimed(self, told: SliceDevice) -> Match | None:
-        """What a DRA driver means by a device that it describes."""
-        if told.uuid is not None:
-            return self._exact(told.uuid)
-        # A part has the address of its whole.
-        return self._address(told.pci_bus_id) if told.kind in {None, "gpu"} else None
+    def claimed(self, described: SliceDevice) -> Match | None:
+        """Return the device that a DRA driver describes; `None` if no device matches."""
+        if described.uuid is not None:
+            return self._exact(described.uuid)
+        # An instance has the PCI address of its GPU.
+        return self._address(described.pci_bus_id) if described.kind in {None, "gpu"} else None
 
     def _exact(self, id_: str) -> Match | None:
         old = _OLD_MIG.fullmatch(id_)
-        part = self._by_key.get((old["uuid"], old["part"])) if old else self._by_part.get(id_)
-        if part is not None:
-            return Match(part, MIG)
+        instance = self._by_key.get((old["uuid"], old["instance"])) if old else self._by_instance.get(id_)
+        if instance is not None:
+            return Match(instance, MIG)
         return _whole(self._by_key.get((id_, None)) or self._by_node.get(id_))
 
-    def _node(self, node: str, part: str | None) -> Match | None:
+    def _node(self, node: str, instance: str | None) -> Match | None:
         whole = self._by_node.get(node)
-        if whole is None or part is None:
+        if whole is None or instance is None:
             return _whole(whole)
-        found = self._by_key.get((whole.id, part))
+        found = self._by_key.get((whole.id, instance))
         return Match(found, MIG) if found is not None else None
 
     def _card(self, card: str) -> str | None:
@@ -111,9 +111,9 @@ class Inventory:
 
 
 def address(text: str | None) -> tuple[int, ...] | None:
-    """A PCI address in numbers: NVIDIA writes the domain with eight digits, the kernel with four."""
+    """Parse a PCI address. NVIDIA writes the domain with eight digits, the kernel with four."""
     found = _PCI.fullmatch(text or "")
-    return tuple(int(part, 16) for part in found.groups()) if found else None
+    return tuple(int(digits, 16) for digits in found.groups()) if found else None
 
 
 def _whole(device: Device | None) -> Match | None:
@@ -121,7 +121,7 @@ def _whole(device: Device | None) -> Match | None:
 
 
 def _unique(devices: Iterable[Device], of: Callable[[Device], Hashable | None]) -> Mapping[Hashable, Device]:
-    """The devices by one of their names; a name that two have is nobody's."""
+    """Index devices by an identifier. Identifiers of two devices are left out."""
     found: dict[Hashable, Device] = {}
     twice: set[Hashable] = set()
     for device in devices:

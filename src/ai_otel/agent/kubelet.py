@@ -1,4 +1,4 @@
-"""Calls to the kubelet over a unix socket, and why one was not answered, in one sentence."""
+"""Calls the kubelet over a Unix socket, with one sentence for each reason of failure."""
 
 from __future__ import annotations
 
@@ -10,34 +10,30 @@ import grpc  # type: ignore[import-untyped, unused-ignore]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
 TIMEOUT_S = 10.0
-LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
-"""The kubelet's own client takes 16 MiB from PodResources; whole pods are larger."""
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+"""The kubelet's own client accepts 16 MiB from PodResources; complete pods are larger."""
 
 
 class Unanswered(Exception):
-    """The kubelet did not answer. `str()` is one sentence that says why and what to do."""
+    """The kubelet did not answer. `str()` is one sentence with the reason and the next step."""
 
 
 class Refused(Unanswered):
-    """It was asked too often, by all of its clients together: the limit is 100 calls a second."""
+    """The kubelet's rate limit is exceeded: 100 calls a second for all of its clients together."""
 
 
 class Unknown(Unanswered):
-    """This kubelet has no such call."""
+    """The kubelet does not provide the call."""
 
 
 def call(path: Path, method: str, request: Any, answer: type[Any], timeout_s: float = TIMEOUT_S) -> Any:
-    """
-    Ask once, over a connection of its own: a restarted kubelet makes a new socket, and we ask seldom.
-
-    Raises `Unanswered`.
-    """
-    _knock(path, timeout_s)
+    """Make one call over a new connection: a restarted kubelet creates a new socket. Raises `Unanswered`."""
+    _check_socket(path, timeout_s)
     options = [
-        ("grpc.default_authority", "localhost"),  # else it is the socket's path, which the kubelet's HTTP/2 refuses
+        ("grpc.default_authority", "localhost"),  # the default, the socket's path, is rejected by the kubelet
         ("grpc.enable_http_proxy", 0),
         ("grpc.enable_retries", 0),
-        ("grpc.max_receive_message_length", LARGEST_ANSWER_BYTES),
+        ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ]
     with grpc.insecure_channel(f"unix://{path.absolute()}", options=options) as channel:
         ask = channel.unary_unary(method, request_serializer=type(request).SerializeToString)
@@ -46,25 +42,25 @@ def call(path: Path, method: str, request: Any, answer: type[Any], timeout_s: fl
         except grpc.RpcError as error:
             raise _reason(path, method, error) from None
         except DecodeError as error:
-            raise Unknown(f"what {path} answered to {method} cannot be read: {error}") from None
+            raise Unknown(f"the response of {path} to {method} cannot be decoded: {error}") from None
 
 
-def _knock(path: Path, timeout_s: float) -> None:
-    """Raise `Unanswered` where nobody listens; gRPC would say so later, and in other words each version."""
-    with socket.socket(socket.AF_UNIX) as knocking:
-        knocking.settimeout(timeout_s)
+def _check_socket(path: Path, timeout_s: float) -> None:
+    """Raise `Unanswered` if the socket is not served. gRPC's own errors are slower and vary by version."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(timeout_s)
         try:
-            knocking.connect(str(path))
+            client.connect(str(path))
         except FileNotFoundError:
             raise Unanswered(
-                f"{path} is not there: on a Kubernetes node, mount its directory {path.parent} into this container"
+                f"{path} does not exist: on a Kubernetes node, mount its directory {path.parent} into this container"
             ) from None
         except PermissionError:
             raise Unanswered(
-                f"{path} may not be opened: it belongs to root, so run as user 0; no capability is needed"
+                f"{path} cannot be opened: it belongs to root, so run as user 0; no capability is needed"
             ) from None
         except ConnectionRefusedError:
-            raise Unanswered(f"nobody listens on {path}: the kubelet is restarting or has stopped") from None
+            raise Unanswered(f"{path} is not served: the kubelet is restarting or has stopped") from None
         except OSError as error:
             raise Unanswered(f"{path} cannot be reached: {error}") from None
 
@@ -72,7 +68,9 @@ def _knock(path: Path, timeout_s: float) -> None:
 def _reason(path: Path, method: str, error: Any) -> Unanswered:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Refused(f"{path} is asked too often ({details}): it allows all its clients together 100 calls a second")
+        return Refused(
+            f"{path} is over its rate limit ({details}): it allows all its clients together 100 calls a second"
+        )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Unknown(f"the kubelet at {path} has no {method}: it is older, or the feature is off")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -1,8 +1,8 @@
 """
-Asks the kubelet now and then who holds which device, on a thread of its own.
+Polls the kubelet for device allocations on its own thread.
 
-The kubelet allows all clients of its socket together 100 calls a second. We make two in a pass, by default every 15 s,
-and wait longer when it says that it is asked too often.
+The kubelet allows all clients of its socket together 100 calls a second. A poll makes two, by default every 15 s. The
+interval is extended when the kubelet reports that its rate limit is exceeded.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ai_otel.agent.allocation import Allocated, Facts, Why, is_wanted, join
-from ai_otel.agent.api_server import ApiServer, ApiTrouble
+from ai_otel.agent.allocation import Allocated, NodeState, UnmappedReason, is_wanted, join
+from ai_otel.agent.api_server import ApiServer, ApiServerError
 from ai_otel.agent.identity import Inventory
 from ai_otel.agent.kubelet import Refused, Unanswered, Unknown
 from ai_otel.agent.podresources import ClaimGrant, Grant, list_allocatable, list_grants
@@ -26,28 +26,29 @@ from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
 
-FLOOR_S = 0.1
-"""Never shorter, whatever is configured: 10 passes of 2 calls a second are a fifth of what the kubelet allows."""
-LONGEST_WAIT_S = 300.0
-KEPT_S = 120.0
-"""For so long the last list holds when the kubelet does not answer: a restart of it moves no device."""
-SLICES_KEPT_S = 600.0
-SLICES_FLOOR_S = 30.0
-"""Between two questions to the API server, also for a claim that it does not know."""
-ALLOCATABLE_KEPT_S = 300.0
-FIRST_LOOK_S = 10.0
-LOOK_FOR_S = 60.0
+MIN_INTERVAL_S = 0.1
+"""Minimum interval: 10 polls of 2 calls a second are a fifth of the kubelet's rate limit."""
+MAX_WAIT_S = 300.0
+RETENTION_S = 120.0
+"""How long the last response stays valid if the kubelet does not answer: its restart moves no device."""
+SLICES_RETENTION_S = 600.0
+SLICES_MIN_INTERVAL_S = 30.0
+"""Minimum seconds between two requests to the API server, also for unknown claims."""
+ALLOCATABLE_RETENTION_S = 300.0
+FIRST_SAMPLE_S = 10.0
+"""Seconds to wait for the first sample of the devices: without devices nothing can be mapped."""
+REDISCOVERY_INTERVAL_S = 60.0
 """
-Devices are found anew at most so often: where a container holds one that we do not see, and where we see none at all.
-MIG instances change while we run, and a driver may be installed.
+Minimum seconds between two rediscoveries of the devices. One is triggered if a container holds an unknown device, or if
+there is no device: MIG instances change and drivers may be installed while the agent runs.
 """
-REMEMBERED = 10_000
-"""How many subjects are remembered as told."""
+MAX_LOGGED = 10_000
+"""Number of logged subjects that are kept, so that each is logged once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where to ask, and what for."""
+class PollerOptions:
+    """Addresses and options of the poller."""
 
     kubelet: Path
     pods_api: Path
@@ -55,61 +56,62 @@ class Places:
     interval_s: float = 15.0
     replicas: str = "time_slicing"
     slices_on: bool = False
-    """Whether the API server is asked what resource claims are."""
+    """Whether resource claims are resolved by the API server's ResourceSlices."""
     api_server: ApiServer | None = None
     node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the last pass left behind. Times are `time.perf_counter`."""
+    """Result of the last poll. Times are `time.perf_counter` in seconds."""
 
     allocated: Allocated = field(default_factory=Allocated)
     listed_at_s: float | None = None
-    """When the kubelet last answered."""
+    """Time of the kubelet's last response."""
     troubles: Mapping[str, str] = field(default_factory=dict)
-    """Who did not answer → why: `kubelet`, `pods_api`, `api_server`."""
+    """Interface (`kubelet`, `pods_api`, `api_server`) → why it did not answer."""
 
 
-class Watch:
+class KubeletPoller:
     """
-    The one who asks. `view` is replaced as a whole, so any thread may read it.
+    Polls the kubelet. `view` is replaced as a whole, so any thread may read it.
 
-    `devices` are those of the last look, `looked` says whether there was one, and `find_anew` asks for another search.
+    `devices` returns the devices of the last snapshot, and `sampled` whether there is one. `rediscover` triggers a new
+    enumeration of the devices.
     """
 
     def __init__(
         self,
-        places: Places,
+        options: PollerOptions,
         devices: Callable[[], Sequence[Device]],
-        find_anew: Callable[[], None] = lambda: None,
-        looked: Callable[[], bool] = lambda: True,
+        rediscover: Callable[[], None] = lambda: None,
+        sampled: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.view = View()
         self.refusals = 0
-        """How often the kubelet said that it is asked too often, one after the other."""
-        self._places = places
+        """Number of consecutive polls that exceeded the kubelet's rate limit."""
+        self._options = options
         self._devices = devices
-        self._find_anew = find_anew
-        self._looked = looked
+        self._rediscover = rediscover
+        self._sampled = sampled
         self._clock = clock
-        self._looked_for: set[tuple[str, str]] = set()
-        self._looked_for_s = clock()
+        self._searched: set[tuple[str, str]] = set()
+        self._rediscovered_at_s = clock()
         self._allocatable: tuple[float, list[tuple[str, str]]] | None = None
         self._slices: tuple[float, Mapping[Key, SliceDevice] | None] | None = None
         self._api_trouble: str | None = None
-        self._told: set[object] = set()
+        self._logged: set[object] = set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="ai-otel kubelet", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End."""
+        """Stop the thread, waiting for at most `timeout_s`."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -120,88 +122,89 @@ class Watch:
         return self._thread is not None and self._thread.is_alive()
 
     def wait_s(self) -> float:
-        """Seconds until the next pass: doubled with each refusal."""
+        """Return the seconds until the next poll: doubled with each refusal."""
         return max(
-            FLOOR_S, min(self._places.interval_s * 2.0**self.refusals, max(LONGEST_WAIT_S, self._places.interval_s))
+            MIN_INTERVAL_S,
+            min(self._options.interval_s * 2.0**self.refusals, max(MAX_WAIT_S, self._options.interval_s)),
         )
 
     def _run(self) -> None:
-        one_pass = Guard("kubelet", alone=True)
-        until_s = self._clock() + FIRST_LOOK_S
-        while not self._looked() and self._clock() < until_s and not self._stopping.wait(0.05):
-            pass  # without a device nothing can be mapped
+        guard = Guard("kubelet", alone=True)
+        until_s = self._clock() + FIRST_SAMPLE_S
+        while not self._sampled() and self._clock() < until_s and not self._stopping.wait(0.05):
+            pass
         while not self._stopping.is_set():
-            if one_pass(self.look) is None:
-                self.view = self._silent("a pass of ours failed: see the log, and report it")
+            if guard(self.poll) is None:
+                self.view = self._unanswered("a poll of the agent failed: see the log, and report it")
             self._stopping.wait(self.wait_s())
 
-    def look(self) -> View:
-        """One pass."""
+    def poll(self) -> View:
+        """Poll once, and return the new `view`."""
         troubles: dict[str, str] = {}
         try:
-            grants = list_grants(self._places.kubelet)
+            grants = list_grants(self._options.kubelet)
         except Unanswered as error:
             self.refusals = min(self.refusals + 1, 16) if isinstance(error, Refused) else 0
-            self.view = self._silent(str(error))
+            self.view = self._unanswered(str(error))
         else:
             self.refusals = 0
             devices = self._devices()
-            inventory = Inventory(devices, replicas=self._places.replicas)
-            allocated = join(grants, inventory, self._facts(grants, troubles))
+            inventory = Inventory(devices, replicas=self._options.replicas)
+            allocated = join(grants, inventory, self._node_state(grants, troubles))
             self.view = View(allocated, self._clock(), troubles)
-            self._look_for(devices, allocated)
+            self._rediscover_missing(devices, allocated)
         for trouble in self.view.troubles.values():
-            self._tell(trouble, trouble)
+            self._log_once(trouble, trouble)
         return self.view
 
-    def _silent(self, why: str) -> View:
-        self._allocatable = None  # plugins register anew with a new kubelet
+    def _unanswered(self, why: str) -> View:
+        self._allocatable = None  # plugins register again with a new kubelet
         kept = replace(self.view, troubles={**self.view.troubles, "kubelet": why})
         since = self.view.listed_at_s
-        if since is None or self._clock() - since > max(KEPT_S, 3 * self._places.interval_s):
+        if since is None or self._clock() - since > max(RETENTION_S, 3 * self._options.interval_s):
             return replace(kept, allocated=Allocated())
         return kept
 
-    def _facts(self, grants: Sequence[Grant], troubles: dict[str, str]) -> Facts:
+    def _node_state(self, grants: Sequence[Grant], troubles: dict[str, str]) -> NodeState:
         claims = {
             grant.key
             for grant in grants
-            if isinstance(grant, ClaimGrant) and is_wanted(grant.driver, self._places.wanted)
+            if isinstance(grant, ClaimGrant) and is_wanted(grant.driver, self._options.wanted)
         }
-        return Facts(
-            wanted=self._places.wanted,
-            allocatable=self._ask_allocatable(),
-            slices=self._ask_slices(claims, troubles) if claims else {},
-            slices_on=self._places.slices_on,
-            pods=self._ask_pods(troubles) if grants else None,
+        return NodeState(
+            wanted=self._options.wanted,
+            allocatable=self._read_allocatable(),
+            slices=self._read_slices(claims, troubles) if claims else {},
+            slices_on=self._options.slices_on,
+            pods=self._read_pods(troubles) if grants else None,
         )
 
-    def _ask_allocatable(self) -> list[tuple[str, str]]:
+    def _read_allocatable(self) -> list[tuple[str, str]]:
         now = self._clock()
-        if self._allocatable is None or now - self._allocatable[0] > ALLOCATABLE_KEPT_S:
+        if self._allocatable is None or now - self._allocatable[0] > ALLOCATABLE_RETENTION_S:
             try:
-                self._allocatable = now, list_allocatable(self._places.kubelet)
+                self._allocatable = now, list_allocatable(self._options.kubelet)
             except Unknown:
                 self._allocatable = now, []  # an older kubelet
             except Unanswered:
-                return []  # asked again with the next pass
+                return []  # retried with the next poll
         return self._allocatable[1]
 
-    def _ask_pods(self, troubles: dict[str, str]) -> list[Pod] | None:
-        if not self._places.pods_api.exists():
-            return None  # a kubelet without this interface: names have to do, and nobody needs to hear of it
+    def _read_pods(self, troubles: dict[str, str]) -> list[Pod] | None:
+        if not self._options.pods_api.exists():
+            return None  # a kubelet without this interface: pods are identified by name
         try:
-            return list_pods(self._places.pods_api)
+            return list_pods(self._options.pods_api)
         except Unanswered as error:
             troubles["pods_api"] = str(error)
             return None
 
-    def _ask_slices(self, claims: set[Key], troubles: dict[str, str]) -> Mapping[Key, SliceDevice] | None:
-        server, node = self._places.api_server, self._places.node
-        if not self._places.slices_on:
+    def _read_slices(self, claims: set[Key], troubles: dict[str, str]) -> Mapping[Key, SliceDevice] | None:
+        server, node = self._options.api_server, self._options.node
+        if not self._options.slices_on:
             return None
         if server is None:
-            troubles["api_server"] = "resource claims are told by the API server, and this process is in no pod"
+            troubles["api_server"] = "resource claims need the API server, and this process does not run in a pod"
             return None
         if node is None:
             troubles["api_server"] = "the node's name is unknown: set K8S_NODE_NAME by fieldRef spec.nodeName"
@@ -209,34 +212,35 @@ class Watch:
         now, kept = self._clock(), self._slices
         age_s = now - kept[0] if kept is not None else float("inf")
         missing = kept is None or kept[1] is None or not claims <= kept[1].keys()
-        if age_s > SLICES_KEPT_S or (missing and age_s > SLICES_FLOOR_S):
+        if age_s > SLICES_RETENTION_S or (missing and age_s > SLICES_MIN_INTERVAL_S):
             try:
                 self._slices, self._api_trouble = (now, read_slices(server, node)), None
-            except ApiTrouble as error:
+            except ApiServerError as error:
                 self._slices, self._api_trouble = (now, kept[1] if kept is not None else None), str(error)
         if self._api_trouble is not None:
             troubles["api_server"] = self._api_trouble
         return self._slices[1] if self._slices is not None else None
 
-    def _look_for(self, devices: Sequence[Device], allocated: Allocated) -> None:
-        """Have the devices found anew where one is held that we do not see, as after a change of MIG instances."""
+    def _rediscover_missing(self, devices: Sequence[Device], allocated: Allocated) -> None:
+        """Trigger a rediscovery if a held device is unknown, as after a change of MIG instances."""
         for each in allocated.unmapped:
-            # Of a device that we do not see only when looking for it did not help.
-            if each.why is not Why.NO_DEVICE or (each.what, each.id) in self._looked_for:
-                self._tell(str(each), (each.what, each.id, each.why))
-        unseen = {(each.what, each.id) for each in allocated.unmapped if each.why is Why.NO_DEVICE} - self._looked_for
+            # Unknown devices are logged if a rediscovery did not find them.
+            if each.why is not UnmappedReason.NO_DEVICE or (each.what, each.id) in self._searched:
+                self._log_once(str(each), (each.what, each.id, each.why))
+        unknown = [each for each in allocated.unmapped if each.why is UnmappedReason.NO_DEVICE]
+        unseen = {(each.what, each.id) for each in unknown} - self._searched
         now = self._clock()
-        waited = now - self._looked_for_s > LOOK_FOR_S
-        if (unseen and (waited or not self._looked_for)) or (not devices and waited):
-            self._looked_for_s = now
-            self._looked_for |= unseen
-            self._find_anew()
+        waited = now - self._rediscovered_at_s > REDISCOVERY_INTERVAL_S
+        if (unseen and (waited or not self._searched)) or (not devices and waited):
+            self._rediscovered_at_s = now
+            self._searched |= unseen
+            self._rediscover()
 
-    def _tell(self, sentence: str, subject: object) -> None:
-        """Say it, once for each subject."""
-        if len(self._told) > REMEMBERED:
-            self._told.clear()
-            self._looked_for.clear()
-        if subject not in self._told:
-            self._told.add(subject)
+    def _log_once(self, sentence: str, subject: object) -> None:
+        """Log a sentence once for each subject."""
+        if len(self._logged) > MAX_LOGGED:
+            self._logged.clear()
+            self._searched.clear()
+        if subject not in self._logged:
+            self._logged.add(subject)
             log.warning("ai-otel: %s", sentence)

@@ -1,4 +1,4 @@
-"""`ai_otel.gpu.allocation`: 1 for each device and container, for as long as the kubelet lists them."""
+"""The metric `ai_otel.gpu.allocation`: 1 for each device and container that the kubelet lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ai_otel.instruments import observable
 
 
 def observe_allocations(meter: Meter, allocated: Callable[[], Allocated]) -> None:
-    """Observe what is held now; a container that is gone has no point any more."""
+    """Create the instrument. Containers that have ended have no point."""
 
     def held() -> Iterator[Observation]:
         for allocation in allocated().allocations:
@@ -22,9 +22,9 @@ def observe_allocations(meter: Meter, allocated: Callable[[], Allocated]) -> Non
 
 
 def attributes(allocation: Allocation) -> dict[str, str]:
-    """What a point says; a pod's UID only where it is known."""
+    """Return the attributes of an allocation's point. A pod's UID is left out if unknown."""
     device, container = allocation.device, allocation.container
-    told = {
+    values = {
         semconv.HW_ID: device.id,
         semconv.AI_OTEL_GPU_INSTANCE_ID: device.instance_id,
         semconv.AI_OTEL_GPU_INSTANCE_PROFILE: device.instance_profile,
@@ -35,4 +35,4 @@ def attributes(allocation: Allocation) -> dict[str, str]:
         semconv.AI_OTEL_GPU_SHARING: allocation.sharing,
         semconv.AI_OTEL_GPU_ATTRIBUTION: allocation.attribution,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}

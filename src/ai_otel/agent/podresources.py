@@ -1,7 +1,7 @@
 """
-Which container was given which device: the kubelet's PodResources API, v1.
+Device grants of containers: the kubelet's PodResources API, v1.
 
-It tells ids as device plugins made them up, and claims by driver, pool and device; what they are is found elsewhere.
+It lists the device plugins' ids, and claims by driver, pool and device. `identity.py` maps both to devices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ai_otel.agent.kubelet import call
-from ai_otel.agent.wire import Table, messages
+from ai_otel.gpu.wire import Table, messages
 
 PACKAGE = "v1"
 SERVICE = "/v1.PodResourcesLister"
@@ -46,11 +46,11 @@ TABLE: Table = {
         "share_id": (5, "string"),
     },
 }
-"""What we read of the published file; the rest of an answer is passed over."""
+"""The fields that are read. Others are ignored."""
 
 
 class Container(NamedTuple):
-    """A container of this node, by its names."""
+    """A container of this node, identified by its names."""
 
     namespace: str
     pod: str
@@ -59,7 +59,7 @@ class Container(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PluginGrant:
-    """A device that a device plugin gave to a container, by the plugin's own id."""
+    """A device that a device plugin granted to a container, by the plugin's id."""
 
     container: Container
     resource: str
@@ -68,18 +68,18 @@ class PluginGrant:
 
 @dataclass(frozen=True, slots=True)
 class ClaimGrant:
-    """A device that a container holds by a resource claim (DRA)."""
+    """A device that a container holds through a resource claim (DRA)."""
 
     container: Container
     driver: str
     pool: str
     device: str
     share: bool = False
-    """The claim holds a share of the device, others may hold more."""
+    """Whether the claim holds a share of the device only."""
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """By which its ResourceSlice knows the device."""
+        """Key of the device in its ResourceSlice."""
         return self.driver, self.pool, self.device
 
 
@@ -92,7 +92,7 @@ def _messages() -> Any:
 
 
 def list_grants(path: Path) -> list[Grant]:
-    """Everything that containers of this node hold now. Raises `Unanswered`."""
+    """Return the current grants of all containers of this node. Raises `Unanswered`."""
     known = _messages()
     answer = call(path, f"{SERVICE}/List", known["ListPodResourcesRequest"](), known["ListPodResourcesResponse"])
     return [
@@ -104,16 +104,16 @@ def list_grants(path: Path) -> list[Grant]:
 
 
 def list_allocatable(path: Path) -> list[tuple[str, str]]:
-    """Resource and id of every device that plugins of this node may give. Raises `Unanswered`."""
+    """Return resource and id of every device that plugins of this node can grant. Raises `Unanswered`."""
     known = _messages()
     request, answer = known["AllocatableResourcesRequest"](), known["AllocatableResourcesResponse"]
-    told = call(path, f"{SERVICE}/GetAllocatableResources", request, answer)
-    return [(devices.resource_name, each) for devices in told.devices for each in devices.device_ids]
+    listed = call(path, f"{SERVICE}/GetAllocatableResources", request, answer)
+    return [(devices.resource_name, each) for devices in listed.devices for each in devices.device_ids]
 
 
-def _grants(container: Container, told: Any) -> Iterator[Grant]:
-    for devices in told.devices:
+def _grants(container: Container, listed: Any) -> Iterator[Grant]:
+    for devices in listed.devices:
         yield from (PluginGrant(container, devices.resource_name, each) for each in devices.device_ids)
-    for dynamic in told.dynamic_resources:
+    for dynamic in listed.dynamic_resources:
         for claim in dynamic.claim_resources:
             yield ClaimGrant(container, claim.driver_name, claim.pool_name, claim.device_name, bool(claim.share_id))

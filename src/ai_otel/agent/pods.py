@@ -1,7 +1,7 @@
 """
-A pod's UID and phase: the kubelet's Pods API, v1alpha1. New, and may change: whatever goes wrong, names have to do.
+UID and phase of each pod: the kubelet's Pods API, v1alpha1. Optional: without it, pods are identified by name.
 
-Pods come as the bytes of `v1.Pod`, of which three fields are read.
+Each pod is an encoded `v1.Pod`, of which three fields are read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
 from ai_otel.agent.kubelet import Unknown, call
-from ai_otel.agent.wire import Table, messages
+from ai_otel.gpu.wire import Table, messages
 
 PACKAGE = "v1alpha1"
 METHOD = "/v1alpha1.Pods/ListPods"
@@ -39,7 +39,7 @@ class Pod(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Its containers will not run again; older kubelets still list its devices."""
+        """Whether the pod has ended. Older kubelets still list its devices."""
         return self.phase in ENDED
 
 
@@ -49,11 +49,11 @@ def _messages() -> Any:
 
 
 def list_pods(path: Path) -> list[Pod]:
-    """Every pod of this node. Raises `Unanswered`."""
+    """Return every pod of this node. Raises `Unanswered`."""
     known = _messages()
     answer = call(path, METHOD, known["ListPodsRequest"](), known["ListPodsResponse"])
     try:
-        pods = [known["Pod"].FromString(told) for told in answer.pods]
+        pods = [known["Pod"].FromString(encoded) for encoded in answer.pods]
     except DecodeError as error:
-        raise Unknown(f"the pods that {path} tells cannot be read: {error}") from None
+        raise Unknown(f"the pods of {path} cannot be decoded: {error}") from None
     return [Pod(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid, pod.status.phase) for pod in pods]

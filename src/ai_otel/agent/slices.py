@@ -1,8 +1,8 @@
 """
-What a claimed device is: the ResourceSlices that DRA drivers publish for a node, by driver, pool and device.
+Descriptions of claimed devices: the ResourceSlices that DRA drivers publish for a node, by driver, pool and device.
 
-Only what a driver states is taken: the attribute `uuid`, and the standard PCI address of a whole device. A device that
-is made when it is claimed, as dynamic MIG devices are, has neither and stays unknown.
+The attribute `uuid` and the standard PCI address of whole devices are used. Devices that are created on allocation,
+such as dynamic MIG devices, have neither and are not mapped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SliceDevice(NamedTuple):
 
 
 def read_slices(server: ApiServer, node: str) -> Mapping[Key, SliceDevice]:
-    """Every device of this node. Raises `ApiTrouble`."""
+    """Return every device of a node. Raises `ApiServerError`."""
     missing: NoSuchResource | None = None
     for version in VERSIONS:
         path = f"/apis/resource.k8s.io/{version}/resourceslices"
@@ -41,7 +41,7 @@ def read_slices(server: ApiServer, node: str) -> Mapping[Key, SliceDevice]:
 
 
 def devices_of(slices: Iterable[Mapping[str, Any]]) -> Mapping[Key, SliceDevice]:
-    """The devices of slices; of each pool, only those of its newest generation."""
+    """Return the devices of the newest generation of each pool."""
     specs = [each.get("spec") or {} for each in slices]
     newest: dict[tuple[str, str], int] = {}
     for spec in specs:
@@ -68,11 +68,11 @@ def _devices(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _device(device: Mapping[str, Any], driver: str) -> SliceDevice:
-    # v1beta1 has them one level deeper.
+    # v1beta1 nests them one level deeper.
     attributes = device.get("attributes") or (device.get("basic") or {}).get("attributes") or {}
 
     def text(name: str) -> str | None:
-        # A name without a domain is of the driver's own.
+        # A name without a domain belongs to the driver.
         value = attributes.get(name) or attributes.get(f"{driver}/{name}") or {}
         found = value.get("string")
         return str(found) if found else None

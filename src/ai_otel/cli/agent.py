@@ -63,12 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _once(agent: Any) -> int:
-    from ai_otel.agent.table import look, render
+    from ai_otel.agent.table import collect, render
 
     logging.getLogger("ai_otel").setLevel(logging.CRITICAL)  # the table says it all
-    snapshot, view = look(agent)
+    snapshot, view = collect(agent)
     print(render(snapshot, view))
-    return 0 if snapshot.looks else 1
+    return 0 if snapshot.samples else 1
 
 
 def _serve(agent: Any, listen: str) -> int:

@@ -1,4 +1,4 @@
-"""GPU sources: `SOURCES` is the list to start from. Nothing of a vendor is imported before its source is opened."""
+"""GPU telemetry. `SOURCES` lists the vendors; a vendor's library is imported when its source is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SOURCES: Mapping[str, str] = {
     "tpu": "ai_otel.gpu.tpu.source:TpuSource",
     "neuron": "ai_otel.gpu.neuron.source:NeuronSource",
 }
-"""Vendor → its source as `module:class`. Third parties add theirs by the entry point group `ai_otel.gpu_sources`."""
+"""Vendor → source as `module:class`. Third parties register theirs in the entry point group `ai_otel.gpu_sources`."""
 
 TRACES: Mapping[str, tuple[str, ...]] = {
     "amd": ("/dev/kfd",),
@@ -20,6 +20,6 @@ TRACES: Mapping[str, tuple[str, ...]] = {
     "neuron": ("/dev/neuron0",),
 }
 """
-Vendor → device nodes without which there is nothing of it here, and nothing is imported to find out. NVIDIA has none:
-its library is where a container was given a GPU, and asking costs a fifth of a millisecond.
+Vendor → device nodes, of which one must exist before the vendor's library is imported. NVIDIA has no entry: its library
+is mounted into every container with a GPU, and the attempt costs 0.2 ms.
 """

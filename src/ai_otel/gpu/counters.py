@@ -1,4 +1,4 @@
-"""Device counters, made whole: a driver that is reloaded or a GPU that is reset begins at zero again, and we do not."""
+"""Reset correction of device counters: a driver reload or a GPU reset restarts a counter at zero."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ N = TypeVar("N", int, float)
 
 
 class Counters:
-    """Remembers where each counter was. What it returns never falls."""
+    """Keeps the state of each counter. Returned values never decrease."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[Any, Any]] = {}
-        """What was counted before the last reset, and the last raw value."""
+        """Counter → its total before the last reset, and its last raw value."""
 
-    def whole(self, key: Hashable, raw: N) -> N:
-        """The counter as if it had never been reset. What was counted between the last look and a reset is lost."""
+    def monotonic(self, key: Hashable, raw: N) -> N:
+        """Return the counter without its resets. Counts between the last sample and a reset are lost."""
         before, last = self._known.get(key, (0, raw))
         if raw < last:
             before += last
         self._known[key] = (before, raw)
-        whole: N = before + raw
-        return whole
+        total: N = before + raw
+        return total
 
-    def mend(self, device: Device, reading: GpuReading) -> None:
-        """Make every counter of a reading whole, in place."""
+    def correct(self, device: Device, reading: GpuReading) -> None:
+        """Correct every counter of a reading in place."""
         key = device.key
         reading.energy_j = self.energy_j(device, reading.energy_j)
         reading.throttle_s = self._all((key, "throttle_s"), reading.throttle_s)
@@ -36,8 +36,8 @@ class Counters:
         reading.errors = self._all((key, "errors"), reading.errors)
 
     def energy_j(self, device: Device, raw: float | None) -> float | None:
-        """The energy counter, which is read more often than the others."""
-        return None if raw is None else self.whole((device.key, "energy_j"), raw)
+        """Return the corrected energy counter in joules. It is read more often than the others."""
+        return None if raw is None else self.monotonic((device.key, "energy_j"), raw)
 
     def _all(self, key: Hashable, values: Mapping[K, N]) -> Mapping[K, N]:
-        return {label: self.whole((key, label), raw) for label, raw in values.items()}
+        return {label: self.monotonic((key, label), raw) for label, raw in values.items()}

@@ -1,8 +1,8 @@
 """
-From the last look at the devices to points. Beside `emit` the only one who speaks OpenTelemetry.
+Instruments of the devices: observe the last snapshot.
 
-Callbacks read what the sampler left, and nothing else: they run while the SDK holds its lock. What is absent has no
-point, and when the looks have stopped there are none at all.
+Callbacks read the snapshot only, because they run while the SDK holds its lock. Absent values have no point. A stale
+snapshot has none at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
-from ai_otel.gpu.snapshot import Look, Snapshot
+from ai_otel.gpu.snapshot import DeviceSample, Snapshot
 from ai_otel.gpu.source import Device, GpuReading, Support
 from ai_otel.instruments import observable
 from ai_otel.semconv import Metric
@@ -39,17 +39,17 @@ def observe(
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """
-    Make all instruments of devices. `running` finds the span of a request that ran at a moment, for exemplars. A value
-    that belongs to whole devices has no point for a part: it would be taken for the device's.
+    Create all device instruments. A metric that describes whole devices has no point for an instance.
 
-    `hw` is the meter of the conventions' names, `own` of ours.
+    `hw` is the meter for metrics of the semantic conventions, `own` for `ai_otel.*`. `running` returns the context of a
+    request that was running at a time, for exemplars.
     """
 
-    def fresh() -> Sequence[Look]:
+    def fresh() -> Sequence[DeviceSample]:
         present = snapshot()
         stale_s = max(3 * interval_s, 3 * present.interval_s, STALE_S)
         taken_s = present.taken_s
-        return present.looks if taken_s is not None and clock() - taken_s <= stale_s else ()
+        return present.samples if taken_s is not None and clock() - taken_s <= stale_s else ()
 
     def points(metric: Metric, read: Read) -> Iterator[Observation]:
         for device, reading, taken_s in fresh():
@@ -69,7 +69,7 @@ def observe(
 
 
 def labels_of(metric: Metric, device: Device) -> Labels:
-    """What every point of a device carries. Constants are on `hw.gpu.info` only."""
+    """Return the attributes that identify a device. Its constants are attributes of `hw.gpu.info` only."""
     labels: Labels = {semconv.HW_ID: device.id}
     if semconv.HW_TYPE in metric.attributes:
         labels[semconv.HW_TYPE] = "gpu"
@@ -80,7 +80,7 @@ def labels_of(metric: Metric, device: Device) -> Labels:
     return labels
 
 
-# ---------------------------------------------------------------- one value, one row
+# ---------------------------------------------------------------- values of a reading
 
 
 def _value(name: str, **labels: str) -> Read:
@@ -93,7 +93,7 @@ def _value(name: str, **labels: str) -> Read:
 
 
 def _each(name: str, *keys: str) -> Read:
-    """A mapping: its keys, one or a tuple, become the attributes `keys`."""
+    """Read a mapping field. Its keys, single or tuples, become the attributes `keys`."""
 
     def read(reading: GpuReading) -> Values:
         for key, value in getattr(reading, name).items():
@@ -158,12 +158,12 @@ READS: tuple[tuple[Metric, Read], ...] = (
 _WITH_EXEMPLARS = (semconv.HW_POWER, semconv.AI_OTEL_GPU_THROTTLE_TIME)
 
 
-# ---------------------------------------------------------------- what is no single value of a reading
+# ---------------------------------------------------------------- other points
 
 
-def _constants(looks: Sequence[Look]) -> Iterator[Observation]:
-    for device, _, _ in looks:
-        told = {
+def _constants(samples: Sequence[DeviceSample]) -> Iterator[Observation]:
+    for device, _, _ in samples:
+        constants = {
             semconv.HW_NAME: device.name,
             semconv.HW_MODEL: device.model,
             semconv.HW_VENDOR: device.vendor,
@@ -171,22 +171,22 @@ def _constants(looks: Sequence[Look]) -> Iterator[Observation]:
             semconv.HW_FIRMWARE_VERSION: device.firmware_version,
             semconv.HW_SERIAL_NUMBER: device.serial_number,
         }
-        known = {name: value for name, value in told.items() if value is not None}
+        known = {name: value for name, value in constants.items() if value is not None}
         yield Observation(1, {**labels_of(semconv.HW_GPU_INFO, device), **known})
 
 
-def _support(looks: Sequence[Look]) -> Iterator[Observation]:
+def _support(samples: Sequence[DeviceSample]) -> Iterator[Observation]:
     metric = semconv.AI_OTEL_GPU_SUPPORT
-    for device, reading, _ in looks:
+    for device, reading, _ in samples:
         for name, state in states_of(reading).items():
             labels = {semconv.AI_OTEL_GPU_READING: name, semconv.AI_OTEL_GPU_SUPPORT_STATE: state.value}
             yield Observation(1, {**labels_of(metric, device), **labels})
 
 
 def states_of(reading: GpuReading) -> dict[str, Support]:
-    """Every value of a reading that is told or known to be absent, with the reason."""
-    told = {name: Support.OK for name in _NAMES if getattr(reading, name) not in (None, {})}
-    return {**told, **reading.absent}
+    """Return the state of every value of a reading: `ok`, or the reason of its absence."""
+    available = {name: Support.OK for name in _NAMES if getattr(reading, name) not in (None, {})}
+    return {**available, **reading.absent}
 
 
 _NAMES = tuple(name for name in GpuReading.__dataclass_fields__ if name not in ("absent", "power_window", "own_share"))

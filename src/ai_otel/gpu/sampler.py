@@ -1,8 +1,8 @@
 """
-Looks at the devices on a thread of its own, so that nobody else ever waits for a driver.
+Samples the devices on its own thread, so that no other thread waits for a driver.
 
-Whoever wants to know reads `snapshot`, which is replaced as a whole. A look that takes long is taken less often. What a
-vendor's library does wrong costs that vendor's values and nothing else.
+Readers use `snapshot`, which is replaced as a whole. Slow collections run less often. A failure of one vendor's library
+affects that vendor's values only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeVar
 from weakref import WeakMethod
 
 from ai_otel.gpu.counters import Counters
-from ai_otel.gpu.interval import Pace
-from ai_otel.gpu.snapshot import Look, Snapshot, XidKey, lost
+from ai_otel.gpu.interval import SamplingInterval
+from ai_otel.gpu.snapshot import DeviceSample, Snapshot, XidKey, lost_reading
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, GpuSource, Unavailable
 from ai_otel.hooks.guard import Guard
 
@@ -28,32 +28,32 @@ log = logging.getLogger("ai_otel")
 T = TypeVar("T")
 
 ENERGY_INTERVAL_S = 0.1
-ASK_AGAIN_S = 60.0
-"""After that a library is tried again that could not be opened, or that lost a device; then twice as long each time."""
-LONGEST_ASK_AGAIN_S = 3600.0
-LOST_ELECTION_S = 5.0
+RETRY_S = 60.0
+"""Seconds until a source that could not be opened, or that lost a device, is reopened. Doubles with each retry."""
+MAX_RETRY_S = 3600.0
+ELECTION_RETRY_S = 5.0
 
 
 class Listener(Protocol):
-    """Who wants to hear of each look, on the sampler's thread."""
+    """Receives each sample on the sampler's thread."""
 
     def opened(self, devices: Sequence[Device]) -> None:
-        """These are the devices from now on."""
+        """Receive the devices that are sampled from now on."""
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
-        """A look at one energy counter."""
+        """Receive one sample of an energy counter in joules; `None` if the device has no value."""
 
     def saw_reading(self, device: Device, time_s: float, reading: GpuReading) -> None:
-        """A look at all of one device."""
+        """Receive one reading of a device."""
 
     def saw_event(self, event: GpuEvent) -> None:
-        """The driver reported something."""
+        """Receive an event that the driver reported."""
 
-    def looked(self, time_s: float) -> None:
-        """All energy counters were looked at."""
+    def collected(self, time_s: float) -> None:
+        """Receive the end of an energy collection: every energy counter has been sampled."""
 
 
-class _Open:
+class _OpenSource:
     """One vendor's source while it is open."""
 
     def __init__(self, vendor: str, source: GpuSource, devices: Sequence[Device]) -> None:
@@ -65,11 +65,11 @@ class _Open:
 
 class Sampler:
     """
-    Looks at everything each `interval_s`, and where there is a `listener` at the energy counters ten times a second.
+    Reads every device each `interval_s` seconds and, with a `listener`, the energy counters ten times a second.
 
-    `make_sources` is asked on the sampler's thread, once for each life. `elected` says whether this process is the one
-    that looks; `passed` hears how long each look took. Unless it is `lasting`, the thread ends where nothing is to be
-    read.
+    `make_sources` is called on the sampler's thread, once for each start and each rediscovery. `elected` returns
+    whether this process is the leader. `on_collected` receives the kind and the duration in seconds of each
+    collection. The thread ends if no source can be opened, unless `lasting` is set.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Sampler:
         interval_s: float = 1.0,
         listener: Listener | None = None,
         elected: Callable[[], bool] = lambda: True,
-        passed: Callable[[str, float], None] = lambda _kind, _seconds: None,
+        on_collected: Callable[[str, float], None] = lambda _kind, _seconds: None,
         lasting: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -87,28 +87,29 @@ class Sampler:
         self.interval_s = interval_s
         self._listener = listener
         self._elected = elected
-        self._passed = passed
+        self._on_collected = on_collected
         self._lasting = lasting
         self._clock = clock
-        self._begin_life()
-        forget = WeakMethod(self._begin_life)
+        self._reset()
+        forget = WeakMethod(self._reset)
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 
-    def _begin_life(self) -> None:
-        """Begin anew, also in the child of a fork: the libraries are the parent's, and nothing of them is called."""
+    def _reset(self) -> None:
+        """Reset all state. In the child of a fork, nothing of the parent's libraries is called."""
         self.snapshot = Snapshot()
         self._sources: dict[str, GpuSource] = {}
-        self._opened: dict[str, _Open] = {}
+        self._opened: dict[str, _OpenSource] = {}
         self._troubles: dict[str, str] = {}
-        self._ask_again: dict[str, float] = {}
-        self._waited: dict[str, float] = {}
-        self._silent: set[tuple[str, str | None]] = set()
+        self._retry_at_s: dict[str, float] = {}
+        self._backoff_s: dict[str, float] = {}
+        self._unresponsive: set[tuple[str, str | None]] = set()
         self._counters = Counters()
         self._xids: Counter[XidKey] = Counter()
-        self._told: set[str] = set()
-        self._readings = Pace(self.interval_s)
-        self._energy = Pace(ENERGY_INTERVAL_S)
-        self._anew = threading.Event()
+        self._logged: set[str] = set()
+        self._readings = SamplingInterval(self.interval_s)
+        self._energy = SamplingInterval(ENERGY_INTERVAL_S)
+        self._rediscovery = threading.Event()
+        self._rediscovery.set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._guards: dict[str, Guard] = {}
@@ -116,17 +117,17 @@ class Sampler:
     # ---------------------------------------------------------------- the thread
 
     def start(self) -> None:
-        """Begin to look, once for each process."""
+        """Start the thread, once for each process."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="ai-otel gpu", daemon=True)
-            # At interpreter exit no thread is to be had, and nobody would hear of the devices any more.
+            # At interpreter exit threads can no longer be started, and nothing would be exported any more.
             with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
 
-    def find_anew(self) -> None:
-        """At the next look find the devices anew: somebody knows of one that is not here. From any thread."""
-        self._anew.set()
+    def rediscover(self) -> None:
+        """Enumerate the devices again at the next collection. May be called from any thread."""
+        self._rediscovery.set()
 
     @property
     def alive(self) -> bool:
@@ -134,7 +135,7 @@ class Sampler:
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self, timeout_s: float = 5.0) -> bool:
-        """End, and let go of the libraries; `False` where the thread is still inside a driver after `timeout_s`."""
+        """Stop the thread and close the sources. Returns `False` if a driver call still blocks after `timeout_s`."""
         self._stopping.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -143,13 +144,11 @@ class Sampler:
 
     def _run(self) -> None:
         while not self._guard("election", self._elected):
-            if self._stopping.wait(LOST_ELECTION_S):
+            if self._stopping.wait(ELECTION_RETRY_S):
                 return
-        made = self._guard("sources", self._make_sources)
-        self._sources = dict(made or {})
         while not self._stopping.is_set():
-            self.look()
-            if not (self._lasting or self._opened or self._ask_again):
+            self.collect()
+            if not (self._lasting or self._opened or self._retry_at_s):
                 break
             if self._stopping.wait(max(0.0, self._next_s() - self._clock())):
                 break
@@ -157,38 +156,38 @@ class Sampler:
             self._guard(f"close {opened.vendor}", opened.source.close)
 
     def _next_s(self) -> float:
-        times = [self._readings.due_s, *self._ask_again.values()]
+        times = [self._readings.due_s, *self._retry_at_s.values()]
         if self._listener is not None:
             times.append(self._energy.due_s)
         return min(times)
 
-    def look(self) -> None:
-        """Everything that is due now."""
+    def collect(self) -> None:
+        """Run every collection that is due."""
         self._open()
         if self._listener is not None and self._energy.due(self._clock()):
-            self._timed("energy", self._energy, self._look_at_energy)
+            self._timed("energy", self._energy, self._collect_energy)
         if self._readings.due(self._clock()):
-            self._timed("readings", self._readings, self._look_at_all)
+            self._timed("readings", self._readings, self._collect_readings)
 
-    def _timed(self, kind: str, pace: Pace, look: Callable[[], None]) -> None:
-        started_s, others_s = self._clock(), _others_s()
-        look()
+    def _timed(self, kind: str, interval: SamplingInterval, collect: Callable[[], None]) -> None:
+        started_s, others_s = self._clock(), other_threads_s()
+        collect()
         ended_s = self._clock()
-        pace.took(started_s, ended_s, _others_s() - others_s)
+        interval.record(started_s, ended_s, other_threads_s() - others_s)
         if self._opened:
-            self._passed(kind, ended_s - started_s)
+            self._on_collected(kind, ended_s - started_s)
 
     # ---------------------------------------------------------------- opening
 
     def _open(self) -> None:
         now_s = self._clock()
-        if self._anew.is_set():
-            self._anew.clear()
+        if self._rediscovery.is_set():
+            self._rediscovery.clear()
             self._sources |= self._guard("sources", self._make_sources) or {}
-            self._ask_again |= dict.fromkeys(self._sources, now_s)
-            self._waited.clear()
+            self._retry_at_s |= dict.fromkeys(self._sources, now_s)
+            self._backoff_s.clear()
             for opened in self._opened.values():
-                opened.lost.clear()  # where devices come and go, one that does not answer may have gone
+                opened.lost.clear()  # an unresponsive device may have been removed
         due = [vendor for vendor in self._sources if self._is_due(vendor, now_s)]
         for vendor in due:
             self._reopen(vendor, now_s)
@@ -197,81 +196,79 @@ class Sampler:
             self._guard("listener", self._listener.opened, devices)
 
     def _is_due(self, vendor: str, now_s: float) -> bool:
-        if vendor in self._ask_again:
-            return now_s >= self._ask_again[vendor]
-        return vendor not in self._opened and vendor not in self._troubles  # not yet tried
+        return now_s >= self._retry_at_s.get(vendor, float("inf"))
 
     def _reopen(self, vendor: str, now_s: float) -> None:
         source, before = self._sources[vendor], self._opened.pop(vendor, None)
         if before is not None:
             self._guard(f"close {vendor}", source.close)
-        self._ask_again.pop(vendor, None)
+        self._retry_at_s.pop(vendor, None)
         devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
         if devices is not None:
             self._troubles.pop(vendor, None)
-            self._opened[vendor] = opened = _Open(vendor, source, devices)
+            self._opened[vendor] = opened = _OpenSource(vendor, source, devices)
             found = {device.key for device in devices}
-            # A driver may leave out what does not answer. It is lost all the same, until it is found.
+            # Drivers may not enumerate an unresponsive device. It stays lost until it is found again.
             opened.lost += [device for device in before.lost if device.key not in found] if before is not None else ()
             if opened.lost:
-                self._ask_later(vendor, now_s)
+                self._retry_later(vendor, now_s)
         elif self._troubles.setdefault(vendor, "It could not be opened: see the log."):
-            self._ask_later(vendor, now_s)
+            self._retry_later(vendor, now_s)
 
-    def _ask_later(self, vendor: str, now_s: float) -> None:
-        """After a minute; when that was in vain, after twice as long."""
-        if vendor not in self._ask_again:
-            wait_s = min(2 * self._waited.get(vendor, ASK_AGAIN_S / 2), LONGEST_ASK_AGAIN_S)
-            self._waited[vendor] = wait_s
-            self._ask_again[vendor] = now_s + wait_s
+    def _retry_later(self, vendor: str, now_s: float) -> None:
+        """Schedule the next retry with exponential backoff."""
+        if vendor not in self._retry_at_s:
+            wait_s = min(2 * self._backoff_s.get(vendor, RETRY_S / 2), MAX_RETRY_S)
+            self._backoff_s[vendor] = wait_s
+            self._retry_at_s[vendor] = now_s + wait_s
 
     def _devices_of(self, vendor: str, source: GpuSource) -> Sequence[Device] | None:
         try:
             return source.open()
         except Unavailable as trouble:
-            # Of what is not installed nobody needs to hear, and it will not be while we run.
+            # A vendor that is not installed is neither logged nor retried.
             self._troubles[vendor] = str(trouble) if trouble.installed else ""
             if trouble.installed:
-                self._tell(f"ai-otel: {trouble}")
+                self._log_once(f"ai-otel: {trouble}")
             return None
 
-    def _tell(self, sentence: str) -> None:
-        if sentence not in self._told:
-            self._told.add(sentence)
+    def _log_once(self, sentence: str) -> None:
+        if sentence not in self._logged:
+            self._logged.add(sentence)
             log.warning("%s", sentence)
 
-    # ---------------------------------------------------------------- looking
+    # ---------------------------------------------------------------- collections
 
-    def _look_at_energy(self) -> None:
+    def _collect_energy(self) -> None:
         listener = self._listener
-        assert listener is not None  # noqa: S101 - nobody else calls it
+        assert listener is not None  # noqa: S101 - called with a listener only
         for opened in self._opened.values():
             for device in list(opened.devices):
-                energy_j = self._ask(opened, device, opened.source.read_energy)
-                whole_j = self._counters.energy_j(device, energy_j)
-                self._guard("listener", listener.saw_energy, device, self._clock(), whole_j)
-        self._guard("listener", listener.looked, self._clock())
+                energy_j = self._query(opened, device, opened.source.read_energy)
+                total_j = self._counters.energy_j(device, energy_j)
+                self._guard("listener", listener.saw_energy, device, self._clock(), total_j)
+        self._guard("listener", listener.collected, self._clock())
 
-    def _look_at_all(self) -> None:
-        looks: list[Look] = []
+    def _collect_readings(self) -> None:
+        samples: list[DeviceSample] = []
         for opened in self._opened.values():
             for device in list(opened.devices):
-                reading = self._ask(opened, device, opened.source.read)
+                reading = self._query(opened, device, opened.source.read)
                 if reading is None:
                     continue
-                self._answered(device)
-                self._counters.mend(device, reading)
-                look = Look(device, reading, self._clock())
-                looks.append(look)
+                self._log_recovery(device)
+                self._counters.correct(device, reading)
+                sample = DeviceSample(device, reading, self._clock())
+                samples.append(sample)
                 if self._listener is not None:
-                    self._guard("listener", self._listener.saw_reading, device, look.taken_s, reading)
-            looks += [Look(device, lost(), self._clock()) for device in opened.lost]
+                    self._guard("listener", self._listener.saw_reading, device, sample.taken_s, reading)
+            samples += [DeviceSample(device, lost_reading(), self._clock()) for device in opened.lost]
             if not opened.lost:
-                self._waited.pop(opened.vendor, None)
+                self._backoff_s.pop(opened.vendor, None)
             for event in self._guard(f"{opened.vendor} events", opened.source.events) or ():
-                self._hear(event)
+                self._record_event(event)
         self.snapshot = Snapshot(
-            looks=tuple(looks),
+            samples=tuple(samples),
             xids=dict(self._xids),
             skipped=self._skipped() if self._opened else {},
             troubles={vendor: trouble for vendor, trouble in self._troubles.items() if trouble},
@@ -283,34 +280,35 @@ class Sampler:
         energy = {} if self._listener is None else {"energy": self._energy.skipped}
         return {"readings": self._readings.skipped, **energy}
 
-    def _ask(self, opened: _Open, device: Device, question: Callable[[Device], T]) -> T | None:
-        return self._guard(f"{opened.vendor} {question.__name__}", self._asked, opened, device, question)
+    def _query(self, opened: _OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
+        return self._guard(f"{opened.vendor} {question.__name__}", self._call_device, opened, device, question)
 
-    def _asked(self, opened: _Open, device: Device, question: Callable[[Device], T]) -> T | None:
+    def _call_device(self, opened: _OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
         try:
             return question(device)
         except DeviceLost:
             opened.devices.remove(device)
             opened.lost.append(device)
-            self._ask_later(opened.vendor, self._clock())
-            if not self._is_silent(device.id):
+            self._retry_later(opened.vendor, self._clock())
+            if not self._is_unresponsive(device.id):
                 log.warning(
-                    "ai-otel: GPU %s does not answer any more; the others go on. See what its driver says.", device.id
+                    "ai-otel: GPU %s does not answer any more; the others are still sampled. See its driver's log.",
+                    device.id,
                 )
-            self._silent.add(device.key)
+            self._unresponsive.add(device.key)
             return None
 
-    def _answered(self, device: Device) -> None:
-        if device.key in self._silent:
-            self._silent.discard(device.key)
-            if not self._is_silent(device.id):
+    def _log_recovery(self, device: Device) -> None:
+        if device.key in self._unresponsive:
+            self._unresponsive.discard(device.key)
+            if not self._is_unresponsive(device.id):
                 log.warning("ai-otel: GPU %s answers again.", device.id)
 
-    def _is_silent(self, device_id: str) -> bool:
-        """Whether the device, or a part of it, was told to be lost."""
-        return any(key[0] == device_id for key in self._silent)
+    def _is_unresponsive(self, device_id: str) -> bool:
+        """Whether the device, or an instance of it, has been logged as lost."""
+        return any(key[0] == device_id for key in self._unresponsive)
 
-    def _hear(self, event: GpuEvent) -> None:
+    def _record_event(self, event: GpuEvent) -> None:
         self._xids[event.device, event.code] += 1
         log.warning(
             "ai-otel: the driver of GPU %s reports XID %d: see NVIDIA's XID catalog.", event.device.id, event.code
@@ -324,11 +322,11 @@ class Sampler:
         return self._guards[name](call, *arguments)
 
 
-def _others_s() -> float:
+def other_threads_s() -> float:
     """
-    CPU time of all other threads of this process.
+    Return the CPU time of all other threads of this process in seconds.
 
-    What they computed during a look is time in which the look may have waited for the interpreter, up to 5 ms after
-    each call of a driver. That is the server's load, which looking less often would not lessen.
+    A collection may wait for the interpreter lock while they compute, up to 5 ms after each driver call. Sampling less
+    often would not reduce that load.
     """
     return time.process_time() - time.thread_time()

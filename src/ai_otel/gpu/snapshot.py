@@ -1,4 +1,4 @@
-"""What the sampler leaves for whoever wants to know: the last look at everything, replaced as a whole."""
+"""The sampler's output: the last sample of every device. A new snapshot replaces the previous one as a whole."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import NamedTuple
 from ai_otel.gpu.source import Device, GpuReading, Support
 
 
-class Look(NamedTuple):
-    """What one look at one device told; counters are whole."""
+class DeviceSample(NamedTuple):
+    """One reading of one device; its counters are reset-corrected."""
 
     device: Device
     reading: GpuReading
     taken_s: float
+    """`time.perf_counter` in seconds."""
 
     @property
     def lost(self) -> bool:
-        """Whether the device does not answer any more. One whose own verdict is that it has failed still does."""
+        """Whether the device has stopped answering. A device that reports `failed` itself still answers."""
         return Support.LOST in self.reading.absent.values()
 
 
@@ -27,27 +28,27 @@ XidKey = tuple[Device, int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The last look at everything. Times are `time.perf_counter`."""
+    """The last sample of every device. Times are `time.perf_counter` in seconds."""
 
-    looks: tuple[Look, ...] = ()
+    samples: tuple[DeviceSample, ...] = ()
     xids: Mapping[XidKey, int] = field(default_factory=dict)
-    """Device and code → how many events."""
+    """Device and XID code → number of events."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Kind of look → how many were left out."""
+    """Kind of collection (`readings`, `energy`) → number skipped."""
     troubles: Mapping[str, str] = field(default_factory=dict)
-    """Vendor → why its devices cannot be read, where something of it is installed."""
+    """Vendor → why its devices cannot be read. Vendors that are not installed are left out."""
     taken_s: float | None = None
     interval_s: float = 0.0
-    """After which the next look is due: longer than wanted where looks take long."""
+    """Seconds until the next sample. Exceeds the configured interval if samples take long."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """`hw.id` of all devices that answer."""
-        return tuple(dict.fromkeys(look.device.id for look in self.looks if not look.lost))
+        """`hw.id` of every device that answers."""
+        return tuple(dict.fromkeys(sample.device.id for sample in self.samples if not sample.lost))
 
 
-def lost() -> GpuReading:
-    """What there is to say of a device that does not answer: that."""
+def lost_reading() -> GpuReading:
+    """Return the reading of a device that has stopped answering: status `failed`, every value absent."""
     reading = GpuReading(status="failed")
     reading.absent = {each.name: Support.LOST for each in fields(GpuReading) if each.name not in _ALWAYS}
     return reading

@@ -1,9 +1,8 @@
 """
-Where device values come from: the interface of every vendor's source, and what one look at a device yields.
+Interface of the vendors' GPU sources, and the reading that a source returns for a device.
 
-A value that a device does not tell is `None`, and `absent` says why. Units stand in the names; they are converted once,
-in the file that talks to the vendor's library. Counters are the device's own and may begin again at zero: `counters.py`
-makes them whole.
+An unavailable value is `None`, and `absent` states the reason. Units are part of the names; the vendor's package does
+the conversion. Counters are the device's own and may restart at zero: `counters.py` corrects resets.
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ from typing import Protocol
 
 
 class Support(str, Enum):
-    """Whether a device tells a value, and why not."""
+    """Whether a value is available, or why not."""
 
     OK = "ok"
     NOT_SUPPORTED = "not_supported"
-    """This device or its driver has no such value."""
+    """The device or its driver does not provide the value."""
     NO_PERMISSION = "no_permission"
     NOT_FOUND = "not_found"
-    """The vendor's library is too old to have the function."""
+    """The vendor's library is too old to provide the function."""
     LOST = "lost"
-    """The device does not answer any more."""
+    """The device has stopped answering."""
     INVALID = "invalid"
-    """What it told cannot be: a sentinel, no number, out of range."""
+    """The reported value is a sentinel, not a number, or out of range."""
     ERROR = "error"
 
 
 class Unavailable(Exception):
     """
-    A source cannot be opened here. `str()` is one sentence that says why and what to do.
+    A source cannot be opened. `str()` is one sentence with the reason and the next step.
 
-    `installed` tells whether anything of this vendor is here at all: where it is not, nobody needs to hear of it.
+    `installed` states whether a driver or device of this vendor is present. If not, the sentence is not logged.
     """
 
     def __init__(self, sentence: str, *, installed: bool) -> None:
@@ -43,15 +42,16 @@ class Unavailable(Exception):
 
 
 class DeviceLost(Exception):
-    """The device does not answer any more; the source goes on with the others."""
+    """The device has stopped answering. The source continues with the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """
-    One device, or one part of it (`instance_id`) that has values of its own.
+    One device, or one instance of it (`instance_id`) with values of its own.
 
-    `id` is `hw.id`: the GPU's UUID, the same for a GPU and its parts. Constants stand here and on no point.
+    `id` is `hw.id`: the GPU's UUID, shared by a GPU and its instances. The other fields are constants of the device,
+    exported by `hw.gpu.info` only.
     """
 
     id: str
@@ -66,29 +66,29 @@ class Device:
     """MIG GPU instance, tile or core; `None` for the whole device."""
     instance_profile: str | None = None
     instance_uuid: str | None = None
-    """By which the kubelet and CUDA know this part, such as `MIG-…`."""
+    """UUID of the instance as used by the kubelet and CUDA, such as `MIG-…`."""
 
     @property
     def key(self) -> tuple[str, str | None]:
-        """What tells it apart from every other device and part of this host."""
+        """Unique key of the device or instance on this host."""
         return self.id, self.instance_id
 
 
 @dataclass(slots=True)
 class GpuReading:
     """
-    What one look at one device told. Ratios are 0 to 1, counters are the device's own since its last reset.
+    One sample of one device. Ratios are 0 to 1; counters are the device's own since its last reset.
 
-    Source of the meanings: the metrics of the same subject in the contract (`schema/hardware.yaml`).
+    The contract (`schema/hardware.yaml`) defines the meaning of each value, under the corresponding metric.
     """
 
     utilization: float | None = None
-    """Share of time in which any kernel ran."""
+    """Share of the time during which at least one kernel was running."""
     encoder_utilization: float | None = None
     decoder_utilization: float | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
-    """Without what is reserved."""
+    """Excludes reserved memory."""
     memory_reserved_bytes: int | None = None
     memory_bandwidth_utilization: float | None = None
     memory_controller_utilization: float | None = None
@@ -119,56 +119,54 @@ class GpuReading:
     status: str | None = None
     """`hw.state`: `ok`, `degraded`, `failed`, `predicted_failure`, `needs_cleaning`."""
     own_share: float | None = None
-    """
-    Which share of the device's recent compute time was this container's: 1 where no other process was seen to compute.
-    """
+    """This container's share of the device's recent compute time; 1 if no other process was computing."""
     process_memory_bytes: Mapping[int, int] = field(default_factory=dict)
-    """By process id as this process sees it; only where it was asked for."""
+    """By process id in this process's PID namespace. Read only with `Options.processes`."""
     absent: dict[str, Support] = field(default_factory=dict)
-    """Name of a field above, or `field.key` of a mapping's entry → why it has no value."""
+    """Field name, or `field.key` for an entry of a mapping → why it has no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuEvent:
-    """Something that the driver reported on a device: an XID."""
+    """An event that the driver reported for a device: an XID error."""
 
     device: Device
     code: int
     time_s: float
-    """`time.perf_counter` when we heard of it."""
+    """`time.perf_counter` in seconds when the event was received."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a source may be told. Read from the settings by the wiring, never by a source."""
+    """Options of the sources. The wiring fills them from the settings; sources read no settings."""
 
     processes: bool = False
-    """Read which process holds how much memory: costly on some drivers."""
+    """Read the memory of each process, which is slow on some drivers."""
     tpu_address: str = "localhost:8431"
     neuron_monitor: str = "neuron-monitor"
 
 
 class GpuSource(Protocol):
     """
-    One vendor. Made with `Options`, then opened; everything after that happens on one thread.
+    Source of one vendor. Constructed with `Options`, then opened. All calls come from one thread.
 
-    Its module imports nothing of the vendor's at its top: `open` does.
+    The module imports the vendor's library in `open`, never at module level.
     """
 
     vendor: str
-    """`hw.vendor`, as in `SOURCES`."""
+    """Value of `hw.vendor`, and the key in `SOURCES`."""
 
     def open(self) -> Sequence[Device]:
-        """Every device and part that this process may see. Raises `Unavailable`."""
+        """Open the library and return every device and instance visible to this process. Raises `Unavailable`."""
 
     def read(self, device: Device) -> GpuReading:
-        """Everything about one device. Raises `DeviceLost`; any other trouble is an absent value."""
+        """Read all values of one device. Raises `DeviceLost`; any other failure is an absent value."""
 
     def read_energy(self, device: Device) -> float | None:
-        """The energy counter alone in joules, by the cheapest call; `None` where there is none. Raises `DeviceLost`."""
+        """Read the energy counter in joules, by the cheapest call; `None` if unavailable. Raises `DeviceLost`."""
 
     def events(self) -> Sequence[GpuEvent]:
-        """What the driver reported since the last call; does not wait."""
+        """Return the events since the last call, without waiting."""
 
     def close(self) -> None:
-        """Let go of the library. Not called in the child of a fork."""
+        """Release the library. Not called in the child of a fork."""

@@ -1,4 +1,4 @@
-"""From what a vendor's library answered to a reading: what the sources do alike. Nothing of a vendor is known here."""
+"""Vendor-neutral helpers that turn a library's answers into a reading: validation, rates and shared queries."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import Any, Generic, TypeVar
 
 from ai_otel.gpu.source import GpuReading, Support
 
-# What is measured over a short while exceeds its whole a little; what exceeds it by more is no measurement.
+# A ratio measured over a short interval can exceed 1 slightly. A larger excess is not a measurement.
 _SLIGHTLY_ABOVE_ONE = 1.05
 _ALL_ONES = frozenset({2**32 - 1, 2**64 - 1})
-# Says how another value was measured, or is read only where it was asked for.
-_NOT_MISSED = frozenset({"power_window", "process_memory_bytes", "absent"})
-_FIELDS = tuple(each.name for each in fields(GpuReading) if each.name not in _NOT_MISSED)
+# Fields that qualify another value or are read only on request: their absence needs no reason.
+_OPTIONAL = frozenset({"power_window", "process_memory_bytes", "absent"})
+_FIELDS = tuple(each.name for each in fields(GpuReading) if each.name not in _OPTIONAL)
 
 Number = TypeVar("Number", int, float)
 Answer = TypeVar("Answer")
 
 
-def tell(reading: GpuReading, name: str, answer: Any, key: Any = None) -> None:
-    """Write an answer into a reading's field, or into one entry of it; or write why there is none."""
-    if isinstance(answer, Support):
-        reading.absent[_entry(name, key)] = answer
+def set_value(reading: GpuReading, name: str, value: Any, key: Any = None) -> None:
+    """Set a field of a reading, or the entry `key` of a mapping field. A `Support` is recorded in `absent` instead."""
+    if isinstance(value, Support):
+        reading.absent[_entry(name, key)] = value
         return
     if reading.absent:
         reading.absent.pop(_entry(name, key), None)
     if key is None:
-        setattr(reading, name, answer)
+        setattr(reading, name, value)
     else:
         entries: Any = getattr(reading, name)
-        entries[key] = answer
+        entries[key] = value
 
 
-@lru_cache(maxsize=1024)  # asked for each value of each look; only the numbers of processes are ever new
+@lru_cache(maxsize=1024)  # called for each value of each sample; only process ids are ever new
 def _entry(name: str, key: Any) -> str:
     return name if key is None else f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}"
 
 
-def settled(reading: GpuReading) -> GpuReading:
-    """The reading, in which every field without a value has a reason: what its source never tells is not supported."""
+def fill_reasons(reading: GpuReading) -> GpuReading:
+    """Mark every field without a value and without a reason as not supported. Returns the same reading."""
     explained = {entry.partition(".")[0] for entry in reading.absent}
     for name in _FIELDS:
         value = getattr(reading, name)
@@ -50,26 +50,31 @@ def settled(reading: GpuReading) -> GpuReading:
 
 
 def ratio(share: float | Support) -> float | Support:
-    """A share, 0 to 1; what cannot be a share of anything is invalid."""
+    """Return a ratio from 0 to 1, or `Support.INVALID` if the value is out of range."""
     if isinstance(share, Support) or 0 <= share <= 1:
         return share
-    return 1.0 if 1 < share <= _SLIGHTLY_ABOVE_ONE else Support.INVALID  # as what is not a number is
+    return 1.0 if 1 < share <= _SLIGHTLY_ABOVE_ONE else Support.INVALID  # NaN is invalid, too
+
+
+def percent(value: float | Support) -> float | Support:
+    """Return a ratio from 0 to 1 for a value in percent, or `Support.INVALID`."""
+    return value if isinstance(value, Support) else ratio(value / 100)
 
 
 def within(low: Number, value: Number | Support, high: Number) -> Number | Support:
-    """The value, unless it lies outside of what is physically possible: then it is a sentinel."""
+    """Return the value, or `Support.INVALID` outside the physically possible range: such values are sentinels."""
     return value if isinstance(value, Support) or low <= value <= high else Support.INVALID
 
 
-def counted(value: Number | Support) -> Number | Support:
-    """A count, or none: all bits set, negative and not-a-number are sentinels."""
+def valid_count(value: Number | Support) -> Number | Support:
+    """Return a count, or `Support.INVALID` for sentinels: all bits set, negative or NaN."""
     if isinstance(value, Support):
         return value
     return Support.INVALID if value in _ALL_ONES or not value >= 0 else value
 
 
 class Growth:
-    """How fast counters of a device grow, by the time that the device gave with them."""
+    """Growth rates of device counters, by the device's own timestamps."""
 
     def __init__(self) -> None:
         self._last: Mapping[str, float] | None = None
@@ -78,10 +83,10 @@ class Growth:
 
     def per_s(self, counts: Mapping[str, float], time_us: int) -> Mapping[str, float]:
         """
-        How much each count grew in a second between the last look and this one; empty after the first look.
+        Return the growth of each count per second since the previous sample. Empty after the first sample.
 
-        Where the device's time stands still, it has nothing newer to tell: the last answer holds. A count that fell
-        was begun anew, and so is this.
+        An unchanged timestamp means no newer data: the previous rates are returned. A count that decreased, or a
+        timestamp that went back, restarts the measurement.
         """
         last, elapsed_s = self._last, (time_us - self._time_us) / 1e6
         if last is not None and elapsed_s == 0:
@@ -94,8 +99,8 @@ class Growth:
         return self._per_s
 
 
-class OneLook(Generic[Answer]):
-    """One answer that serves several devices: asked for anew when a device comes for it a second time."""
+class SharedQuery(Generic[Answer]):
+    """One answer shared by several devices. A device that asks a second time causes a new query."""
 
     def __init__(self, ask: Callable[[], Answer]) -> None:
         self._ask = ask
@@ -103,7 +108,7 @@ class OneLook(Generic[Answer]):
         self._served: set[Hashable] = set()
 
     def answer(self, asker: Hashable) -> Answer:
-        """What the library says now, or said to another device in this pass."""
+        """Return the answer for this collection, querying the library if `asker` has had the current one."""
         if not self._answers or asker in self._served:
             self._answers = [self._ask()]
             self._served.clear()

@@ -178,7 +178,7 @@ class Opened:
     devices: Sequence[Device]
 
     def read(self, index: int = 0, after_s: float = 0.0) -> GpuReading:
-        """Look at one device, so much later."""
+        """DeviceSample at one device, so much later."""
         self.fake.advance(after_s)
         return self.source.read(self.devices[index])
 

@@ -33,11 +33,11 @@ class Telling:
     steps: bool = False
     """Who was in which step."""
     progress: bool = False
-    """How far each request is, at each look."""
+    """How far each request is, at each sample."""
     look_s: float = 0.1
     quantum_s: float = 0.1
     phase_s: float = 0.037
-    """How long after a write we look, where the two have one pace."""
+    """How long after a write we sample, where the two have one pace."""
     exact: bool = False
     """The counter is exact and looked at when each step begins and ends, as in the reference simulation."""
     patience_s: float = 60.0
@@ -72,7 +72,7 @@ class Metered:
 
 
 def looks(load: Load, telling: Telling) -> Iterator[float]:
-    """When we look."""
+    """When we sample."""
     if telling.exact:
         edges = {moment for step in load.steps for moment in (step.start_s, step.end_s)}
         yield from sorted({*edges, *(load.end_s + 0.1 * number for number in range(1, 30)), -LEAD_IN_S, -LEAD_IN_S / 2})

@@ -1,4 +1,4 @@
-"""What containers hold, joined with the devices that we see."""
+"""Joins the kubelet's grants with the sampled devices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from ai_otel import semconv
-from ai_otel.agent.allocation import DRA, POD_RESOURCES, Allocated, Allocation, Facts, Why, is_wanted, join
+from ai_otel.agent.allocation import (
+    DRA,
+    POD_RESOURCES,
+    Allocated,
+    Allocation,
+    NodeState,
+    UnmappedReason,
+    is_wanted,
+    join,
+)
 from ai_otel.agent.identity import Inventory
 from ai_otel.agent.metrics import attributes
 from ai_otel.agent.podresources import ClaimGrant, Container, PluginGrant
@@ -26,8 +35,8 @@ WANTED = Settings().agent_resources
 DRIVER = "gpu.nvidia.com"
 
 
-def facts(**known: Any) -> Facts:
-    return Facts(wanted=WANTED, **known)
+def node(**known: Any) -> NodeState:
+    return NodeState(wanted=WANTED, **known)
 
 
 def plugin(container: Container, id_: str, resource: str = "nvidia.com/gpu") -> PluginGrant:
@@ -60,29 +69,29 @@ def claim(container: Container, device: str, *, share: bool = False) -> ClaimGra
         ("example.com/nic", False),
     ],
 )
-def test_by_default_accelerators_are_ours_and_nothing_else_is(name: str, wanted: bool) -> None:
+def test_by_default_only_accelerators_are_mapped(name: str, wanted: bool) -> None:
     assert is_wanted(name, WANTED) is wanted
 
 
-def test_what_is_no_accelerator_is_neither_mapped_nor_told() -> None:
-    assert join([plugin(ONE, "eth0", "example.com/nic")], INVENTORY, facts()) == Allocated()
+def test_other_resources_are_neither_mapped_nor_listed_as_unmapped() -> None:
+    assert join([plugin(ONE, "eth0", "example.com/nic")], INVENTORY, node()) == Allocated()
 
 
-def test_a_container_that_holds_two_shares_of_a_device_holds_it_once() -> None:
-    told = join([plugin(ONE, "GPU-1::0"), plugin(ONE, "GPU-1::1"), plugin(TWO, "GPU-1::2")], INVENTORY, facts())
-    assert told.allocations == (
+def test_two_shares_of_a_device_are_one_allocation_of_a_container() -> None:
+    allocated = join([plugin(ONE, "GPU-1::0"), plugin(ONE, "GPU-1::1"), plugin(TWO, "GPU-1::2")], INVENTORY, node())
+    assert allocated.allocations == (
         Allocation(GPU, ONE, "time_slicing", POD_RESOURCES),
         Allocation(GPU, TWO, "time_slicing", POD_RESOURCES),
     )
 
 
-def test_a_claimed_device_is_shared_where_several_hold_it_or_a_share_of_it() -> None:
+def test_a_claimed_device_with_several_holders_or_a_share_is_shared() -> None:
     slices = {(DRIVER, "node-1", "gpu-0"): SliceDevice("GPU-1"), (DRIVER, "node-1", "mig-0"): SliceDevice("MIG-1")}
 
     def sharing(*grants: ClaimGrant) -> list[str]:
-        told = join(grants, INVENTORY, facts(slices=slices))
-        assert {each.attribution for each in told.allocations} == {DRA}
-        return [each.sharing for each in told.allocations]
+        allocated = join(grants, INVENTORY, node(slices=slices))
+        assert {each.attribution for each in allocated.allocations} == {DRA}
+        return [each.sharing for each in allocated.allocations]
 
     assert sharing(claim(ONE, "gpu-0")) == ["exclusive"]
     assert sharing(claim(ONE, "gpu-0"), claim(TWO, "gpu-0")) == ["claim", "claim"]
@@ -94,47 +103,51 @@ def test_a_claimed_device_is_shared_where_several_hold_it_or_a_share_of_it() -> 
 @pytest.mark.parametrize(
     ("known", "why"),
     [
-        ({}, Why.SLICES_OFF),
-        ({"slices_on": True}, Why.NO_SLICES),
-        ({"slices": {}}, Why.NOT_IN_SLICES),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(kind="mig")}}, Why.NO_UUID),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice("GPU-9")}}, Why.NO_DEVICE),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="gpu")}}, Why.NO_DEVICE),
-        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="mig")}}, Why.NO_UUID),
+        ({}, UnmappedReason.SLICES_OFF),
+        ({"slices_on": True}, UnmappedReason.NO_SLICES),
+        ({"slices": {}}, UnmappedReason.NOT_IN_SLICES),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(kind="mig")}}, UnmappedReason.NO_UUID),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice("GPU-9")}}, UnmappedReason.NO_DEVICE),
+        (
+            {"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="gpu")}},
+            UnmappedReason.NO_DEVICE,
+        ),
+        ({"slices": {(DRIVER, "node-1", "gpu-0"): SliceDevice(pci_bus_id="0:0", kind="mig")}}, UnmappedReason.NO_UUID),
     ],
 )
-def test_a_claim_that_is_not_mapped_says_why(known: dict[str, Any], why: Why) -> None:
-    (unmapped,) = join([claim(ONE, "gpu-0")], INVENTORY, facts(**known)).unmapped
+def test_an_unmapped_claim_states_the_reason(known: dict[str, Any], why: UnmappedReason) -> None:
+    (unmapped,) = join([claim(ONE, "gpu-0")], INVENTORY, node(**known)).unmapped
     assert unmapped.why is why
     assert str(unmapped) == f"{DRIVER} node-1/gpu-0, held by ml/one/server, is not mapped to a device: {why.value}"
 
 
-def test_an_id_that_is_not_mapped_leaves_the_others() -> None:
-    told = join([plugin(ONE, "3"), plugin(TWO, "GPU-1")], INVENTORY, facts())
-    assert [(each.what, each.id, each.why) for each in told.unmapped] == [("nvidia.com/gpu", "3", Why.NO_DEVICE)]
-    assert [each.container for each in told.allocations] == [TWO]
+def test_an_unmapped_id_does_not_affect_the_others() -> None:
+    allocated = join([plugin(ONE, "3"), plugin(TWO, "GPU-1")], INVENTORY, node())
+    (unmapped,) = allocated.unmapped
+    assert (unmapped.what, unmapped.id, unmapped.why) == ("nvidia.com/gpu", "3", UnmappedReason.NO_DEVICE)
+    assert [each.container for each in allocated.allocations] == [TWO]
 
 
 def test_a_pod_that_has_ended_holds_nothing() -> None:
-    """Kubelets before 1.34 list its devices still."""
+    """Kubelets before 1.34 still list its devices."""
     pods = [Pod("ml", "one", "u-1", "Succeeded"), Pod("ml", "two", "u-2", "Running"), Pod("web", "one", "u", "Failed")]
-    told = join([plugin(ONE, "GPU-1"), plugin(TWO, "GPU-1")], INVENTORY, facts(pods=pods))
-    assert [(each.container, each.pod_uid) for each in told.allocations] == [(TWO, "u-2")]
-    assert told.ended == 1
+    allocated = join([plugin(ONE, "GPU-1"), plugin(TWO, "GPU-1")], INVENTORY, node(pods=pods))
+    assert [(each.container, each.pod_uid) for each in allocated.allocations] == [(TWO, "u-2")]
+    assert allocated.ended == 1
 
 
-def test_a_uid_is_told_only_where_one_living_pod_has_the_name() -> None:
+def test_a_pods_uid_is_set_only_if_one_living_pod_has_the_name() -> None:
     living, other, ended = (
         Pod("ml", "one", uid, phase) for uid, phase in (("a", "Running"), ("b", "Pending"), ("c", "Failed"))
     )
     for pods, uid in (([living, ended], "a"), ([living, other], None), ([], None), (None, None)):
-        (allocation,) = join([plugin(ONE, "GPU-1")], INVENTORY, facts(pods=pods)).allocations
+        (allocation,) = join([plugin(ONE, "GPU-1")], INVENTORY, node(pods=pods)).allocations
         assert allocation.pod_uid == uid
 
 
-def test_what_a_point_says_is_what_the_contract_allows() -> None:
-    told = attributes(Allocation(MIG, ONE, "mig", DRA, "u-1"))
-    assert told == {
+def test_the_attributes_of_a_point_are_the_contracts() -> None:
+    allocated = attributes(Allocation(MIG, ONE, "mig", DRA, "u-1"))
+    assert allocated == {
         "hw.id": "GPU-1",
         "ai_otel.gpu.instance.id": "7",
         "ai_otel.gpu.instance.profile": "1g",
@@ -145,6 +158,6 @@ def test_what_a_point_says_is_what_the_contract_allows() -> None:
         "ai_otel.gpu.sharing": "mig",
         "ai_otel.gpu.attribution": "dra",
     }
-    assert set(told) <= set(semconv.AI_OTEL_GPU_ALLOCATION.attributes)
+    assert set(allocated) <= set(semconv.AI_OTEL_GPU_ALLOCATION.attributes)
     assert {POD_RESOURCES, DRA} == set(semconv.GPU_ATTRIBUTIONS)
     assert "k8s.pod.uid" not in attributes(Allocation(GPU, ONE, "exclusive", POD_RESOURCES))

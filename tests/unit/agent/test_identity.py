@@ -1,4 +1,4 @@
-"""Every way in which device plugins and DRA drivers name a device, and what is not one."""
+"""Ids of device plugins and DRA drivers: every format, and ids that match no device."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OTHER = "GPU-11111111-d72c-4106-c12f-20bd9faed9f6"
 MIG = "MIG-1b2c3d4e-d72c-4106-c12f-20bd9faed9f6"
 
 WHOLE = Device(GPU, "nvidia", name="nvidia0", pci_bus_id="00000000:18:00.0")
-PART = Device(GPU, "nvidia", name="nvidia0", pci_bus_id="00000000:18:00.0", instance_id="7", instance_uuid=MIG)
+INSTANCE = Device(GPU, "nvidia", name="nvidia0", pci_bus_id="00000000:18:00.0", instance_id="7", instance_uuid=MIG)
 SECOND = Device(OTHER, "nvidia", name="nvidia10", pci_bus_id="00000001:18:00.0")
 AMD = Device("amd-uuid", "amd", name="Instinct MI300X", pci_bus_id="0000:1b:00.0")
 INTEL = Device("intel-uuid", "intel", name="Max 1550", pci_bus_id="0000:3a:00.0")
-DEVICES = (WHOLE, PART, SECOND, AMD, INTEL)
+DEVICES = (WHOLE, INSTANCE, SECOND, AMD, INTEL)
 
 
 @pytest.fixture
@@ -40,19 +40,19 @@ def inventory(tmp_path: Path) -> Inventory:
     [
         (GPU, WHOLE, "exclusive"),
         (f"{GPU}::3", WHOLE, "time_slicing"),
-        (MIG, PART, "mig"),
-        (f"{MIG}::7", PART, "time_slicing"),
-        (f"MIG-{GPU}/7/0", PART, "mig"),
+        (MIG, INSTANCE, "mig"),
+        (f"{MIG}::7", INSTANCE, "time_slicing"),
+        (f"MIG-{GPU}/7/0", INSTANCE, "mig"),
         ("nvidia0", WHOLE, "exclusive"),
         ("nvidia10", SECOND, "exclusive"),
-        ("nvidia0/gi7", PART, "mig"),
+        ("nvidia0/gi7", INSTANCE, "mig"),
         ("nvidia0/vgpu1", WHOLE, "time_slicing"),
-        ("nvidia0/gi7/vgpu0", PART, "time_slicing"),
+        ("nvidia0/gi7/vgpu0", INSTANCE, "time_slicing"),
         ("0000:1b:00.0", AMD, "exclusive"),
         ("card1-0", INTEL, "exclusive"),
     ],
 )
-def test_an_id_of_every_dialect_means_exactly_one_device(
+def test_each_id_format_maps_to_exactly_one_device(
     inventory: Inventory, id_: str, device: Device, sharing: str
 ) -> None:
     assert inventory.plugin(id_) == (device, sharing)
@@ -83,12 +83,12 @@ def test_an_id_of_every_dialect_means_exactly_one_device(
         "amdgpu_xcp_3",
     ],
 )
-def test_what_is_called_like_no_device_is_not_mapped(inventory: Inventory, id_: str) -> None:
-    """An index, a prefix, a name with more behind it: each would be a guess."""
+def test_ids_without_an_exact_match_are_not_mapped(inventory: Inventory, id_: str) -> None:
+    """Indexes, prefixes and longer names are not matched."""
     assert inventory.plugin(id_) is None
 
 
-def test_a_share_of_a_gpu_is_what_the_operator_says_it_is() -> None:
+def test_the_sharing_of_a_replica_is_configured() -> None:
     inventory = Inventory(DEVICES, replicas="mps")
     for id_ in (f"{GPU}::0", "nvidia0/vgpu0"):
         assert inventory.plugin(id_) == (WHOLE, "mps")
@@ -102,27 +102,25 @@ def test_a_share_of_a_gpu_is_what_the_operator_says_it_is() -> None:
         (("card1-0", "card1-1"), "time_slicing"),
     ],
 )
-def test_an_intel_card_is_shared_where_the_plugin_has_it_twice(
-    inventory: Inventory, siblings: Collection[str], sharing: str
-) -> None:
+def test_an_intel_card_with_two_ids_is_shared(inventory: Inventory, siblings: Collection[str], sharing: str) -> None:
     assert inventory.plugin("card1-0", siblings) == (INTEL, sharing)
 
 
-def test_the_address_of_a_partitioned_amd_gpu_is_its_first_partition_and_not_mapped(inventory: Inventory) -> None:
+def test_the_address_of_a_partitioned_amd_gpu_is_not_mapped(inventory: Inventory) -> None:
     assert inventory.plugin("0000:1b:00.0", ("0000:1b:00.0", "amdgpu_xcp_1")) is None
 
 
-def test_a_name_that_two_devices_have_is_nobodys() -> None:
+def test_a_name_of_two_devices_is_not_mapped() -> None:
     twins = [Device("a", "amd", name="MI300X"), Device("b", "amd", name="MI300X")]
     assert Inventory(twins).plugin("MI300X") is None
     assert Inventory(twins[:1]).plugin("MI300X") == (twins[0], "exclusive")
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("described", "expected"),
     [
         (SliceDevice(uuid=GPU, kind="gpu"), (WHOLE, "exclusive")),
-        (SliceDevice(uuid=MIG, kind="mig"), (PART, "mig")),
+        (SliceDevice(uuid=MIG, kind="mig"), (INSTANCE, "mig")),
         (SliceDevice(pci_bus_id="0000:1b:00.0"), (AMD, "exclusive")),
         (SliceDevice(pci_bus_id="0000:18:00.0", kind="gpu"), (WHOLE, "exclusive")),
         (SliceDevice(uuid="unknown", pci_bus_id="0000:18:00.0"), None),
@@ -131,13 +129,13 @@ def test_a_name_that_two_devices_have_is_nobodys() -> None:
         (SliceDevice(), None),
     ],
 )
-def test_a_claimed_device_is_the_one_whose_uuid_or_address_its_driver_states(
-    inventory: Inventory, told: SliceDevice, expected: tuple[Device, str] | None
+def test_a_claim_maps_by_the_uuid_or_address_of_its_driver(
+    inventory: Inventory, described: SliceDevice, expected: tuple[Device, str] | None
 ) -> None:
-    """A part has its GPU's address: by that alone it is not known."""
-    assert inventory.claimed(told) == expected
+    """An instance has its GPU's PCI address, which does not identify it."""
+    assert inventory.claimed(described) == expected
 
 
-def test_the_ways_of_sharing_are_the_contracts() -> None:
-    ours = {identity.EXCLUSIVE, identity.MIG, identity.TIME_SLICING, identity.MPS, identity.CLAIM}
-    assert ours == set(semconv.GPU_SHARINGS)
+def test_the_sharing_values_are_the_contracts() -> None:
+    values = {identity.EXCLUSIVE, identity.MIG, identity.TIME_SLICING, identity.MPS, identity.CLAIM}
+    assert values == set(semconv.GPU_SHARINGS)

@@ -1,4 +1,4 @@
-"""Who the agent says it is, where it asks, and when it calls itself ready."""
+"""The agent's resource, its configuration and its readiness."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ IN_A_POD = {
 GPU, OTHER = Device("GPU-1", "nvidia"), Device("GPU-2", "nvidia")
 
 
-def test_the_node_speaks_and_not_the_pod_of_the_agent() -> None:
-    told = resource(Surroundings.read(IN_A_POD), "node-1").attributes
-    assert (told["service.name"], told["service.instance.id"]) == ("ai-otel-agent", "node-1")
-    assert (told["k8s.node.name"], told["host.name"]) == ("node-1", "node-1")
-    assert not [name for name in told if name.startswith("k8s.") and name != "k8s.node.name"]
+def test_the_resource_is_the_node_and_not_the_agents_pod() -> None:
+    attributes = resource(Surroundings.read(IN_A_POD), "node-1").attributes
+    assert (attributes["service.name"], attributes["service.instance.id"]) == ("ai-otel-agent", "node-1")
+    assert (attributes["k8s.node.name"], attributes["host.name"]) == ("node-1", "node-1")
+    assert not [name for name in attributes if name.startswith("k8s.") and name != "k8s.node.name"]
 
 
-def test_what_the_user_set_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_settings_of_the_resource_have_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "gpus")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=rack-7,service.instance.id=seven,k8s.cluster.name=c")
-    told = resource(Surroundings.read(IN_A_POD), "node-1").attributes
-    assert (told["service.name"], told["service.instance.id"], told["host.name"]) == ("gpus", "seven", "rack-7")
-    assert (told["k8s.cluster.name"], told["k8s.node.name"]) == ("c", "node-1")
+    attributes = resource(Surroundings.read(IN_A_POD), "node-1").attributes
+    assert (attributes["service.name"], attributes["service.instance.id"], attributes["host.name"]) == (
+        "gpus",
+        "seven",
+        "rack-7",
+    )
+    assert (attributes["k8s.cluster.name"], attributes["k8s.node.name"]) == ("c", "node-1")
 
 
-def test_outside_of_a_cluster_it_is_this_host() -> None:
-    told = resource(Surroundings.read({}), None).attributes
-    assert told["host.name"] == socket.gethostname()
-    assert "k8s.node.name" not in told
-    assert told["service.instance.id"]
+def test_outside_a_cluster_the_resource_is_this_host() -> None:
+    attributes = resource(Surroundings.read({}), None).attributes
+    assert attributes["host.name"] == socket.gethostname()
+    assert "k8s.node.name" not in attributes
+    assert attributes["service.instance.id"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_outside_of_a_cluster_it_is_this_host() -> None:
         ({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "tcp://x"}, None),
     ],
 )
-def test_the_api_server_is_where_the_pods_variables_say(
+def test_the_api_servers_address_is_from_the_pods_environment(
     environment: dict[str, str], expected: tuple[str, int] | None
 ) -> None:
     assert Surroundings.read(environment).api_server == expected
@@ -70,55 +74,55 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 @pytest.fixture
 def agent(tmp_path) -> Iterator[Agent]:
-    """One whose two threads the test starts by itself."""
+    """An agent whose two threads are started by the test."""
     made = Agent(Settings(agent_kubelet=str(tmp_path), gpu_interval=0.05), Surroundings.read(IN_A_POD))
     yield made
     made.sampler.stop()
-    made.watch.stop()
+    made.poller.stop()
 
 
-def until_looked(agent: Agent) -> None:
+def wait_for_sample(agent: Agent) -> None:
     deadline = time.monotonic() + 30
     while agent.sampler.snapshot.taken_s is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_it_is_ready_once_both_threads_run_and_the_devices_were_looked_at(gpu: FakeGpu, agent: Agent) -> None:
-    assert not agent.report().ready
+def test_it_is_ready_once_both_threads_run_and_a_sample_exists(gpu: FakeGpu, agent: Agent) -> None:
+    assert not agent.status().ready
     agent.sampler.start()
-    until_looked(agent)
-    assert not agent.report().ready
-    agent.watch.start()
-    report = agent.report()
-    assert report.ready
-    assert report.facts["sampler"]["sources"] == {"nvidia": "ok"}
-    assert report.facts["sampler"]["devices"] == {"nvidia": 2}
+    wait_for_sample(agent)
+    assert not agent.status().ready
+    agent.poller.start()
+    status = agent.status()
+    assert status.ready
+    assert status.facts["sampler"]["sources"] == {"nvidia": "ok"}
+    assert status.facts["sampler"]["devices"] == {"nvidia": 2}
     agent.sampler.stop()
-    assert not agent.report().ready
+    assert not agent.status().ready
 
 
-def test_a_sampler_that_hangs_in_a_driver_is_not_ready(
+def test_an_agent_whose_sampler_hangs_in_a_driver_is_not_ready(
     gpu: FakeGpu, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent.sampler.start()
-    agent.watch.start()
-    until_looked(agent)
-    assert agent.report().ready
-    later = SimpleNamespace(perf_counter=lambda: time.perf_counter() + 2 * node.SILENT_S)
+    agent.poller.start()
+    wait_for_sample(agent)
+    assert agent.status().ready
+    later = SimpleNamespace(perf_counter=lambda: time.perf_counter() + 2 * node.STALE_S)
     monkeypatch.setattr(node, "time", later)
-    assert not agent.report().ready
+    assert not agent.status().ready
 
 
-def test_a_device_that_is_lost_is_named(gpu: FakeGpu, agent: Agent) -> None:
+def test_lost_devices_are_listed(gpu: FakeGpu, agent: Agent) -> None:
     gpu.lost.add(GPU)
     agent.sampler.start()
-    until_looked(agent)
-    assert agent.report().facts["sampler"]["lost"] == ["GPU-1"]
+    wait_for_sample(agent)
+    assert agent.status().facts["sampler"]["lost"] == ["GPU-1"]
 
 
-def test_a_source_that_cannot_be_opened_says_why(gpu: FakeGpu, agent: Agent) -> None:
+def test_a_source_that_cannot_be_opened_states_the_reason(gpu: FakeGpu, agent: Agent) -> None:
     gpu.trouble = Unavailable("The driver is not loaded: load it.", installed=True)
     agent.sampler.start()
-    until_looked(agent)
-    assert agent.report().facts["sampler"]["sources"] == {"nvidia": "The driver is not loaded: load it."}
+    wait_for_sample(agent)
+    assert agent.status().facts["sampler"]["sources"] == {"nvidia": "The driver is not loaded: load it."}

@@ -11,20 +11,20 @@ GPU = Device("GPU-1", "nvidia")
 
 
 @given(strategies.lists(strategies.integers(0, 1000)))
-def test_a_counter_never_falls_and_loses_nothing_that_was_seen(raw: list[int]) -> None:
+def test_a_counter_never_decreases_and_keeps_every_observed_count(raw: list[int]) -> None:
     counters = Counters()
-    whole = [counters.whole("energy", value) for value in raw]
-    assert all(before <= after for before, after in pairwise(whole))
+    totals = [counters.monotonic("energy", value) for value in raw]
+    assert all(before <= after for before, after in pairwise(totals))
     grown = sum(after - before if after >= before else after for before, after in pairwise(raw))
-    assert not whole or whole[-1] == raw[0] + grown
+    assert not totals or totals[-1] == raw[0] + grown
 
 
-def test_a_driver_that_is_reloaded_goes_on_where_it_was() -> None:
+def test_a_counter_continues_after_a_driver_reload() -> None:
     counters = Counters()
-    assert [counters.whole("energy", value) for value in (5.0, 9.0, 1.0, 2.0)] == [5.0, 9.0, 10.0, 11.0]
+    assert [counters.monotonic("energy", value) for value in (5.0, 9.0, 1.0, 2.0)] == [5.0, 9.0, 10.0, 11.0]
 
 
-def test_every_counter_of_a_reading_is_mended_and_nothing_else() -> None:
+def test_only_the_counters_of_a_reading_are_corrected() -> None:
     counters = Counters()
     for factor in (2, 1):
         reading = GpuReading(
@@ -34,19 +34,19 @@ def test_every_counter_of_a_reading_is_mended_and_nothing_else() -> None:
             io_bytes={("pcie", "receive"): 100 * factor},
             errors={"corrected": factor},
         )
-        counters.mend(GPU, reading)
+        counters.correct(GPU, reading)
     assert reading.power_w == 100.0
     assert (reading.energy_j, reading.throttle_s) == (30.0, {"power_cap": 3.0})
     assert (reading.io_bytes, reading.errors) == ({("pcie", "receive"): 300}, {"corrected": 3})
 
 
-def test_what_is_absent_stays_absent() -> None:
+def test_absent_counters_stay_absent() -> None:
     counters, reading = Counters(), GpuReading()
-    counters.mend(GPU, reading)
+    counters.correct(GPU, reading)
     assert reading == GpuReading()
 
 
-def test_two_devices_and_two_parts_have_counters_of_their_own() -> None:
+def test_devices_and_instances_have_separate_counters() -> None:
     counters = Counters()
     others = Device("GPU-2", "nvidia"), Device("GPU-1", "nvidia", instance_id="1")
     assert counters.energy_j(GPU, 9.0) == 9.0

@@ -1,4 +1,4 @@
-"""Two parties in one process are two open files, which is all that the kernel's locks go by."""
+"""`flock` locks belong to open files, so one process can hold the locks of several candidates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.gpu.leader import Election
+from ai_otel.gpu.leader import LeaderElection
 
 
-def test_one_looks_and_the_next_takes_over_when_it_ends(tmp_path: Path) -> None:
-    first, second = Election(tmp_path), Election(tmp_path)
+def test_the_next_process_takes_over_when_the_leader_resigns(tmp_path: Path) -> None:
+    first, second = LeaderElection(tmp_path), LeaderElection(tmp_path)
     assert (first.won(), second.won()) == (True, False)
     assert first.won()
     first.resign()
@@ -22,8 +22,8 @@ def test_one_looks_and_the_next_takes_over_when_it_ends(tmp_path: Path) -> None:
     second.resign()
 
 
-def test_whoever_serves_knows_of_the_others(tmp_path: Path) -> None:
-    first, second = Election(tmp_path), Election(tmp_path)
+def test_serving_processes_see_each_other(tmp_path: Path) -> None:
+    first, second = LeaderElection(tmp_path), LeaderElection(tmp_path)
     first.serve()
     assert not first.others_serving()
     second.serve()
@@ -34,12 +34,12 @@ def test_whoever_serves_knows_of_the_others(tmp_path: Path) -> None:
     first.resign()
 
 
-def test_a_process_that_is_killed_leaves_its_place(tmp_path: Path) -> None:
+def test_a_killed_leader_is_replaced(tmp_path: Path) -> None:
     program = f"""
 import sys, time
 from pathlib import Path
-from ai_otel.gpu.leader import Election
-election = Election(Path({str(tmp_path)!r}))
+from ai_otel.gpu.leader import LeaderElection
+election = LeaderElection(Path({str(tmp_path)!r}))
 print(election.won(), flush=True)
 election.serve()
 time.sleep(60)
@@ -47,7 +47,7 @@ time.sleep(60)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline().strip() == "True"
-        here = Election(tmp_path)
+        here = LeaderElection(tmp_path)
         assert not here.won()
         other.kill()
         other.wait()
@@ -56,22 +56,22 @@ time.sleep(60)
         here.resign()
 
 
-def test_the_child_of_a_fork_leaves_the_parents_place_alone(tmp_path: Path) -> None:
-    parent = Election(tmp_path)
+def test_a_forked_child_does_not_release_the_parents_locks(tmp_path: Path) -> None:
+    parent = LeaderElection(tmp_path)
     assert parent.won()
     child = os.fork()
     if child == 0:
         parent.resign()
-        os._exit(0 if not Election(tmp_path).won() else 1)
+        os._exit(0 if not LeaderElection(tmp_path).won() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert not Election(tmp_path).won()
+    assert not LeaderElection(tmp_path).won()
     parent.resign()
 
 
-def test_without_a_directory_for_locks_everyone_looks_and_says_so(
+def test_without_a_lock_directory_every_process_leads_and_logs_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    election = Election(tmp_path / "nowhere")
+    election = LeaderElection(tmp_path / "nowhere")
     with caplog.at_level(logging.WARNING, "ai_otel"):
         assert election.won()
         election.serve()

@@ -1,0 +1,1 @@
+"""AMD GPUs by AMD SMI: start at `source.py`."""

@@ -1,8 +1,7 @@
 """
-Asking AMD SMI: the one place where its status codes and its sentinels become values or reasons.
+AMD SMI calls: maps status codes and sentinels to values or reasons of absence.
 
-What a GPU does not have is told in several ways: a status, the text "N/A", or a number with all bits set in 8, 16, 32
-or 64 bits, whichever the field was before it was copied into a wider one.
+An unavailable value is a status code, the text "N/A", or a number with all of its original 8, 16, 32 or 64 bits set.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 from ai_otel.gpu.source import Support
 
-# Status codes by number: older bindings do not name the newer ones.
+# Status codes by number: older bindings lack the newer names.
 INVALID_PARAMETERS = 1
 NOT_SUPPORTED = 2
 NOT_YET_IMPLEMENTED = 3
@@ -34,12 +33,12 @@ _SUPPORT: Mapping[int, Support] = {
 _FOREVER = frozenset({Support.NOT_SUPPORTED, Support.NOT_FOUND})
 _NONE = frozenset({0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF})
 _NONE_IN_16_BITS = 0xFFFF
-# The binding trips over what it does not expect of its own library: an empty serial number, a new constant.
-_STUMBLES = (ValueError, KeyError, TypeError, IndexError)
+# Raised by the binding for unexpected results of its library: an empty serial number, a new constant.
+_BINDING_ERRORS = (ValueError, KeyError, TypeError, IndexError)
 
 
 class Calls:
-    """The calls on one GPU; one that is not supported is made once."""
+    """The calls on one GPU. Unsupported calls are made once."""
 
     def __init__(self, library: Any, handle: Any) -> None:
         self.library = library
@@ -47,7 +46,7 @@ class Calls:
         self._absent: dict[tuple[Any, ...], Support] = {}
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a function of AMD SMI's: the answer, or why there is none."""
+        """Call a function of AMD SMI and return its result, or why it is unavailable."""
         question = (name, *arguments)
         if question in self._absent:
             return self._absent[question]
@@ -58,7 +57,7 @@ class Calls:
                 return function(self._handle, *arguments)
             except self.library.AmdSmiException as error:
                 support = _SUPPORT.get(int(getattr(error, "err_code", None) or 0), Support.ERROR)
-            except _STUMBLES:
+            except _BINDING_ERRORS:
                 support = Support.ERROR
         if support in _FOREVER:
             self._absent[question] = support
@@ -66,7 +65,7 @@ class Calls:
 
 
 def number(answer: Any, *keys: str) -> float | Support:
-    """A number in an answer, by the first of these names that it has; or why there is none."""
+    """Return a number of a result by the first of `keys` that exists, or why it is unavailable."""
     for key in keys:
         if isinstance(answer, Mapping) and key in answer:
             answer = answer[key]
@@ -82,20 +81,20 @@ def number(answer: Any, *keys: str) -> float | Support:
 
 
 def narrow(answer: Any, *keys: str) -> float | Support:
-    """The same of what the firmware tells in 16 bits: power, temperature, clocks, activity."""
+    """Return a number that the firmware reports in 16 bits: power, temperature, clocks, activity."""
     value = number(answer, *keys)
     return Support.NOT_SUPPORTED if value == _NONE_IN_16_BITS else value
 
 
 def numbers(answer: Any, key: str) -> list[float]:
-    """The numbers in one list of an answer, without what is not there."""
+    """Return the available numbers of a list in a result."""
     listed = answer.get(key) if isinstance(answer, Mapping) else None
-    told: Iterable[Any] = listed if isinstance(listed, list) else ()
-    return [value for each in told if not isinstance(value := number(each), Support)]
+    values: Iterable[Any] = listed if isinstance(listed, list) else ()
+    return [value for each in values if not isinstance(value := number(each), Support)]
 
 
 def text(answer: Any, key: str | None = None) -> str | None:
-    """A text in an answer, where it says something."""
+    """Return a text of a result; `None` if it is empty or unavailable."""
     if key is not None:
         answer = answer.get(key) if isinstance(answer, Mapping) else None
     return answer if isinstance(answer, str) and answer.strip() and answer != "N/A" else None

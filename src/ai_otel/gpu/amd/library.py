@@ -1,4 +1,4 @@
-"""Opening AMD SMI: the binding, its library, and one sentence for each way in which they are not there."""
+"""Loads AMD SMI: the binding and its library, with one message for each way in which that fails."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ai_otel.gpu import TRACES
 from ai_otel.gpu.source import Unavailable
 
 TRACE = Path(TRACES["amd"][0])
-"""AMD's device node for computing: where it is, there is a GPU and a driver, whatever else is missing."""
+"""AMD's compute device node. It exists wherever a GPU and its driver are installed."""
 
 INSTALL = "pip install /opt/rocm/share/amd_smi, or pip install 'ai-otel[amd]' in the version of your ROCm"
 NEEDED = ("amdsmi_init", "amdsmi_get_processor_handles", "amdsmi_get_gpu_device_uuid", "AmdSmiException")
 
 
-def started() -> Any:
-    """Import AMD's binding, load its library, and hold it. Raises `Unavailable`."""
+def start() -> Any:
+    """Import AMD's binding, then load and initialize its library. Raises `Unavailable`."""
     here = TRACE.exists()
     try:
         with _silent():
             library = importlib.import_module("amdsmi")
     except ImportError:
-        what = "AMD GPUs are here, but not" if here else "There is no AMD GPU here, and not"
+        what = "AMD GPUs are present, but not" if here else "There is no AMD GPU here, and not"
         raise Unavailable(f"{what} AMD SMI's binding: {INSTALL}.", installed=here) from None
     except (KeyError, OSError):
-        # The binding goes on without its library, and stumbles at the first name that it looks up in it.
+        # Without its library, the binding fails at the first symbol that it looks up.
         raise Unavailable(
-            f"AMD SMI's binding is here without its library libamd_smi.so: install amd-smi-lib{_then()}.",
+            f"AMD SMI's binding is installed without its library libamd_smi.so: install amd-smi-lib{_library_hint()}.",
             installed=here,
         ) from None
     except AttributeError as error:
@@ -41,7 +41,7 @@ def started() -> Any:
         ) from None
     missing = [name for name in NEEDED if not hasattr(library, name)]
     if missing:
-        raise Unavailable(f"AMD SMI's binding is too old for us (it has no {missing[0]}): {INSTALL}.", installed=True)
+        raise Unavailable(f"AMD SMI's binding is too old (it has no {missing[0]}): {INSTALL}.", installed=True)
     try:
         library.amdsmi_init()
     except library.AmdSmiException as error:
@@ -54,53 +54,53 @@ def started() -> Any:
 
 
 def handles(library: Any) -> Sequence[Any]:
-    """Every GPU and partition. Raises `Unavailable`."""
+    """Return the handles of every GPU and partition. Raises `Unavailable`."""
     try:
         found: Sequence[Any] = library.amdsmi_get_processor_handles()
     except library.AmdSmiException as error:
         raise Unavailable(
-            f"AMD SMI does not tell of its GPUs ({' '.join(str(error).split())}): see what amd-smi list says here.",
+            f"AMD SMI does not list its GPUs ({' '.join(str(error).split())}): see what amd-smi list reports here.",
             installed=True,
         ) from None
     return found
 
 
 def no_gpu() -> Unavailable:
-    """AMD SMI runs, and has nothing."""
+    """Return the error for a container in which AMD SMI enumerates no GPU."""
     return Unavailable(
-        "AMD SMI tells of no GPU: give this container /dev/kfd and its /dev/dri/renderD*.", installed=TRACE.exists()
+        "AMD SMI finds no GPU: give this container /dev/kfd and its /dev/dri/renderD*.", installed=TRACE.exists()
     )
 
 
-def _then() -> str:
+def _library_hint() -> str:
     return ", or give this container /opt/rocm" if not Path("/opt/rocm").exists() else ""
 
 
-# ---------------------------------------------------------------- an import that prints
+# ---------------------------------------------------------------- output of the import
 
 
-class _OthersOnly:
-    """Standard output as it is, but deaf to one thread: what the server prints meanwhile goes its way."""
+class _ThreadFilter:
+    """Standard output that discards the writes of one thread and passes on those of all others."""
 
-    def __init__(self, through: TextIO) -> None:
-        self._through = through
-        self._deaf_to = threading.get_ident()
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._discarded_thread = threading.get_ident()
 
     def write(self, text: str) -> int:
-        return len(text) if threading.get_ident() == self._deaf_to else self._through.write(text)
+        return len(text) if threading.get_ident() == self._discarded_thread else self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._through, name)
+        return getattr(self._stream, name)
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The binding prints when it does not find its library: not on the server's output."""
+    """Discard what the binding prints if it does not find its library."""
     before = sys.stdout
-    ours: Any = _OthersOnly(before)
-    sys.stdout = ours
+    replacement: Any = _ThreadFilter(before)
+    sys.stdout = replacement
     try:
         yield
     finally:
-        if sys.stdout is ours:
+        if sys.stdout is replacement:
             sys.stdout = before

@@ -1,0 +1,1 @@
+"""Intel GPUs by Level Zero Sysman: start at `source.py`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from ai_otel.gpu.intel.components import Card, Part
+from ai_otel.gpu.intel.components import Card, Component
 from ai_otel.gpu.source import GpuReading, Support
-from ai_otel.gpu.values import Growth, tell, within
+from ai_otel.gpu.values import Growth, set_value, within
 
 MOST_WATTS = 10_000.0
 CARD, PACKAGE = 1, 2
@@ -16,59 +16,59 @@ LIMITS = {"default": "defaultLimit", "min": "minLimit", "max": "maxLimit"}
 
 
 class Power:
-    """The one domain that covers most: the card, else the package. Domains contain each other and never add up."""
+    """The widest power domain: the card, else the package. Domains overlap and are never added."""
 
     def __init__(self, card: Card) -> None:
         self._card = card
-        self._domain = min(card.parts("power", None), key=self._narrowness, default=None)
+        self._domain = min(card.components("power", None), key=self._narrowness, default=None)
         self._growth = Growth()
         self._watts()  # the first of two samples
 
     def joules(self) -> float | Support:
-        """The energy counter, from microjoules. Raises `DeviceLost`."""
-        told = self._counter()
-        return told if isinstance(told, Support) else told.energy / 1e6
+        """Return the energy counter in joules. Raises `DeviceLost`."""
+        result = self._counter()
+        return result if isinstance(result, Support) else result.energy / 1e6
 
     def _watts(self) -> float | Support:
-        """The mean since the last look, from the energy counter: Sysman tells no power. Raises `DeviceLost`."""
-        told = self._counter()
-        if isinstance(told, Support):
-            return told
-        grown = self._growth.per_s({"energy_uj": told.energy}, told.timestamp)
+        """Return the average power since the last sample, from the energy counter. Raises `DeviceLost`."""
+        result = self._counter()
+        if isinstance(result, Support):
+            return result
+        grown = self._growth.per_s({"energy_uj": result.energy}, result.timestamp)
         return within(0.0, grown["energy_uj"] / 1e6, MOST_WATTS) if grown else Support.INVALID
 
-    def tell(self, reading: GpuReading) -> None:
-        """Write all of it into a reading. Raises `DeviceLost`."""
-        tell(reading, "energy_j", self.joules())
-        tell(reading, "power_w", self._watts())
+    def read(self, reading: GpuReading) -> None:
+        """Set energy, power and limits of a reading. Raises `DeviceLost`."""
+        set_value(reading, "energy_j", self.joules())
+        set_value(reading, "power_w", self._watts())
         reading.power_window = "average" if reading.power_w is not None else None
         self._limits(reading)
 
     def _limits(self, reading: GpuReading) -> None:
-        """From milliwatts, -1 being unknown."""
+        """Set the limits from milliwatts; -1 means unknown."""
         if self._domain is None:
-            tell(reading, "power_limit_w", self._card.why("power"))
+            set_value(reading, "power_limit_w", self._card.why("power"))
             return
-        tell(reading, "power_limit_w", self._sustained(self._domain), "enforced")
+        set_value(reading, "power_limit_w", self._sustained(self._domain), "enforced")
         for limit, field in LIMITS.items():
             milliwatts = getattr(self._domain.properties, field)
             watts = within(0.0, milliwatts / 1e3, MOST_WATTS) if milliwatts > 0 else Support.NOT_SUPPORTED
-            tell(reading, "power_limit_w", watts, limit)
+            set_value(reading, "power_limit_w", watts, limit)
 
     def _counter(self) -> Any:
         if self._domain is None:
             return self._card.why("power")
         return self._card.sysman.of(self._domain.handle, "zesPowerGetEnergyCounter", "zes_power_energy_counter_t")
 
-    def _narrowness(self, domain: Part) -> int:
+    def _narrowness(self, domain: Component) -> int:
         library = self._card.sysman.library
         more = library.zes_power_ext_properties_t(stype=library.ZES_STRUCTURE_TYPE_POWER_EXT_PROPERTIES)
-        told = library.zes_power_properties_t(stype=library.ZES_STRUCTURE_TYPE_POWER_PROPERTIES)
-        told.pNext = ctypes.cast(ctypes.pointer(more), ctypes.c_void_p)
-        why = self._card.sysman.ask("zesPowerGetProperties", domain.handle, ctypes.byref(told))
+        result = library.zes_power_properties_t(stype=library.ZES_STRUCTURE_TYPE_POWER_PROPERTIES)
+        result.pNext = ctypes.cast(ctypes.pointer(more), ctypes.c_void_p)
+        why = self._card.sysman.ask("zesPowerGetProperties", domain.handle, ctypes.byref(result))
         return {CARD: 0, PACKAGE: 1}.get(more.domain, 2) if why is None else 2
 
-    def _sustained(self, domain: Part) -> float | Support:
+    def _sustained(self, domain: Component) -> float | Support:
         kind = self._card.sysman.library.zes_power_limit_ext_desc_t
         limits = self._card.sysman.listed("zesPowerGetLimitsExt", domain.handle, kind)
         for limit in () if isinstance(limits, Support) else limits:

@@ -1,9 +1,8 @@
 """
-Intel GPUs by Level Zero Sysman, through Intel's own binding `pyzes`, which is imported when the source is opened.
+Intel GPUs by Level Zero Sysman, through Intel's binding `pyzes`, which is imported when the source is opened.
 
-Sysman is started by its own `zesInit`; `ZES_ENABLE_SYSMAN` is neither needed nor set: it would change how the server's
-own Level Zero starts. A GPU of several tiles is one device that has the values of the card, and one part for each tile.
-What is read of them stands in `level_zero_gpu.py`.
+`zesInit` starts Sysman. `ZES_ENABLE_SYSMAN` is not set, because it changes how the server's own Level Zero starts. A
+GPU with several tiles is one device with the card's values, and one instance for each tile.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from ai_otel.gpu import TRACES
 from ai_otel.gpu.intel.components import Card
 from ai_otel.gpu.intel.device import Unit
 from ai_otel.gpu.intel.sysman import Sysman
-from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, Options, Support, Unavailable
+from ai_otel.gpu.library_source import LibrarySource
+from ai_otel.gpu.source import Device, DeviceLost, Options, Support, Unavailable
 
 TRACE = Path(TRACES["intel"][0])
-"""Where graphics devices of any vendor are."""
+"""Device directory of the graphics devices of all vendors."""
 
 INTEL = 0x8086
 GPU = 1
 UNKNOWN = frozenset({"", "unknown"})
 
 
-class LevelZeroSource:
-    """Intel's GPUs. All calls come from one thread."""
+class LevelZeroSource(LibrarySource[Unit]):
+    """Intel's GPUs and tiles. All calls come from one thread."""
 
     vendor = "intel"
 
     def __init__(self, options: Options) -> None:
+        super().__init__()
         self._options = options
-        self._units: dict[tuple[str, str | None], Unit] = {}
 
-    def open(self) -> Sequence[Device]:
-        """Start Sysman, and find every GPU and tile of this container. Raises `Unavailable`."""
+    def _start(self) -> Any:
         sysman = Sysman(binding())
         if (result := sysman.library.zesInit(0)) != 0:
             raise Unavailable(
@@ -47,31 +46,19 @@ class LevelZeroSource:
                 "and start the server without ZES_ENABLE_SYSMAN.",
                 installed=TRACE.exists(),
             )
-        for handle in sysman.gpus():
-            self._add(sysman, handle)
+        return sysman
+
+    def _discover(self) -> None:
+        for handle in self._library.gpus():
+            self._add(self._library, handle)
         if not self._units:
             raise Unavailable(
-                "Level Zero tells of no Intel GPU: give this container its /dev/dri/renderD*.",
+                "Level Zero finds no Intel GPU: give this container its /dev/dri/renderD*.",
                 installed=TRACE.exists(),
             )
-        return [unit.device for unit in self._units.values()]
 
-    def read(self, device: Device) -> GpuReading:
-        """Everything about one GPU or tile. Raises `DeviceLost`."""
-        return self._units[device.key].read()
-
-    def read_energy(self, device: Device) -> float | None:
-        """Joules since the card's last reset; `None` where there is no counter. Raises `DeviceLost`."""
-        joules = self._units[device.key].joules()
-        return None if isinstance(joules, Support) else joules
-
-    def events(self) -> Sequence[GpuEvent]:
-        """None: Sysman's events are waited for, and have no numbers."""
-        return ()
-
-    def close(self) -> None:
-        """Forget every handle. Sysman has no end that would leave the server's own use of Level Zero alone."""
-        self._units = {}
+    def _shut_down(self, library: Any, units: Sequence[Unit]) -> None:
+        """Do nothing: Sysman has no shutdown that leaves the server's own use of Level Zero intact."""
 
     def _add(self, sysman: Sysman, handle: Any) -> None:
         try:
@@ -85,7 +72,7 @@ class LevelZeroSource:
                 for tile in range(tiles if tiles > 1 else 0)
             ]
             self._units.update({unit.device.key: unit for unit in found})
-        except DeviceLost:  # it does not even tell who it is
+        except DeviceLost:  # before it could be identified
             return
 
 
@@ -94,7 +81,7 @@ def binding() -> Any:
     try:
         return importlib.import_module("pyzes")
     except ImportError:
-        raise Unavailable("Intel's binding is not here: pip install 'ai-otel[intel]'.", installed=False) from None
+        raise Unavailable("Intel's binding is not installed: pip install 'ai-otel[intel]'.", installed=False) from None
     except OSError as error:
         raise Unavailable(
             f"Level Zero's loader is not where Intel's binding looks for it ({error}): install libze1.",
@@ -103,31 +90,31 @@ def binding() -> Any:
 
 
 def identify(sysman: Sysman, handle: Any) -> tuple[Device | None, int]:
-    """The constants of a GPU, and how many tiles it has; no device where it is not Intel's, or no GPU."""
-    told = sysman.of(
+    """Return the constants of a GPU and its number of tiles; `None` if it is not a GPU of Intel."""
+    properties = sysman.of(
         handle, "zesDeviceGetProperties", "zes_device_properties_t", "ZES_STRUCTURE_TYPE_DEVICE_PROPERTIES"
     )
-    if isinstance(told, Support) or told.core.type != GPU or told.core.vendorId != INTEL:
+    if isinstance(properties, Support) or properties.core.type != GPU or properties.core.vendorId != INTEL:
         return None, 0
     pci = sysman.of(handle, "zesDevicePciGetProperties", "zes_pci_properties_t", "ZES_STRUCTURE_TYPE_PCI_PROPERTIES")
     device = Device(
-        id=str(uuid.UUID(bytes=bytes(told.core.uuid.id))),
+        id=str(uuid.UUID(bytes=bytes(properties.core.uuid.id))),
         vendor=LevelZeroSource.vendor,
-        model=known(told.modelName) or known(told.core.name),
-        name=known(told.core.name),
-        driver_version=known(told.driverVersion),
-        serial_number=known(told.serialNumber),
+        model=known(properties.modelName) or known(properties.core.name),
+        name=known(properties.core.name),
+        driver_version=known(properties.driverVersion),
+        serial_number=known(properties.serialNumber),
         pci_bus_id=None if isinstance(pci, Support) else bus_id(pci.address),
     )
-    return device, int(told.numSubdevices)
+    return device, int(properties.numSubdevices)
 
 
 def known(name: bytes) -> str | None:
-    """A text, where it says something."""
+    """Return a text; `None` if it is empty or "unknown"."""
     text = name.decode(errors="replace").strip()
     return None if text.lower() in UNKNOWN else text
 
 
 def bus_id(address: Any) -> str:
-    """As Linux writes it."""
+    """Return a PCI address in the format of Linux."""
     return f"{address.domain:04x}:{address.bus:02x}:{address.device:02x}.{address.function:x}"

@@ -1,8 +1,8 @@
 """
-Asking Sysman: the one place where its result codes become values, reasons, or a lost device.
+Sysman calls: maps result codes to values, to reasons of absence, or to a lost device.
 
-Sysman fills structures and lists handles; `pyzes` has both as in C. Error sets, which `pyzes` 0.1 leaves out, are asked
-for here in the same library that it has loaded.
+Sysman fills structures and lists handles; `pyzes` has both as in C. Error sets, which `pyzes` 0.1 lacks, are called in
+the library that it has loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOST = frozenset({DEVICE_LOST, DEVICE_REQUIRES_RESET, SURVIVABILITY_MODE})
 _SUPPORT: Mapping[int, Support] = {
     INSUFFICIENT_PERMISSIONS: Support.NO_PERMISSION,
     NOT_AVAILABLE: Support.NOT_SUPPORTED,
-    # A kernel without the interface that this value comes from.
+    # The kernel lacks the interface of this value.
     DEPENDENCY_UNAVAILABLE: Support.NOT_SUPPORTED,
     UNSUPPORTED_VERSION: Support.NOT_FOUND,
     UNSUPPORTED_FEATURE: Support.NOT_SUPPORTED,
@@ -34,11 +34,11 @@ _SUPPORT: Mapping[int, Support] = {
 
 CATEGORIES = 7
 HARDWARE = (3, 4, 5, 6)
-"""Compute units, fixed functions, caches and display. The others are resets, and errors of programs and drivers."""
+"""Categories of hardware errors: compute, fixed functions, caches, display. Others are resets and software errors."""
 
 
 class RasProperties(ctypes.Structure):
-    """`zes_ras_properties_t`: whether a set counts corrected (0) or uncorrected (1) errors, and of what."""
+    """`zes_ras_properties_t`: whether a set counts corrected (0) or uncorrected (1) errors, and its tile."""
 
     _fields_ = (
         ("stype", ctypes.c_int32),
@@ -50,7 +50,7 @@ class RasProperties(ctypes.Structure):
 
 
 class RasState(ctypes.Structure):
-    """`zes_ras_state_t`: how many errors, by category."""
+    """`zes_ras_state_t`: number of errors by category."""
 
     _fields_ = (
         ("stype", ctypes.c_int32),
@@ -63,13 +63,13 @@ RAS_PROPERTIES, RAS_STATE = 0xF, 0x22
 
 
 class Sysman:
-    """The calls. Nothing is remembered: what is refused now may be allowed later."""
+    """The calls. Failures are not cached: permissions may change."""
 
     def __init__(self, library: Any) -> None:
         self.library = library
 
     def ask(self, name: str, *arguments: Any) -> Support | None:
-        """Call a function that fills what it is given; why it did not. Raises `DeviceLost`."""
+        """Call a function that fills its arguments; return the reason of a failure. Raises `DeviceLost`."""
         try:
             function = getattr(self.library, name, None) or self.library.getFunctionPointerList(name)
             result = int(function(*arguments))
@@ -80,14 +80,14 @@ class Sysman:
         return None if result == 0 else _SUPPORT.get(result, Support.ERROR)
 
     def of(self, handle: Any, name: str, structure: str, kind: str | None = None) -> Any:
-        """The structure that a function fills for a handle; or why there is none. Raises `DeviceLost`."""
+        """Return the structure that a function fills for a handle, or why it is unavailable. Raises `DeviceLost`."""
         filled = getattr(self.library, structure)()
         if kind is not None:
             filled.stype = getattr(self.library, kind)
         return self.ask(name, handle, ctypes.byref(filled)) or filled
 
     def listed(self, name: str, owner: Any, element: Any) -> Any:
-        """All that a function lists for a handle; or why there is none. Raises `DeviceLost`."""
+        """Return the elements that a function lists for a handle, or why they are unavailable. Raises `DeviceLost`."""
         count = ctypes.c_uint32()
         before = () if owner is None else (owner,)
         if (why := self.ask(name, *before, ctypes.byref(count), None)) is not None:
@@ -98,13 +98,13 @@ class Sysman:
         return [found[index] for index in range(min(count.value, len(found)))]
 
     def handles(self, name: str, owner: Any, kind: str) -> Sequence[Any] | Support:
-        """The same of handles."""
+        """Return the handles that a function lists for a handle, or why they are unavailable."""
         handle = getattr(self.library, kind)
         listed = self.listed(name, owner, handle)
         return listed if isinstance(listed, Support) else [handle(each.value) for each in listed]
 
     def gpus(self) -> Sequence[Any]:
-        """Every device of every driver; those that do not answer are left out."""
+        """Return every device of every driver. Drivers that do not answer are left out."""
         found: list[Any] = []
         drivers = self.handles("zesDriverGet", None, "zes_driver_handle_t")
         for driver in () if isinstance(drivers, Support) else drivers:
@@ -113,7 +113,7 @@ class Sysman:
         return found
 
     def error_sets(self, device: Any) -> Sequence[tuple[Any, RasProperties]] | Support:
-        """Every set of error counters of a device, and what each counts."""
+        """Return every set of error counters of a device with its properties."""
         listed = self.listed("zesDeviceEnumRasErrorSets", device, ctypes.c_void_p)
         if isinstance(listed, Support):
             return listed
@@ -125,7 +125,7 @@ class Sysman:
         return sets
 
     def errors(self, error_set: Any) -> int | Support:
-        """Hardware errors of one set since the driver was loaded; the counters are left as they are."""
+        """Return the hardware errors of one set since the driver was loaded, without clearing the counters."""
         state = RasState(stype=RAS_STATE)
         why = self.ask("zesRasGetState", error_set, ctypes.c_uint8(0), ctypes.byref(state))
         return why if why is not None else sum(int(state.category[index]) for index in HARDWARE)

@@ -1,8 +1,8 @@
 """
-One report of `neuron-monitor`: which devices there are, and what it says of one.
+One report of `neuron-monitor`: the devices of the instance and their values.
 
-Its groups are those of AWS' Neuron Monitor User Guide. A report is of the instance, by NeuronCore; a device has the
-cores that follow one another. Percent are of the period, memory is in bytes, errors count since the driver was loaded.
+The groups are those of AWS' Neuron Monitor User Guide. Values are by NeuronCore; a device has consecutive cores.
+Percent are averages over the period, memory is in bytes, errors count since the driver was loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ai_otel.gpu.source import Device, GpuReading, Support
-from ai_otel.gpu.values import counted, ratio, tell
+from ai_otel.gpu.values import ratio, set_value, valid_count
 
 PERIOD_S = 1
 CONFIGURATION = json.dumps({
@@ -30,8 +30,8 @@ ERRORS = {
 
 
 @dataclass(frozen=True)
-class Report:
-    """A report, taken apart as far as all devices share it."""
+class NeuronReport:
+    """A parsed report. Devices read their values from it."""
 
     hardware: Mapping[str, Any]
     runtimes: Sequence[Mapping[str, Any]]
@@ -41,32 +41,32 @@ class Report:
 
     @property
     def hardware_error(self) -> str:
-        """Why the hardware is not known, where it is not."""
+        """Why the hardware is unknown; empty if it is known."""
         return str(self.hardware.get("error") or "")
 
     @property
     def cores_per_device(self) -> int:
-        """NeuronCores of one device, as they are numbered."""
+        """Number of NeuronCores of one device."""
         return int(self.hardware.get("neuroncore_per_device_count") or 0)
 
     def reading(self, device: Device, *, processes: bool) -> GpuReading:
-        """Everything about one device."""
+        """Return all values of one device."""
         number = int(device.id.rpartition("-")[2])
         cores = range(number * self.cores_per_device, (number + 1) * self.cores_per_device)
         reading = GpuReading()
-        tell(reading, "utilization", self._busy(cores))
+        set_value(reading, "utilization", self._busy(cores))
         size = self.hardware.get("neuron_device_memory_size")
-        tell(reading, "memory_total_bytes", counted(int(size)) if size else Support.NOT_SUPPORTED)
+        set_value(reading, "memory_total_bytes", valid_count(int(size)) if size else Support.NOT_SUPPORTED)
         held = self._held(cores)
-        tell(reading, "memory_used_bytes", held if isinstance(held, Support) else sum(held.values()))
+        set_value(reading, "memory_used_bytes", held if isinstance(held, Support) else sum(held.values()))
         if processes and not isinstance(held, Support):
             reading.process_memory_bytes = held
         for kind, names in ERRORS.items():
-            tell(reading, "errors", self._errors(number, names), kind)
+            set_value(reading, "errors", self._errors(number, names), kind)
         return reading
 
     def _busy(self, cores: Sequence[int]) -> float | Support:
-        """The mean over the device's cores. Those that no process holds are not listed, and do nothing."""
+        """Return the mean over the device's cores. Cores that no process holds are not listed and idle."""
         percent = 0.0
         for runtime in self.runtimes:
             group = _group(runtime, "neuroncore_counters")
@@ -77,7 +77,7 @@ class Report:
         return ratio(percent / 100 / len(cores)) if cores else Support.NOT_SUPPORTED
 
     def _held(self, cores: Sequence[int]) -> Mapping[int, int] | Support:
-        """Bytes of the device by process. The total of a process is of all its devices; the breakdown is by core."""
+        """Return the device's memory in bytes by process, from the breakdown by core."""
         held: dict[int, int] = {}
         for runtime in self.runtimes:
             group = _group(runtime, "memory_used")
@@ -86,7 +86,7 @@ class Report:
             by_core = _at(group, "neuron_runtime_used_bytes", "usage_breakdown", "neuroncore_memory_usage")
             if not by_core and _at(group, "neuron_runtime_used_bytes").get("neuron_device"):
                 return Support.NOT_SUPPORTED
-            used = sum(int(part) for core in cores for part in _at(by_core, str(core)).values())
+            used = sum(int(size) for core in cores for size in _at(by_core, str(core)).values())
             if used:
                 held[int(runtime.get("pid", 0))] = used
         return held
@@ -98,20 +98,20 @@ class Report:
             return Support.ERROR
         for row in self.counters.get("neuron_devices") or ():
             if row.get("neuron_device_index") == number and all(name in row for name in names):
-                return counted(sum(int(row[name]) for name in names))
+                return valid_count(sum(int(row[name]) for name in names))
         return Support.NOT_SUPPORTED
 
 
-def parsed(line: bytes) -> Report | None:
-    """A line of output; `None` where it is no report, such as the rest of one."""
+def parse_report(line: bytes) -> NeuronReport | None:
+    """Parse a line of output; `None` if it is not a complete report."""
     try:
-        told = json.loads(line)
-        hardware = told["neuron_hardware_info"]
-        instance = _at(told, "instance_info").get("instance_id") or None
-        report = Report(
+        decoded = json.loads(line)
+        hardware = decoded["neuron_hardware_info"]
+        instance = _at(decoded, "instance_info").get("instance_id") or None
+        report = NeuronReport(
             hardware=hardware,
-            runtimes=told.get("neuron_runtime_data") or (),
-            counters=_at(told, "system_data", "neuron_hw_counters"),
+            runtimes=decoded.get("neuron_runtime_data") or (),
+            counters=_at(decoded, "system_data", "neuron_hw_counters"),
             instance=instance,
             devices=list(_devices(hardware, instance)),
         )
@@ -121,21 +121,21 @@ def parsed(line: bytes) -> Report | None:
 
 
 def _devices(hardware: Mapping[str, Any], instance: str | None) -> Iterator[Device]:
-    """By their number in the instance: there is no other name that they keep."""
+    """Yield the devices, identified by their number in the instance: they have no other stable name."""
     prefix = f"{instance}-neuron" if instance else "neuron"
     for number in range(int(hardware.get("neuron_device_count") or 0)):
         yield Device(id=f"{prefix}-{number}", vendor="neuron", model=hardware.get("neuron_device_type") or None)
 
 
-def _at(told: Any, *names: str) -> Mapping[str, Any]:
-    """An object within objects; empty where it is not there, or null, which is how an empty one is written."""
+def _at(decoded: Any, *names: str) -> Mapping[str, Any]:
+    """Return a nested object; empty if it is missing or null, which is how empty ones are written."""
     for name in names:
-        told = told.get(name) if isinstance(told, Mapping) else None
-    return told if isinstance(told, Mapping) else {}
+        decoded = decoded.get(name) if isinstance(decoded, Mapping) else None
+    return decoded if isinstance(decoded, Mapping) else {}
 
 
 def _group(runtime: Mapping[str, Any], name: str) -> Mapping[str, Any] | Support:
-    """One group of what is said about a process, or why it is not there."""
+    """Return a metric group of a process, or why it is unavailable."""
     group = _at(runtime, "report").get(name)
     if runtime.get("error") or (isinstance(group, Mapping) and group.get("error")):
         return Support.ERROR

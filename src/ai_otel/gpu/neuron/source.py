@@ -1,8 +1,8 @@
 """
-AWS Trainium and Inferentia by `neuron-monitor`, which writes one line of JSON a second to its output.
+AWS Trainium and Inferentia by `neuron-monitor`, which writes one JSON line a second.
 
-It is a program of aws-neuronx-tools, and runs as our child from `open` to `close`, with a configuration of the three
-groups that we read. What a report says of a device stands in `neuron_report.py`.
+The program is part of aws-neuronx-tools. It runs as a child process from `open` to `close`, configured with the three
+metric groups that `report.py` reads.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ai_otel.gpu import TRACES
-from ai_otel.gpu.neuron.report import CONFIGURATION, PERIOD_S, Report, parsed
+from ai_otel.gpu.neuron.report import CONFIGURATION, PERIOD_S, NeuronReport, parse_report
 from ai_otel.gpu.neuron.stream import Stream
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, Options, Unavailable
-from ai_otel.gpu.values import settled
+from ai_otel.gpu.values import fill_reasons
 
 TRACE = Path(TRACES["neuron"][0])
-PLACES = ("/opt/aws/neuron/bin",)
-"""Where aws-neuronx-tools is installed, on PATH or not."""
+DIRECTORIES = ("/opt/aws/neuron/bin",)
+"""Installation directories of aws-neuronx-tools."""
 
 FIRST_REPORT_S = 15.0
 STALE_AFTER_S = 10 * PERIOD_S
@@ -40,8 +40,8 @@ class NeuronSource:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     def open(self) -> Sequence[Device]:
-        """Start `neuron-monitor`, and wait for its first report. Raises `Unavailable`."""
-        program = found(self._command)
+        """Start `neuron-monitor` and wait for its first report. Raises `Unavailable`."""
+        program = find_program(self._command)
         if program is None:
             raise Unavailable(f"{self._command} is not on PATH: install aws-neuronx-tools.", installed=TRACE.exists())
         try:
@@ -52,20 +52,20 @@ class NeuronSource:
         return report.devices
 
     def read(self, device: Device) -> GpuReading:
-        """What the last report says of one device. Raises `DeviceLost` where there has been none for a while."""
-        return settled(self._last_report().reading(device, processes=self._processes))
+        """Read one device's values from the last report. Raises `DeviceLost` if it is older than 10 s."""
+        return fill_reasons(self._last_report().reading(device, processes=self._processes))
 
     def read_energy(self, device: Device) -> float | None:
-        """None: `neuron-monitor` tells neither power nor energy."""
+        """Return `None`: `neuron-monitor` reports neither power nor energy."""
         del device
         return None
 
     def events(self) -> Sequence[GpuEvent]:
-        """None: faults are not numbered."""
+        """Return nothing: `neuron-monitor` reports no events."""
         return ()
 
     def close(self) -> None:
-        """End the child, and wait for it."""
+        """Stop the child process and wait for it."""
         stream, self._stream = self._stream, None
         directory, self._directory = self._directory, None
         if stream is not None:
@@ -73,21 +73,21 @@ class NeuronSource:
         if directory is not None:
             directory.cleanup()
 
-    def _first_report(self, program: str) -> Report:
+    def _first_report(self, program: str) -> NeuronReport:
         self._directory = tempfile.TemporaryDirectory(prefix="ai-otel-neuron-")
         configuration = Path(self._directory.name) / "monitor.json"
         configuration.write_text(CONFIGURATION)
         try:
-            self._stream = Stream([program, "-c", str(configuration)], parsed, self._clock)
+            self._stream = Stream([program, "-c", str(configuration)], parse_report, self._clock)
         except OSError as error:
             raise Unavailable(f"{program} does not start: {error}.", installed=True) from None
         report = self._stream.first(FIRST_REPORT_S)
         if report is None:
             ended = self._stream.ended
-            what = f"ended with status {ended}" if ended is not None else f"told nothing in {FIRST_REPORT_S:g} s"
+            what = f"ended with status {ended}" if ended is not None else f"reported nothing in {FIRST_REPORT_S:g} s"
             raise Unavailable(f"{program} {what}: run it by hand to see why.", installed=True)
         if not report.devices:
-            reason = report.hardware_error or "it tells of no device"
+            reason = report.hardware_error or "it reports no device"
             raise Unavailable(
                 f"{program} finds no Neuron device ({reason}): load the Neuron driver, and give this container "
                 "/dev/neuron0, 1, ….",
@@ -95,18 +95,18 @@ class NeuronSource:
             )
         return report
 
-    def _last_report(self) -> Report:
+    def _last_report(self) -> NeuronReport:
         stream = self._stream
         if stream is None or stream.ended is not None or stream.latest is None:
             raise DeviceLost("neuron-monitor has ended")
-        report, heard_at_s = stream.latest
-        if self._clock() - heard_at_s > STALE_AFTER_S:
-            raise DeviceLost(f"neuron-monitor has told nothing for {STALE_AFTER_S:g} s")
+        report, received_at_s = stream.latest
+        if self._clock() - received_at_s > STALE_AFTER_S:
+            raise DeviceLost(f"neuron-monitor has reported nothing for {STALE_AFTER_S:g} s")
         return report
 
 
-def found(command: str) -> str | None:
-    """The program, on PATH or where AWS installs it."""
+def find_program(command: str) -> str | None:
+    """Return the path of the program: on PATH, or where AWS installs it."""
     return shutil.which(command) or next(
-        (str(path) for place in PLACES if (path := Path(place) / command).is_file()), None
+        (str(path) for directory in DIRECTORIES if (path := Path(directory) / command).is_file()), None
     )

@@ -1,4 +1,4 @@
-"""A child that writes one report a line, read on a thread of its own: the last report is what counts."""
+"""A child process that writes one report a line. A thread keeps the last one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ai_otel.gpu.neuron.report import Report
+    from ai_otel.gpu.neuron.report import NeuronReport
 
-ENDS_WITHIN_S = 2.0
+STOP_TIMEOUT_S = 2.0
 
 
 class Stream:
-    """The child, from the start to `close`. Should this process die without that, its next line ends the child."""
+    """Runs the child process until `close`. If this process dies before, the child ends at its next write."""
 
     def __init__(
-        self, command: Sequence[str], parse: Callable[[bytes], Report | None], clock: Callable[[], float]
+        self, command: Sequence[str], parse: Callable[[bytes], NeuronReport | None], clock: Callable[[], float]
     ) -> None:
-        self.latest: tuple[Report, float] | None = None
-        """The last report, and when it came."""
+        self.latest: tuple[NeuronReport, float] | None = None
+        """The last report, and its time by `clock` in seconds."""
         self._parse = parse
         self._clock = clock
         self._started_by = os.getpid()
-        self._news = threading.Event()
-        self._child = subprocess.Popen(  # noqa: S603  the operator names the program
+        self._received = threading.Event()
+        self._child = subprocess.Popen(  # noqa: S603  the operator configures the program
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._thread = threading.Thread(target=self._follow, name="ai-otel-neuron", daemon=True)
@@ -34,25 +34,25 @@ class Stream:
 
     @property
     def ended(self) -> int | None:
-        """The child's status, where it has ended."""
+        """The child's exit status; `None` while it runs."""
         return self._child.poll()
 
-    def first(self, within_s: float) -> Report | None:
-        """The first report, as soon as it is there; `None` where none came, or the child ended before."""
-        self._news.wait(within_s)
+    def first(self, within_s: float) -> NeuronReport | None:
+        """Wait for the first report. Returns `None` if none arrives in time or the child ends before."""
+        self._received.wait(within_s)
         return self.latest[0] if self.latest is not None else None
 
     def close(self) -> None:
-        """End the child, first politely, and the thread with it. A fork of this process has neither."""
+        """Stop the child (SIGTERM, then SIGKILL) and the thread. Does nothing in a fork of this process."""
         if os.getpid() != self._started_by:
             return
         self._child.terminate()
         try:
-            self._child.wait(ENDS_WITHIN_S)
+            self._child.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-        self._thread.join(ENDS_WITHIN_S)
+        self._thread.join(STOP_TIMEOUT_S)
 
     def _follow(self) -> None:
         output = self._child.stdout
@@ -62,6 +62,6 @@ class Stream:
                 report = self._parse(line)
                 if report is not None:
                     self.latest = report, self._clock()
-                    self._news.set()
+                    self._received.set()
         self._child.wait()
-        self._news.set()
+        self._received.set()

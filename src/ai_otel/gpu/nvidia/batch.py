@@ -1,7 +1,7 @@
 """
-Asking NVML for numbered values: one call, and in it for each value a return code and a type of its own.
+Batched NVML field queries (`nvmlDeviceGetFieldValues`): one call, with a return code and a type for each field.
 
-The call as a whole succeeds while single answers fail, and a value's bytes mean nothing without its type.
+Single fields may fail while the call succeeds. A value can be decoded by its type only.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ from typing import Any
 
 from ai_otel.gpu.nvidia.calls import SUCCESS, Calls, support_of
 from ai_otel.gpu.source import Support
-from ai_otel.gpu.values import counted
+from ai_otel.gpu.values import valid_count
 
 _CALL = "nvmlDeviceGetFieldValues"
 _ANSWER = Struct("8x16xii8s")
 """`nvmlFieldValue_t`: type, return code and value, after number, scope, time and latency."""
 _VALUE = {kind: Struct(code) for kind, code in enumerate("dILQqiH")}
-"""`nvmlValueType_t` → how the value is laid out."""
+"""`nvmlValueType_t` → memory layout of the value."""
 
-Told = tuple[float | int | Support, int]
-"""One answer, and the type that it came in; a plain tuple, because there are a dozen a look."""
+FieldValue = tuple[float | int | Support, int]
+"""Value and `nvmlValueType_t` of a field. A plain tuple, because each sample has a dozen."""
 
 
 class Batch:
     """
-    Numbers that are asked for together, without asking again for what this driver does not have.
+    Fields that are queried together. Fields that the driver does not support are queried once.
 
-    The binding writes its request and reads its answers an attribute at a time, which costs ten times the call. So the
-    request is kept, given to the function that the binding found, and read as the memory that NVML's ABI says it is.
+    The binding writes requests and reads answers by attribute, which costs ten times the call. Therefore the request is
+    reused, passed to the library's function directly, and decoded from memory by the layout of NVML's ABI.
     """
 
     def __init__(self, calls: Calls, handle: Any, numbers: Iterable[int], scopes: Mapping[int, int]) -> None:
         self._calls = calls
         self._handle = handle
         self._scopes = {number: scopes.get(number, 0) for number in numbers}
-        self._absent: dict[int, Told] = {}
+        self._absent: dict[int, FieldValue] = {}
         self._asked: list[int] = []
         self._request: Any = None
 
-    def ask(self) -> Mapping[int, Told]:
-        """Every number's answer. Raises `DeviceLost`."""
+    def ask(self) -> Mapping[int, FieldValue]:
+        """Return every field's value by its number. Raises `DeviceLost`."""
         if self._request is None:
             self._plan()
         refused = self._call() if self._asked else None
         if refused is not None:
             return self._absent | dict.fromkeys(self._asked, (refused, 0))
-        told = {**self._absent, **dict(zip(self._asked, _values(self._request), strict=True))}
+        values = {**self._absent, **dict(zip(self._asked, _values(self._request), strict=True))}
         for number in self._asked:
-            why = told[number][0]
+            why = values[number][0]
             if isinstance(why, Support):
                 self._calls.remember(number, why)
                 self._request = None
-        return told
+        return values
 
-    def plan_anew(self) -> None:
-        """At the next call find out again what to ask for: what was refused may be allowed by now."""
+    def replan(self) -> None:
+        """Select the fields again at the next call: permissions may have changed."""
         self._request = None
 
     def _plan(self) -> None:
@@ -69,7 +69,7 @@ class Batch:
             value.fieldId, value.scopeId = number, self._scopes[number]
 
     def _call(self) -> Support | None:
-        """Have the request answered, or say why it is not."""
+        """Make the call; return the reason if it failed as a whole."""
         known = self._calls.known(_CALL)
         if known is not None:
             return known
@@ -80,12 +80,12 @@ class Batch:
         return None if code == SUCCESS else self._calls.remember(_CALL, support_of(code))
 
 
-def _values(answers: Any) -> Iterator[Told]:
-    """Each answer by its own type, or why it has none. Raises `DeviceLost`."""
+def _values(answers: Any) -> Iterator[FieldValue]:
+    """Decode each field's value by its type. Raises `DeviceLost`."""
     for kind, code, raw in _ANSWER.iter_unpack(answers):
         if code != SUCCESS:
             yield support_of(code), kind
         elif kind in _VALUE:
-            yield counted(_VALUE[kind].unpack_from(raw)[0]), kind
+            yield valid_count(_VALUE[kind].unpack_from(raw)[0]), kind
         else:
             yield Support.INVALID, kind

@@ -1,8 +1,7 @@
 """
-Asking NVML: the one place where its return codes become values that are there, absent with a reason, or a lost device.
+NVML calls: maps return codes to values, to reasons of absence, or to a lost device.
 
-A driver is asked for what it does not have once. Every call goes through the driver's one lock, which the server's own
-work needs too.
+Unsupported calls are made once. Every call takes the driver's global lock, which the server's own work needs too.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ai_otel.gpu.source import DeviceLost, Support
-from ai_otel.gpu.values import ratio
 
-# NVML's return codes, by number: an older binding does not name the newer ones.
+# NVML's return codes by number: older bindings lack the newer names.
 SUCCESS = 0
 INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
@@ -33,41 +31,41 @@ GPU_NOT_FOUND = 28
 
 LOST = frozenset({GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND})
 _SUPPORT: Mapping[int, Support] = {
-    # What an older library says to an id or a sensor that it does not know.
+    # Returned by older libraries for an unknown field id or sensor.
     INVALID_ARGUMENT: Support.NOT_SUPPORTED,
     NOT_SUPPORTED: Support.NOT_SUPPORTED,
     VGPU_ECC_NOT_SUPPORTED: Support.NOT_SUPPORTED,
     DEPRECATED: Support.NOT_SUPPORTED,
     NO_PERMISSION: Support.NO_PERMISSION,
     FUNCTION_NOT_FOUND: Support.NOT_FOUND,
-    # The library has the function, but not this version of its structure.
+    # The library provides the function, but not this version of its structure.
     ARGUMENT_VERSION_MISMATCH: Support.NOT_FOUND,
 }
 
 FOREVER = float("inf")
-ASKED_AGAIN_AFTER: Mapping[Support, float] = {
+RETRY_AFTER_S: Mapping[Support, float] = {
     Support.NOT_SUPPORTED: FOREVER,
     Support.NOT_FOUND: FOREVER,
-    # An operator may open the counters while we run.
+    # An operator may grant access to the counters at run time.
     Support.NO_PERMISSION: 300.0,
 }
-"""Seconds for which an answer is believed; what is not here is asked again at the next look."""
+"""Reason → seconds until the call is retried. Calls that failed for other reasons are retried at the next sample."""
 
 
 def support_of(code: int) -> Support:
-    """What a return code other than success means for a value. Raises `DeviceLost`."""
+    """Return the reason of absence for a return code other than success. Raises `DeviceLost`."""
     if code in LOST:
         raise DeviceLost(f"NVML return code {code}")
     return _SUPPORT.get(code, Support.ERROR)
 
 
 def code_of(error: Exception) -> int:
-    """The return code in an `NVMLError`."""
+    """Return the return code of an `NVMLError`."""
     return int(getattr(error, "value", 999))
 
 
 class Calls:
-    """The calls on one device or part of it, with what they answered when there was nothing to be had."""
+    """The calls on one device or instance, with a cache of those that are unavailable."""
 
     def __init__(self, library: Any, clock: Callable[[], float]) -> None:
         self.library = library
@@ -76,9 +74,9 @@ class Calls:
 
     def ask(self, name: str, *arguments: Any, about: object = None) -> Any:
         """
-        Call a function of NVML's; the answer, or why there is none. Raises `DeviceLost`.
+        Call a function of NVML and return its result, or the reason why it is unavailable. Raises `DeviceLost`.
 
-        `about` tells two questions to one function apart.
+        `about` distinguishes calls of the same function in the cache.
         """
         known = self.known((name, about))
         if known is not None:
@@ -92,19 +90,19 @@ class Calls:
             return self.remember((name, about), support_of(code_of(error)))
 
     def known(self, question: object) -> Support | None:
-        """Why there is no answer, where we need not ask."""
+        """Return the cached reason why a call is unavailable."""
         absent = self._absent.get(question)
         return absent[0] if absent is not None and self.clock() < absent[1] else None
 
     def remember(self, question: object, support: Support) -> Support:
-        """Do not ask this again for as long as the answer is believed."""
-        believed = ASKED_AGAIN_AFTER.get(support)
-        if believed is not None:
-            self._absent[question] = support, self.clock() + believed
+        """Cache the reason for as long as `RETRY_AFTER_S` states. Returns it."""
+        lifetime_s = RETRY_AFTER_S.get(support)
+        if lifetime_s is not None:
+            self._absent[question] = support, self.clock() + lifetime_s
         return support
 
     def first(self, *questions: Sequence[Any]) -> Any:
-        """Ask until one has an answer; where none has, what a function said that there is."""
+        """Return the first available result. If there is none, prefer the reason of a function that exists."""
         reasons: list[Support] = []
         for name, *arguments in questions:
             answer = self.ask(name, *arguments)
@@ -115,10 +113,5 @@ class Calls:
 
 
 def scaled(answer: Any, convert: Callable[[Any], Any]) -> Any:
-    """Convert an answer; why there is none stays what it is."""
+    """Convert a result. A `Support` is returned as it is."""
     return answer if isinstance(answer, Support) else convert(answer)
-
-
-def percent(value: float) -> float | Support:
-    """From percent, 0 to 1; what cannot be a share of anything is invalid."""
-    return ratio(value / 100)

@@ -1,8 +1,7 @@
 """
-NVML's performance metrics (GPM; Hopper and newer): how busy compute units, pipes and memory were between two samples.
+NVML's performance metrics (GPM; Hopper and newer): activity of compute units, pipes and memory.
 
-A value is a mean over the time between two looks, for the whole GPU or for one MIG instance. The first look has no
-earlier sample, so it tells nothing yet.
+A value is the average between two samples, for a GPU or for one MIG instance. The first sample yields no values.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from collections.abc import Mapping
 from struct import Struct, calcsize
 from typing import Any
 
-from ai_otel.gpu.nvidia.calls import SUCCESS, Calls, percent, scaled, support_of
+from ai_otel.gpu.nvidia.calls import SUCCESS, Calls, scaled, support_of
 from ai_otel.gpu.source import GpuReading, Support
-from ai_otel.gpu.values import tell
+from ai_otel.gpu.values import percent, set_value
 
 SHORTEST_S = 0.1
-"""Two samples that lie closer together than this are not comparable, says NVIDIA."""
+"""Minimum seconds between two comparable samples, by NVIDIA's documentation."""
 
 METRICS: Mapping[int, tuple[str, str | None]] = {
     2: ("sm_activity", None),
@@ -28,13 +27,13 @@ METRICS: Mapping[int, tuple[str, str | None]] = {
     13: ("pipe_activity", "fp16"),
     4: ("pipe_activity", "int"),
 }
-"""Metric → field and key of a reading, in percent."""
+"""GPM metric id in percent → field and key of a reading."""
 PCIE_RATES: Mapping[int, str] = {20: "transmit", 21: "receive"}
-"""Metric → direction, in MiB/s. Not told: they say how often a 32-bit byte counter wrapped."""
+"""GPM metric id in MiB/s → direction. Not exported: used to detect wraparounds of 32-bit byte counters."""
 MIB = 1 << 20
 
 _ROW = Struct(f"Iid{3 * calcsize('P')}x")
-"""`nvmlGpmMetric_t`: metric, return code, value; not its names and its unit."""
+"""`nvmlGpmMetric_t`: metric id, return code, value. Names and unit are skipped."""
 
 
 class Gpm:
@@ -50,33 +49,33 @@ class Gpm:
         self._request: Any = None
         self._rows: memoryview = memoryview(b"")
         self._sampled_at: float | None = None
-        self._told: Mapping[int, float | Support] | Support | None = None
+        self._values: Mapping[int, float | Support] | Support | None = None
 
     def start(self) -> None:
-        """Take the first sample, so that the first look can tell."""
-        self._told = self._supported() or self._look()
+        """Take the first sample, so that the first `read` has values."""
+        self._values = self._supported() or self._sample()
 
     def read(self, reading: GpuReading) -> Mapping[str, float]:
-        """Write the metrics, and return what went over the host link in bytes per second, by direction."""
+        """Set the metrics of a reading. Returns the host link's traffic in bytes per second by direction."""
         now = self._calls.clock()
         if self._sampled_at is None or now - self._sampled_at >= SHORTEST_S:
-            self._told = (None if self._samples else self._supported()) or self._look()
-        told = self._told
-        if told is None:
+            self._values = (None if self._samples else self._supported()) or self._sample()
+        values = self._values
+        if values is None:
             return {}
         for metric, (name, key) in METRICS.items():
-            answer = told if isinstance(told, Support) else told[metric]
-            tell(reading, name, scaled(answer, percent), key)
-        return {} if isinstance(told, Support) else self._rates(told)
+            answer = values if isinstance(values, Support) else values[metric]
+            set_value(reading, name, scaled(answer, percent), key)
+        return {} if isinstance(values, Support) else self._rates(values)
 
     def close(self) -> None:
-        """Free the samples."""
+        """Free the sample buffers."""
         for sample in self._samples:
             self._calls.ask("nvmlGpmSampleFree", sample)
         self._samples = []
 
     def _supported(self) -> Support | None:
-        """Why there is nothing to be had, or samples to take."""
+        """Allocate sample buffers, or return why GPM is unsupported."""
         answer = self._calls.ask("nvmlGpmQueryDeviceSupport", self._handle)
         if isinstance(answer, Support):
             return answer
@@ -93,8 +92,8 @@ class Gpm:
             self._samples.append(sample)
         return None
 
-    def _look(self) -> Mapping[int, float | Support] | Support | None:
-        """Take a sample, and compare it with the one before."""
+    def _sample(self) -> Mapping[int, float | Support] | Support | None:
+        """Take a sample and compare it with the previous one."""
         older, newer = self._samples
         if self._instance is None:
             taken = self._calls.ask("nvmlGpmSampleGet", self._handle, newer)
@@ -109,7 +108,7 @@ class Gpm:
 
     def _compare(self, older: Any, newer: Any) -> Mapping[int, float | Support] | Support:
         if self._request is None:
-            # 20 kB in today's bindings, and longer with each version: the driver reads as many as we ask for.
+            # 20 kB in current bindings: the driver fills `numMetrics` rows only.
             self._request = self._library.c_nvmlGpmMetricsGet_t()
             self._request.version = self._library.NVML_GPM_METRICS_GET_VERSION
             self._request.numMetrics = len(self._metrics)
@@ -122,12 +121,12 @@ class Gpm:
         answer = self._calls.ask("nvmlGpmMetricsGet", request)
         if isinstance(answer, Support):
             return answer
-        # As memory, like the numbered values: by the binding's attributes it costs several times as much.
+        # Decoded from memory: the binding's attribute access costs several times as much.
         return {
             metric: value if code == SUCCESS else support_of(code)
             for metric, code, value in _ROW.iter_unpack(self._rows)
         }
 
-    def _rates(self, told: Mapping[int, float | Support]) -> dict[str, float]:
-        rates = {direction: told.get(metric) for metric, direction in PCIE_RATES.items()}
+    def _rates(self, values: Mapping[int, float | Support]) -> dict[str, float]:
+        rates = {direction: values.get(metric) for metric, direction in PCIE_RATES.items()}
         return {way: rate * MIB for way, rate in rates.items() if isinstance(rate, (int, float)) and rate >= 0}

@@ -1,4 +1,4 @@
-"""Opening NVML: the binding, the driver's library, and one sentence for each way in which they are not there."""
+"""Loads NVML's binding and the driver's library, with one message for each way in which that fails."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ai_otel.gpu.nvidia.calls import (
 from ai_otel.gpu.source import Unavailable
 
 TRACES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
-"""Where there is one of these, there is a driver, whatever else is missing."""
+"""Files of which at least one exists wherever the driver is installed."""
 
 RUNTIME_CLASS = "run the pod with the nvidia runtime class (runtimeClassName: nvidia)"
-SENTENCES = {
-    DRIVER_NOT_LOADED: f"NVML is here, but no NVIDIA driver is loaded: on a GPU node {RUNTIME_CLASS}",
-    FUNCTION_NOT_FOUND: "NVIDIA's driver is too old for us: update it to 535 or newer",
-    NO_PERMISSION: "NVIDIA's driver lets this user not in: give it access to /dev/nvidiactl and /dev/nvidia0, 1, …",
+MESSAGES = {
+    DRIVER_NOT_LOADED: f"NVML is installed, but no NVIDIA driver is loaded: on a GPU node {RUNTIME_CLASS}",
+    FUNCTION_NOT_FOUND: "NVIDIA's driver is too old: update it to 535 or newer",
+    NO_PERMISSION: "NVIDIA's driver denies access: give this user access to /dev/nvidiactl and /dev/nvidia0, 1, …",
     VERSION_MISMATCH: "NVIDIA's driver and its libraries have different versions, as after an update without a reboot:"
     " reboot the node, then restart this container",
 }
 NEEDED = ("nvmlInit", "nvmlDeviceGetFieldValues", "nvmlMemory_v2", "NVMLError", "_nvmlGetFunctionPointer")
-"""What tells a binding that is new enough. By feature: old copies of `pynvml` lie around with any version number."""
+"""Names that a supported binding has. Version numbers are unreliable: outdated copies of `pynvml` have any."""
 
 
 def binding() -> Any:
@@ -37,7 +37,7 @@ def binding() -> Any:
         library = importlib.import_module("pynvml")
     except ImportError:
         here = driver_is_here()
-        what = "NVIDIA GPUs are here, but not" if here else "There is no NVIDIA driver here, and not"
+        what = "NVIDIA GPUs are present, but not" if here else "There is no NVIDIA driver here, and not"
         raise Unavailable(f"{what} NVML's binding: pip install 'ai-otel[nvidia]'.", installed=here) from None
     missing = [name for name in NEEDED if not hasattr(library, name)]
     if missing:
@@ -50,7 +50,7 @@ def binding() -> Any:
 
 
 def start(library: Any) -> None:
-    """Load the driver's library, and hold it. Raises `Unavailable`."""
+    """Load and initialize the driver's library. Raises `Unavailable`."""
     try:
         library.nvmlInit()
     except library.NVMLError as error:
@@ -58,24 +58,35 @@ def start(library: Any) -> None:
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """Why NVML does not start, and what to do."""
+    """Return why NVML does not start, with the next step."""
     code = code_of(error)
     if code == LIBRARY_NOT_FOUND:
         here = driver_is_here()
-        what = "NVIDIA's devices are here, but libnvidia-ml.so.1 is not" if here else "There is no NVIDIA driver here"
+        what = (
+            "NVIDIA's devices are present, but libnvidia-ml.so.1 is missing"
+            if here
+            else "There is no NVIDIA driver here"
+        )
         return Unavailable(f"{what}: on a GPU node {RUNTIME_CLASS}.", installed=here)
-    sentence = SENTENCES.get(code, f"NVML does not start ({error}): see what nvidia-smi says in this container")
+    sentence = MESSAGES.get(code, f"NVML does not start ({error}): see what nvidia-smi reports in this container")
     return Unavailable(f"{sentence}.", installed=True)
 
 
 def no_gpu() -> Unavailable:
-    """NVML answers, and has nothing to show."""
+    """Return the error for a container in which NVML enumerates no GPU."""
     return Unavailable(
         "NVML sees no GPU in this container: give it one (resources.limits nvidia.com/gpu, or NVIDIA_VISIBLE_DEVICES).",
         installed=True,
     )
 
 
+def unreadable() -> Unavailable:
+    """Return the error for a container in which no enumerated GPU can be opened."""
+    return Unavailable(
+        "NVML cannot open any GPU of this container: see what nvidia-smi reports in this container.", installed=True
+    )
+
+
 def driver_is_here() -> bool:
-    """Whether a driver left a trace."""
+    """Return whether a driver is installed."""
     return any(trace.exists() for trace in TRACES)

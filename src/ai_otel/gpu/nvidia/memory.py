@@ -1,4 +1,4 @@
-"""How full a GPU's memory is, and how much of it driver and firmware keep for themselves."""
+"""Memory of a GPU or MIG instance: total, used, and reserved by driver and firmware."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ai_otel.gpu.nvidia.calls import Calls
 from ai_otel.gpu.source import GpuReading, Support
-from ai_otel.gpu.values import tell
+from ai_otel.gpu.values import set_value
 
 MEMORY = ("memory_total_bytes", "memory_used_bytes", "memory_reserved_bytes")
 MOST_BYTES = 1 << 50
@@ -14,10 +14,10 @@ MOST_BYTES = 1 << 50
 
 def read_memory(calls: Calls, handle: Any, reading: GpuReading) -> None:
     """
-    Write the memory of a GPU or MIG device.
+    Set the memory values of a GPU or MIG device.
 
-    A driver that has only the first version of the call counts what is reserved as used, and does not say how much that
-    is: then `memory_reserved_bytes` is absent, and `memory_used_bytes` has it.
+    Drivers with version 1 of the call only include reserved memory in used memory and do not report its size:
+    `memory_reserved_bytes` is then absent.
     """
     memory = calls.ask("nvmlDeviceGetMemoryInfo", handle, calls.library.nvmlMemory_v2, about="v2")
     reserved: int | Support
@@ -26,20 +26,19 @@ def read_memory(calls: Calls, handle: Any, reading: GpuReading) -> None:
     else:
         reserved = int(memory.reserved)
     if isinstance(memory, Support):
-        _nothing(reading, memory)
+        _set_absent(reading, memory)
         return
     total, used, free = int(memory.total), int(memory.used), int(memory.free)
     if isinstance(reserved, int) and used + free + reserved > total + reserved // 2:
-        # NVIDIA's header says of the second version, too, that what is reserved is in what is used. Where it is, the
-        # parts add up to more than there is.
+        # By NVIDIA's header, version 2 may include reserved memory in used memory, too. The sum then exceeds the total.
         used -= reserved
     if not 0 < total < MOST_BYTES or not 0 <= used <= total:
-        _nothing(reading, Support.INVALID)
+        _set_absent(reading, Support.INVALID)
         return
     for name, value in zip(MEMORY, (total, used, reserved), strict=True):
-        tell(reading, name, value)
+        set_value(reading, name, value)
 
 
-def _nothing(reading: GpuReading, why: Support) -> None:
+def _set_absent(reading: GpuReading, why: Support) -> None:
     for name in MEMORY:
-        tell(reading, name, why)
+        set_value(reading, name, why)

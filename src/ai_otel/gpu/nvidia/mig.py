@@ -1,8 +1,8 @@
 """
-What NVML tells of one MIG instance: its memory and, on Hopper and newer, its activity.
+Reads one MIG GPU instance by NVML: its memory and, on Hopper and newer, its activity.
 
-An instance (GI) may hold several compute instances (CI), each a MIG device with a UUID. Memory and activity are the
-GI's, so a GI is one device here, by the UUID of the first CI that this container may see.
+A GPU instance (GI) holds one or more compute instances (CI), each a MIG device with a UUID. Memory and activity belong
+to the GI. A GI is therefore one device here, identified by the UUID of its first CI that is visible to the container.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from typing import Any
 from ai_otel.gpu.nvidia.calls import Calls
 from ai_otel.gpu.nvidia.gpm import Gpm
 from ai_otel.gpu.nvidia.memory import read_memory
-from ai_otel.gpu.nvidia.processes import Tenants
+from ai_otel.gpu.nvidia.processes import Processes
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
-from ai_otel.gpu.values import tell
+from ai_otel.gpu.values import set_value
 
 ENABLED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One instance that this container may see."""
+class GpuInstance:
+    """One GPU instance that is visible to this container."""
 
     device: Device
     handle: Any
     number: int
-    """Its GPU instance id."""
+    """GPU instance id."""
 
 
-def instances_of(calls: Calls, gpu: Any, whole: Device) -> list[Part] | None:
-    """The visible instances of a GPU; `None` where it is not in MIG mode. Raises `DeviceLost`."""
+def instances_of(calls: Calls, gpu: Any, whole: Device) -> list[GpuInstance] | None:
+    """Return the visible instances of a GPU; `None` if it is not in MIG mode. Raises `DeviceLost`."""
     mode = calls.ask("nvmlDeviceGetMigMode", gpu)
     if isinstance(mode, Support) or mode[0] != ENABLED:
         return None
     most = calls.ask("nvmlDeviceGetMaxMigDeviceCount", gpu)
     handles = [_handle(calls, gpu, index) for index in range(0 if isinstance(most, Support) else most)]
-    parts: dict[int, Part] = {}
+    instances: dict[int, GpuInstance] = {}
     for handle in handles:
         number = Support.NOT_FOUND if handle is None else calls.ask("nvmlDeviceGetGpuInstanceId", handle)
-        if not isinstance(number, Support) and number not in parts:
-            parts[number] = Part(_identify(calls, handle, whole, number), handle, number)
-    return list(parts.values())
+        if not isinstance(number, Support) and number not in instances:
+            instances[number] = GpuInstance(_identify(calls, handle, whole, number), handle, number)
+    return list(instances.values())
 
 
 def _handle(calls: Calls, gpu: Any, index: int) -> Any:
-    """The MIG device in this place; places are free where one was destroyed, or is not this container's."""
+    """Return the MIG device at an index; `None` if it was destroyed or is not visible to this container."""
     answer = calls.ask("nvmlDeviceGetMigDeviceHandleByIndex", gpu, index, about=index)
     return None if isinstance(answer, Support) else answer
 
@@ -65,47 +65,49 @@ def _identify(calls: Calls, handle: Any, whole: Device, number: int) -> Device:
 
 
 def _profile(calls: Calls, handle: Any, number: int) -> str | None:
-    """`1g.18gb`, out of a name such as `NVIDIA H200 MIG 1g.18gb`."""
+    """Return the profile of a name: `1g.18gb` for `NVIDIA H200 MIG 1g.18gb`."""
     name = calls.ask("nvmlDeviceGetName", handle, about=number)
     found = None if isinstance(name, Support) else re.search(r"\bMIG (\S+)$", str(name))
     return found.group(1) if found else None
 
 
 class MigInstance:
-    """One MIG instance."""
+    """One MIG GPU instance. It has no energy counter."""
 
-    def __init__(self, calls: Calls, gpu: Any, part: Part, *, processes: bool) -> None:
-        self.device = part.device
+    def __init__(self, calls: Calls, gpu: Any, instance: GpuInstance, *, processes: bool) -> None:
+        self.device = instance.device
         self._calls = calls
-        self._handle = part.handle
-        self._gpm = Gpm(calls, gpu, part.number)
-        self._tenants = Tenants(calls, part.handle, part.device.driver_version, memory=processes, share=False)
+        self._handle = instance.handle
+        self._gpm = Gpm(calls, gpu, instance.number)
+        self._processes = Processes(
+            calls, instance.handle, instance.device.driver_version, memory=processes, share=False
+        )
 
     def start(self) -> None:
-        """Take the first sample. Raises `DeviceLost`."""
+        """Take the first of the two samples that the performance metrics compare. Raises `DeviceLost`."""
         self._gpm.start()
 
     def read(self) -> GpuReading:
-        """One look. What only the whole GPU has is absent. Raises `DeviceLost`."""
+        """Read all values. Values of the whole GPU only are absent. Raises `DeviceLost`."""
         reading = GpuReading()
         read_memory(self._calls, self._handle, reading)
         self._gpm.read(reading)
-        self._tenants.read(reading)
-        for name in OF_THE_WHOLE:
-            tell(reading, name, Support.NOT_SUPPORTED)
+        self._processes.read(reading)
+        for name in DEVICE_FIELDS:
+            set_value(reading, name, Support.NOT_SUPPORTED)
         return reading
 
-    def read_energy(self) -> None:
-        """There is no counter: energy of an instance would be a model."""
-        return
+    def read_energy(self) -> float | None:
+        """Return `None`: NVML has no energy counter for an instance."""
+        return None
 
     def close(self) -> None:
-        """Free what the driver keeps for us."""
+        """Free the sample buffers."""
         with suppress(DeviceLost):
             self._gpm.close()
 
 
-_OF_AN_INSTANCE = {
+_INSTANCE_FIELDS = {
     "memory_total_bytes",
     "memory_used_bytes",
     "memory_reserved_bytes",
@@ -117,5 +119,5 @@ _OF_AN_INSTANCE = {
     "own_share",
     "absent",
 }
-OF_THE_WHOLE: Sequence[str] = [each.name for each in fields(GpuReading) if each.name not in _OF_AN_INSTANCE]
-"""What NVML has for no instance."""
+DEVICE_FIELDS: Sequence[str] = [each.name for each in fields(GpuReading) if each.name not in _INSTANCE_FIELDS]
+"""Fields that NVML provides for whole GPUs only."""

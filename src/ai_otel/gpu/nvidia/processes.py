@@ -1,9 +1,9 @@
 """
-Whose work a GPU does: which share of it is this container's, and how much memory each of its processes holds.
+Processes of a GPU: this container's share of the compute time, and the memory of each process.
 
-NVML tells of processes by number. Older drivers tell the host's numbers, which mean nothing inside a container; then
-nothing is said here. Both lists take milliseconds on some drivers, under the lock that the server's own work needs, so
-they are read at most every ten seconds.
+NVML identifies processes by PID. Older drivers report host PIDs, which cannot be resolved inside a container; the
+values are then absent. Both lists take milliseconds on some drivers, under the lock that the server's own work needs,
+so they are read at most every 10 s.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from ai_otel.gpu.nvidia.calls import NOT_FOUND, SUCCESS, Calls, code_of, support_of
 from ai_otel.gpu.source import GpuReading, Support
-from ai_otel.gpu.values import tell
+from ai_otel.gpu.values import set_value
 
-EVERY_S = 10.0
+INTERVAL_S = 10.0
 PROC = Path("/proc")
 
 
-class Tenants:
-    """The processes on one GPU, or on one MIG device."""
+class Processes:
+    """The processes of one GPU or MIG device."""
 
     def __init__(self, calls: Calls, handle: Any, driver: str | None, *, memory: bool, share: bool) -> None:
         self._calls = calls
@@ -35,18 +35,18 @@ class Tenants:
         self._memory: Mapping[int, int | Support] | Support = {}
 
     def read(self, reading: GpuReading) -> None:
-        """Write both, as they were within the last ten seconds."""
+        """Set `own_share` and `process_memory_bytes`, at most 10 s old."""
         now = self._calls.clock()
-        if self._read_at is None or now - self._read_at >= EVERY_S:
+        if self._read_at is None or now - self._read_at >= INTERVAL_S:
             self._read_at = now
             self._share = self._ask_share() if self._with_share else Support.NOT_SUPPORTED
             self._memory = self._ask_memory() if self._with_memory else {}
-        tell(reading, "own_share", self._share)
+        set_value(reading, "own_share", self._share)
         if isinstance(self._memory, Support):
-            tell(reading, "process_memory_bytes", self._memory)
+            set_value(reading, "process_memory_bytes", self._memory)
         else:
             for pid, held in self._memory.items():
-                tell(reading, "process_memory_bytes", held, pid)
+                set_value(reading, "process_memory_bytes", held, pid)
 
     def _ask_share(self) -> float | Support:
         name = "nvmlDeviceGetProcessUtilization"
@@ -56,7 +56,7 @@ class Tenants:
         try:
             samples = getattr(self._calls.library, name)(self._handle, self._since_us)
         except self._calls.library.NVMLError as error:
-            # Nobody computed: some drivers say so, others answer success with no row, which the binding raises as well.
+            # No process computed: drivers return NOT_FOUND, or success without rows, which the binding raises as well.
             if code_of(error) in {NOT_FOUND, SUCCESS}:
                 return 1.0
             return self._calls.remember((name, None), support_of(code_of(error)))
@@ -71,17 +71,17 @@ class Tenants:
         if isinstance(running, Support):
             return running
         held = {own_pid(one.pid): one.usedGpuMemory for one in running}
-        # The driver says "not available", which the binding makes a None; it is no number of bytes.
+        # The binding converts the driver's "not available" to `None`.
         known = {pid: Support.INVALID if memory is None else int(memory) for pid, memory in held.items()}
         return {pid: memory for pid, memory in known.items() if pid is not None}
 
 
 def rows_agree(library: Any, driver: str | None) -> bool:
     """
-    Whether driver and binding mean the same row of the process list.
+    Return whether driver and binding use the same layout for rows of the process list.
 
-    535 before 535.98 had a longer one under the same name, and one binding followed it. Where only one of them does,
-    numbers of processes are read out of bytes.
+    Drivers 535 before 535.98 have a longer row under the same name, and so does one binding. With different layouts
+    the rows would be decoded wrongly.
     """
     longer = any(column == "usedGpuCcProtectedMemory" for column, _type in library.c_nvmlProcessInfo_t._fields_)
     major, _, minor = (driver or "").partition(".")
@@ -90,23 +90,23 @@ def rows_agree(library: Any, driver: str | None) -> bool:
 
 def share_of(computed: Sequence[tuple[int, int]], own: Callable[[int], int | None]) -> float | Support:
     """
-    Our part of what was computed, from process number and percent.
+    Return the share of this container's processes in the total, from PIDs and percent.
 
-    With nobody computing it is all ours. With nobody of ours among them the numbers may be another namespace's: then
-    nothing can be said.
+    Returns 1 if no process computed, and `Support.INVALID` if none of them is this container's: the PIDs may then
+    belong to another namespace.
     """
-    everything = sum(percent for _pid, percent in computed)
-    ours = sum(percent for pid, percent in computed if own(pid) is not None)
-    if not everything:
+    total = sum(percent for _pid, percent in computed)
+    own_percent = sum(percent for pid, percent in computed if own(pid) is not None)
+    if not total:
         return 1.0
-    return ours / everything if ours else Support.INVALID
+    return own_percent / total if own_percent else Support.INVALID
 
 
 def own_pid(reported: int, proc: Path = PROC) -> int | None:
     """
-    The number by which this process knows a process of its own container, or `None`.
+    Return the PID of a process in this process's namespace; `None` if it is not of this container.
 
-    It is one of ours if it is in our control group; its number in our namespace is the one at our own's depth.
+    A process is of this container if it has the same control group. Its PID is the one at this namespace's depth.
     """
     try:
         here, there = proc / "self", proc / str(reported)
@@ -119,6 +119,6 @@ def own_pid(reported: int, proc: Path = PROC) -> int | None:
 
 
 def namespace_pids(process: Path) -> list[int]:
-    """A process's numbers, from the namespace of this `/proc` inward."""
+    """Return a process's PIDs, from the namespace of `/proc` to the innermost."""
     lines = (process / "status").read_text().splitlines()
     return [int(number) for line in lines if line.startswith("NSpid:") for number in line.split()[1:]]

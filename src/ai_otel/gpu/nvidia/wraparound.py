@@ -1,20 +1,20 @@
-"""Byte counters that wrap: NVML says of its PCI Express counters that they can, and some drivers count in 32 bits."""
+"""Wraparound correction of byte counters: some drivers count PCI Express traffic in 32 bits."""
 
 from __future__ import annotations
 
 from ai_otel.gpu.source import Support
 
 FULL = 64
-"""At this width nothing wraps in the life of a GPU."""
+"""Counters of this width do not wrap in the lifetime of a GPU."""
 
 
-class Unwrapped:
+class WraparoundCounter:
     """
-    One counter, whole.
+    One byte counter without wraparounds.
 
-    4 GiB pass a modern host link in less than 0.1 s, so between two looks a 32-bit counter may wrap any number of
-    times. How often is known from the rate that went over the link, or when it cannot carry enough for one round more.
-    Where neither tells, the counter says nothing, and we say that.
+    A modern host link transfers 4 GiB in less than 0.1 s, so a 32-bit counter may wrap several times between two
+    samples. The number of wraparounds follows from the measured rate, or is 0 if the link's capacity rules one out.
+    Without either the total is invalid.
     """
 
     def __init__(self, unit_bytes: int) -> None:
@@ -25,7 +25,7 @@ class Unwrapped:
     def total(
         self, raw: int, bits: int, now_s: float, rate_bytes_per_s: float | None, most_bytes_per_s: float | None
     ) -> int | Support | None:
-        """Bytes in all; `None` at the first look at a counter that may wrap."""
+        """Return total bytes; `None` for the first sample of a counter that may wrap."""
         if bits >= FULL:
             return raw * self._unit
         last, self._last = self._last, (raw, now_s)
@@ -33,16 +33,16 @@ class Unwrapped:
             self._total = raw
             return None
         step, elapsed = (raw - last[0]) % (1 << bits), now_s - last[1]
-        rounds = self._rounds(step, 1 << bits, elapsed, rate_bytes_per_s, most_bytes_per_s)
-        if rounds is None:
+        wraparounds = self._wraparounds(step, 1 << bits, elapsed, rate_bytes_per_s, most_bytes_per_s)
+        if wraparounds is None:
             return Support.INVALID
-        self._total += step + rounds * (1 << bits)
+        self._total += step + wraparounds * (1 << bits)
         return self._total * self._unit
 
-    def _rounds(
+    def _wraparounds(
         self, step: int, whole: int, elapsed_s: float, rate_bytes_per_s: float | None, most_bytes_per_s: float | None
     ) -> int | None:
-        """How often it went all the way round; `None` where nobody can tell."""
+        """Return the number of wraparounds; `None` if unknown."""
         if most_bytes_per_s is not None and most_bytes_per_s * elapsed_s < whole * self._unit:
             return 0
         if rate_bytes_per_s is None:

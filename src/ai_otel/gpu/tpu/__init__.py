@@ -1,0 +1,1 @@
+"""Google TPUs by libtpu's metrics service: start at `source.py`."""

@@ -1,98 +1,60 @@
 """
-Two messages of libtpu's metrics service, on the wire: `MetricRequest` out, and what we need of `MetricResponse` in.
+Messages of libtpu's metrics service: encodes `MetricRequest` and decodes the values of `MetricResponse`.
 
-By hand, because generated code is bound to the release of protobuf that it was made with, and a server's image has its
-own: this reads five kinds of fields and works beside any of them, and beside `tpu-info`, whose messages have the same
-names. Field numbers are those of `tpu_metric_service.proto`, which Google publishes with `tpu-info`.
+The field numbers are those of `tpu_metric_service.proto`, which Google publishes with `tpu-info`.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+from ai_otel.gpu import wire
 
-
-def asked(metric: str) -> bytes:
-    """`MetricRequest` with `metric_name` = 1."""
-    name = metric.encode()
-    if len(name) > 127:
-        raise ValueError("a name of at most 127 bytes")
-    return bytes((1 << 3 | BYTES, len(name))) + name
-
-
-def told(response: bytes) -> Mapping[int, float]:
-    """`MetricResponse`: the value of each point, by its device's number. Raises `ValueError` where it is none."""
-    points: dict[int, float] = {}
-    for metric in _messages(response, 1):
-        for point in _messages(metric, 3):
-            number, value = _number(point), _value(point)
-            if number is not None and value is not None:
-                points[number] = value
-    return points
+PACKAGE = "tpu.monitoring.runtime"
+TABLE: wire.Table = {
+    "MetricRequest": {"metric_name": (1, "string")},
+    "MetricResponse": {"metric": (1, "TPUMetric")},
+    "TPUMetric": {"metrics": (3, "repeated Metric")},
+    "Metric": {"attribute": (1, "Attribute"), "gauge": (3, "Measure"), "counter": (4, "Measure")},
+    "Attribute": {"value": (2, "AttrValue")},
+    "AttrValue": {"string_attr": (1, "optional string"), "int_attr": (3, "optional int64")},
+    "Measure": {"as_double": (1, "optional double"), "as_int": (2, "optional int64")},
+}
+"""The fields that are read. `Gauge` and `Counter` have the same ones."""
 
 
-def _number(point: bytes) -> int | None:
-    """`Metric.attribute.value`: the device's number, in older releases of libtpu an int (3), in newer a text (1)."""
-    for attribute in _messages(point, 1):
-        for value in _messages(attribute, 2):
-            for field, kind, content in _fields(value):
-                if field == 3 and kind == VARINT and isinstance(content, int):
-                    return content
-                if field == 1 and isinstance(content, bytes) and content.isdigit():
-                    return int(content)
+@cache
+def message_classes() -> Mapping[str, Any]:
+    """Return the message classes by name. Raises `ImportError` if protobuf is not installed."""
+    return wire.messages(PACKAGE, TABLE)
+
+
+def encode_request(metric: str) -> bytes:
+    """Return the bytes of a `MetricRequest` for a metric name."""
+    encoded: bytes = message_classes()["MetricRequest"](metric_name=metric).SerializeToString()
+    return encoded
+
+
+def decode_response(response: bytes) -> Mapping[int, float]:
+    """Return the values of a `MetricResponse` by device number. Raises `ValueError` if it is not decodable."""
+    decoded = wire.decode(message_classes()["MetricResponse"], response)
+    values = ((_number(each.attribute.value), _value(each)) for each in decoded.metric.metrics)
+    return {number: value for number, value in values if number is not None and value is not None}
+
+
+def _number(value: Any) -> int | None:
+    """Return the device number: an integer in older releases of libtpu, a text in newer ones."""
+    if value.HasField("int_attr"):
+        return int(value.int_attr)
+    return int(value.string_attr) if value.string_attr.isdecimal() else None
+
+
+def _value(point: Any) -> float | None:
+    for measure in (point.gauge, point.counter):
+        for field in ("as_double", "as_int"):
+            if measure.HasField(field):
+                value: float = getattr(measure, field)
+                return value
     return None
-
-
-def _value(point: bytes) -> float | None:
-    """`Metric.gauge` (3) or `.counter` (4): as_double (1) or as_int (2)."""
-    for which in (3, 4):
-        for measure in _messages(point, which):
-            for field, _, content in _fields(measure):
-                if field == 1 and isinstance(content, float):
-                    return content
-                if field == 2 and isinstance(content, int):
-                    return content
-    return None
-
-
-def _messages(message: bytes, number: int) -> Iterator[bytes]:
-    return (content for field, _, content in _fields(message) if field == number and isinstance(content, bytes))
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int, int | float | bytes]]:
-    """Every field of a message: its number, its kind, and its content."""
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        number, kind = key >> 3, key & 7
-        content: int | float | bytes
-        if kind == VARINT:
-            content, place = _varint(message, place)
-        elif kind in {FIXED64, FIXED32}:
-            size = 8 if kind == FIXED64 else 4
-            (content,), place = struct.unpack("<d" if size == 8 else "<f", _cut(message, place, size)), place + size
-        elif kind == BYTES:
-            size, place = _varint(message, place)
-            content, place = _cut(message, place, size), place + size
-        else:
-            raise ValueError(f"field {number} is of no kind that protobuf has ({kind})")
-        yield number, kind, content
-
-
-def _cut(message: bytes, place: int, size: int) -> bytes:
-    if place + size > len(message):
-        raise ValueError("the message ends within a field")
-    return message[place : place + size]
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while place < len(message) and shift < 64:
-        byte = message[place]
-        value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if not byte & 0x80:
-            return value, place
-    raise ValueError("the message ends within a number")
