@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from ai_otel import devices, semconv
-from ai_otel.gpu import SOURCES, TRACES
+from ai_otel import semconv
+from ai_otel.gpu import SOURCES, TRACES, registry
 from ai_otel.gpu.nvidia import library as nvml_library
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, GpuSource, Options, Support
 from isolated import python
@@ -416,7 +416,7 @@ def of_a_third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_third_partys_source_works_like_ours(
     of_a_third_party: None, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = devices.make_sources(names, Options(processes=True))
+    made = registry.make_sources(registry.wanted_sources(names), Options(processes=True))
     source: Any = made["mine"]
     (device,) = source.open()
     assert (device.id, source.read(device).power_w, source.options.processes) == ("mine-0", 42.0, True)
@@ -425,5 +425,5 @@ def test_a_third_partys_source_works_like_ours(
 
 
 def test_our_own_sources_are_made_by_the_same_way() -> None:
-    made = devices.make_sources(tuple(SOURCES), Options())
+    made = registry.make_sources(SOURCES, Options())
     assert {vendor: type(source) for vendor, source in made.items()} == {each: source_class(each) for each in SOURCES}
