@@ -230,7 +230,7 @@ def test_requests_and_buckets_come_to_the_energy_of_the_device(seed: int, rate: 
     """The sum over the requests one by one, with idle and overhead: 0.1 % is asked for, rounding is what there is."""
     run = metered(seed, rate, telling)
     assert set(run.settled) == set(range(len(run.load.jobs)))
-    requests_j = sum(each.booked_j for each in run.settled.values())
+    requests_j = sum(each.posted_j for each in run.settled.values())
     sum_j = requests_j + run.joules("idle") + run.joules("overhead") + run.joules("other")
     account = run.account
     assert sum_j == pytest.approx(account.device_energy_j, rel=1e-9)
@@ -261,7 +261,7 @@ def test_progress_settles_a_request_at_once() -> None:
 
 
 def test_requests_one_after_another_are_measured() -> None:
-    """Nobody else is in flight: nothing is shared, and a request's energy is the device's while it ran."""
+    """Nobody else is in timeline: nothing is shared, and a request's energy is the device's while it ran."""
     arrivals = [Job(1.5 * number, 200 * (number % 7 + 1), 40 + 20 * (number % 5)) for number in range(20)]
     load = simulate(Listed(arrivals))
     true = [0.0] * len(load.jobs)
