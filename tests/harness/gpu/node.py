@@ -59,7 +59,7 @@ class Held:
 
     pod: str
     device: str
-    part: str | None
+    instance: str | None
     sharing: str
     attribution: str = "pod_resources"
 
