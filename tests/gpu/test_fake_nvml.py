@@ -32,7 +32,7 @@ NAMES = {
 }
 """Simulated structure → the binding's."""
 # Older bindings lack some of them.
-STRUCTURES = {ours: getattr(pynvml, theirs) for ours, theirs in NAMES.items() if hasattr(pynvml, theirs)}
+STRUCTURES = {name: getattr(pynvml, binding) for name, binding in NAMES.items() if hasattr(pynvml, binding)}
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

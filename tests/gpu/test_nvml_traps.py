@@ -109,8 +109,8 @@ def test_trap_04_energy_is_read_by_either_call_and_is_absent_without_both(tmp_pa
     """GPUs before Volta have no counter. Energy is then absent, not integrated from power."""
     gpu = Gpu(energy=gone == "the numbered value", fields=with_fields({} if gone == "the scalar call" else {83: None}))
     with nvml.opened(tmp_path, gpu) as opened:
-        told = [opened.read().energy_j, opened.source.read_energy(opened.devices[0])]
-    assert told == ([None, None] if gone == "both" else [pytest.approx(4000), pytest.approx(4000)])
+        values = [opened.read().energy_j, opened.source.read_energy(opened.devices[0])]
+    assert values == ([None, None] if gone == "both" else [pytest.approx(4000), pytest.approx(4000)])
 
 
 # ---------------------------------------------------------------- 5: power
@@ -482,8 +482,8 @@ def test_trap_12_a_mig_instance_has_its_own_processes(tmp_path: Path) -> None:
 
 def test_trap_12_with_the_hosts_proc_host_pids_are_translated(tmp_path: Path) -> None:
     """`NSpid` lists a process's PIDs from the namespace of `/proc` to the innermost."""
-    ours = {"self": ("400001 11", "/pod"), "400002": ("400002 12 1", "/pod"), "400003": ("400003 13", "/other")}
-    for name, (numbers, group) in ours.items():
+    processes = {"self": ("400001 11", "/pod"), "400002": ("400002 12 1", "/pod"), "400003": ("400003 13", "/other")}
+    for name, (numbers, group) in processes.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "status").write_text("Name:\tpython\nNSpid:\t" + numbers.replace(" ", "\t") + "\n")
         (tmp_path / name / "cgroup").write_text(f"0::{group}\n")
@@ -535,8 +535,8 @@ def test_trap_14_activity_is_the_mean_between_two_samples(tmp_path: Path) -> Non
     """A burst of 100 % for 0.5 s of 1 s is 50 %, independent of the time of the sample."""
     burst: Value = [(0, 0), (11.2, 0), (11.2, 100), (11.7, 100), (11.7, 0), (30, 0)]
     with nvml.opened(tmp_path, Gpu(gpm={2: burst})) as gpu:
-        told = [gpu.read(after_s=1).sm_activity for _ in range(3)]
-    assert told == [pytest.approx(0), pytest.approx(0.5), pytest.approx(0)]
+        values = [gpu.read(after_s=1).sm_activity for _ in range(3)]
+    assert values == [pytest.approx(0), pytest.approx(0.5), pytest.approx(0)]
 
 
 def test_trap_14_samples_are_at_least_100_ms_apart(tmp_path: Path) -> None:
@@ -579,9 +579,9 @@ def test_trap_14_samples_are_allocated_once_and_freed(tmp_path: Path) -> None:
 
 def test_trap_14_a_failed_sample_restarts_the_mean(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(gpm={2: 50.0}, returns={"nvmlGpmSampleGet": [(999, 11.5), (0, 12.5)]})) as gpu:
-        told = [gpu.read(after_s=1) for _ in range(4)]
-    assert [reading.sm_activity for reading in told] == [0.5, None, None, 0.5]
-    assert told[1].absent["sm_activity"] is Support.ERROR
+        values = [gpu.read(after_s=1) for _ in range(4)]
+    assert [reading.sm_activity for reading in values] == [0.5, None, None, 0.5]
+    assert values[1].absent["sm_activity"] is Support.ERROR
 
 
 def test_trap_14_before_hopper_gpm_is_not_supported(tmp_path: Path) -> None:

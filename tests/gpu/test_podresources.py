@@ -68,14 +68,14 @@ def test_the_parser_of_published_files_agrees_with_protoc(name: str, tmp_path: P
     out = tmp_path / "set"
     assert protoc.main(["protoc", f"-I{protos.HERE}", f"--descriptor_set_out={out}", str(protos.HERE / name)]) == 0
     (published,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
-    ours = protos.read(name).described
-    for file in (published, ours):
+    parsed = protos.read(name).described
+    for file in (published, parsed):
         for left_out in ("options", "service", "syntax"):
             file.ClearField(left_out)
         for message in file.message_type:
             for field in message.field:
                 field.ClearField("json_name")
-    assert ours == published
+    assert parsed == published
 
 
 def test_message_classes_of_two_tables_are_separate() -> None:

@@ -184,8 +184,8 @@ def test_calls_of_a_forked_child_are_recorded(experiments: dict[str, Any]) -> No
 
 def test_the_values_of_nvidia_smi_are_recorded_beside_the_sources(experiments: dict[str, Any]) -> None:
     compared = experiments["nvidia_smi"]["idle"]
-    assert compared["memory.used"] == {"nvidia_smi": "40960", "ours": 40 * nvml.GIB}
-    assert compared["power.draw.average"]["ours"] == pytest.approx(300)
+    assert compared["memory.used"] == {"nvidia_smi": "40960", "source": 40 * nvml.GIB}
+    assert compared["power.draw.average"]["source"] == pytest.approx(300)
 
 
 def test_without_torch_the_loads_are_reported_as_missing(experiments: dict[str, Any]) -> None:

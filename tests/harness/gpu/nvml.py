@@ -1,12 +1,12 @@
 """
-A simulated NVML: a real shared library with a scenario, which unpatched nvidia-ml-py loads.
+A simulated NVML: a shared library with a scenario, which unpatched nvidia-ml-py loads.
 
-    with running(tmp_path) as source:                      a production source, unopened, in this process
-    with library(tmp_path, Scenario(gpus=[Gpu()])) as fake:  the same with its clock and its counts of calls
+    with running(tmp_path) as source:                        an unopened production source in this process
+    with library(tmp_path, Scenario(gpus=[Gpu()])) as fake:  the library, with its clock and call counts
     subprocess.run(…, env=os.environ | environment(Scenario(), tmp_path))   for a whole server
 
-A value is a number, or `(seconds, value)` points with straight lines between them; a step is two points at one time.
-Time is a clock that the test moves, or this machine's. A device has what its `Gpu` has; what is `None`, it has not.
+A value is a number, or `(seconds, value)` points that are interpolated linearly; a step is two points at one time. The
+clock is manual, or the machine's. A device supports the values of its `Gpu` that are not `None`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from isolated import python
 SOURCE = Path(__file__).parents[2] / "gpu/fake_nvml/fake_nvml.c"
 SONAME = "libnvidia-ml.so.1"
 REQUIRES: Mapping[str, str] = {"command": "cc", "why": "the simulated NVML is built from C"}
-"""`@pytest.mark.requires(**REQUIRES)` on every test that uses this file."""
+"""Arguments of `@pytest.mark.requires` for every test that uses this module."""
 
 Value = float | Sequence[tuple[float, float]]
 
@@ -43,21 +43,21 @@ TYPES = {"double": 0, "uint": 1, "ulong": 2, "ullong": 3, "sllong": 4, "sint": 5
 ALL_LINKS = 0xFFFFFFFF
 GIB = 1 << 30
 PCIE_RATES: Mapping[int, float] = {20: 500e6 / 2**20, 21: 200e6 / 2**20}
-"""Performance metrics in MiB/s, as fast as the byte counters 197 and 198 below."""
+"""GPM metrics in MiB/s, equal to the rates of the byte counters 197 and 198 below."""
 
 
-# ---------------------------------------------------------------- what a scenario says
+# ---------------------------------------------------------------- scenario
 
 
 @dataclass
 class Field:
-    """What `nvmlDeviceGetFieldValues` answers for one id, in the driver's own unit."""
+    """Result of `nvmlDeviceGetFieldValues` for one field id, in the driver's unit."""
 
     value: Value = 0
     type: str = "uint"
     code: int = 0
     source: str = "points"
-    """Or `energy`, `average`, `instant`: from the device's power."""
+    """A value, or `energy`, `average`, `instant`: derived from the device's power."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Holder:
     sm_percent: Value = 0
     instance: int = -1
     host_pid: int = 0
-    """Its number outside of the container, told where the scenario's `pids` is `host`."""
+    """PID on the host, reported if the scenario's `pids` is `host`."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Instance:
 
 
 def fields_of_an_h200() -> dict[tuple[int, int], Field]:
-    """By id and scope, -1 for every scope. Invented values, in the types and units of NVIDIA's header."""
+    """Return invented fields by id and scope (-1: every scope), in the types and units of NVIDIA's header."""
     rows = {
         3: Field(2, "ullong"),
         4: Field(0, "ullong"),
@@ -124,7 +124,7 @@ def fields_of_an_h200() -> dict[tuple[int, int], Field]:
 
 @dataclass
 class Gpu:
-    """One simulated GPU; as it stands, shaped like an H200."""
+    """One simulated GPU. The defaults resemble an H200."""
 
     uuid: str | None = "GPU-51a0fa4e-0000-4000-8000-000000000001"
     name: str | None = "NVIDIA H200 (simulated)"
@@ -161,21 +161,21 @@ class Gpu:
     )
     gpm_codes: dict[int, int] = field(default_factory=dict)
     instances: Sequence[Instance] = ()
-    """With any, the GPU is in MIG mode, and what MIG takes away is away."""
+    """If not empty, the GPU is in MIG mode, without the values that MIG mode lacks."""
     holders: Sequence[Holder] = ()
     process_utilization: bool = True
     idle_is_success: bool = False
-    """With nothing to tell of processes, answer success and no row."""
+    """Whether an idle GPU's process list is success without rows."""
     events: bool = True
     xids: Sequence[tuple[float, int] | tuple[float, int, int]] = ()
-    """When, which, and optionally in which MIG instance."""
+    """Time in seconds, code, and optionally the MIG instance."""
     lost_at: float | None = None
     returns: Mapping[str, int | Sequence[tuple[int, float]]] = field(default_factory=dict)
-    """Call → its return code, or the codes and since when."""
+    """Call → return code, or `(code, since seconds)` pairs."""
     latency_us: Mapping[str, int] = field(default_factory=dict)
 
     def series(self) -> dict[str, Value | None]:
-        """Name in the library → value."""
+        """Return the values by their name in the library."""
         mig = bool(self.instances)
         named: dict[str, Value | None] = {
             "minor": self.minor,
@@ -210,13 +210,13 @@ class Gpu:
 
 
 def gpm_series(values: Mapping[int, Value], codes: Mapping[int, int]) -> dict[str, Value | None]:
-    """The same for the performance metrics."""
+    """Return the GPM values by their name in the library."""
     return {f"gpm.{n}": value for n, value in values.items()} | {f"gpm_code.{n}": float(c) for n, c in codes.items()}
 
 
 @dataclass
 class Scenario:
-    """Everything that the library answers."""
+    """All values of the library."""
 
     gpus: Sequence[Gpu] = field(default_factory=lambda: [Gpu()])
     driver: str = "580.159.03"
@@ -224,12 +224,12 @@ class Scenario:
     returns: Mapping[str, int | Sequence[tuple[int, float]]] = field(default_factory=dict)
     latency_us: Mapping[str, int] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
-    """Symbols that the library does not have. Only in a process of its own: a process loads one library."""
+    """Symbols that the library lacks. Requires a separate process: a process loads one library."""
     pids: str = "container"
-    """Or `host`: which of its numbers a process is told by."""
+    """`container` or `host`: the namespace of the reported PIDs."""
 
     def write(self, path: Path, clock: Path | None = None, origin_s: float | None = None) -> Path:
-        """Write it as the library reads it. Time is read from `clock`, or runs since `origin_s` (by default, now)."""
+        """Write the library's file. Time is that of `clock`, or elapsed since `origin_s` (by default, now)."""
         lines = [f"driver {self.driver}", f"nvml {self.nvml}", *rules(self.returns, self.latency_us)]
         lines += [f"clock {clock}"] if clock else [f"origin {time.monotonic() if origin_s is None else origin_s:.9f}"]
         for gpu in self.gpus:
@@ -242,7 +242,7 @@ class Scenario:
 
 
 def gpu_lines(gpu: Gpu, pids: str) -> Iterator[str]:
-    """What one GPU adds to the file."""
+    """Yield the lines of one GPU."""
     yield "device gpu"
     texts = {"uuid": gpu.uuid, "name": gpu.name, "serial": gpu.serial, "vbios": gpu.vbios, "bus_id": gpu.bus_id}
     yield from (f"text {name} {text}" for name, text in texts.items() if text is not None)
@@ -261,7 +261,7 @@ def gpu_lines(gpu: Gpu, pids: str) -> Iterator[str]:
 
 
 def instance_lines(parent: int, instance: Instance, gpu: Gpu) -> Iterator[str]:
-    """What one MIG device adds to the file."""
+    """Yield the lines of one MIG device."""
     yield f"device mig {parent} {instance.gi} {instance.ci}"
     uuid = instance.uuid or f"MIG-51a0fa4e-0000-4000-8000-{parent:04d}{instance.gi:04d}{instance.ci:04d}"
     yield f"text uuid {uuid}"
@@ -277,15 +277,15 @@ def instance_lines(parent: int, instance: Instance, gpu: Gpu) -> Iterator[str]:
 
 
 def rules(returns: Mapping[str, int | Sequence[tuple[int, float]]], latency_us: Mapping[str, int]) -> Iterator[str]:
-    """Return codes and latencies of calls."""
+    """Yield the return codes and latencies of calls."""
     for call in {**returns, **latency_us}:
-        told = returns.get(call, 0)
-        for code, since in [(told, float("-inf"))] if isinstance(told, int) else told:
+        codes = returns.get(call, 0)
+        for code, since in [(codes, float("-inf"))] if isinstance(codes, int) else codes:
             yield f"rule {call} {code} {since} {latency_us.get(call, 0)}"
 
 
 def points(value: Value) -> str:
-    """Write a value as the library reads it."""
+    """Return a value in the library's format."""
     return " ".join(f"{t!r} {v!r}" for t, v in (value if isinstance(value, Sequence) else [(0.0, value)]))
 
 
@@ -308,7 +308,7 @@ def build(missing: Iterable[str] = ()) -> Path:
 
 
 def compile_into(directory: Path, hidden: Sequence[str]) -> None:
-    """Run the compiler; a symbol that the version script calls local is not there for dlsym."""
+    """Run the compiler. The version script hides the missing symbols from dlsym."""
     script = directory / "symbols.map"
     local = "".join(f" {name};" for name in hidden)
     script.write_text("{ global: *;" + (f" local:{local}" if hidden else "") + " };\n")
@@ -320,7 +320,7 @@ def compile_into(directory: Path, hidden: Sequence[str]) -> None:
 
 
 class Clock:
-    """The simulated time in seconds, in a file that the library has mapped."""
+    """The simulated time in seconds, in a file that the library maps."""
 
     def __init__(self, path: Path, now_s: float = 0.0) -> None:
         path.write_bytes(struct.pack("d", now_s))
@@ -329,7 +329,7 @@ class Clock:
             self._page = mmap.mmap(file.fileno(), 8)
 
     def __call__(self) -> float:
-        """Now; so it also serves as a source's own clock."""
+        """Return the time, so that it can be a source's clock."""
         return float(struct.unpack_from("d", self._page)[0])
 
     def set(self, now_s: float) -> None:
@@ -340,41 +340,41 @@ class Clock:
 
 
 class FakeNvml:
-    """The library in this process, and what it counted."""
+    """The library in this process, with its call counts."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / SONAME
-        # Before pynvml asks for the same name: the loader gives it this one.
+        # Loaded before pynvml requests the same name, for which the loader then returns this library.
         self._library = ctypes.CDLL(str(self.path), mode=ctypes.RTLD_GLOBAL)
         self.clock: Clock
 
     def use(self, scenario: Path) -> None:
-        """Take this scenario at the next nvmlInit."""
+        """Set the scenario of the next nvmlInit."""
         self._library.ai_otel_fake_nvml_use(str(scenario).encode())
         self._library.ai_otel_fake_nvml_forget_calls()
 
     def calls(self, name: str) -> int:
-        """How often a function was called since the scenario began."""
+        """Return the number of calls of a function since the scenario was set."""
         return int(self._library.ai_otel_fake_nvml_calls(name.encode()))
 
     def live(self, what: str) -> int:
-        """How many `samples`, `event sets` or `inits` nobody let go of yet."""
+        """Return the number of `samples`, `event sets` or `inits` that are not freed."""
         return int(self._library.ai_otel_fake_nvml_live(what.encode()))
 
     def size_of(self, structure: str) -> int:
-        """Its own idea of a structure's size."""
+        """Return the library's size of a structure."""
         return int(self._library.ai_otel_fake_nvml_sizeof(structure.encode()))
 
 
 @contextmanager
 def library(directory: Path, scenario: Scenario, now_s: float = 10.0) -> Iterator[FakeNvml]:
-    """Make this scenario the NVML of this process, at a time that stands still until `clock` is moved."""
+    """Use a scenario as the NVML of this process. Time is constant until `clock` is advanced."""
     assert not scenario.missing, "a library without symbols needs a process of its own: environment()"
     fake = FakeNvml(build())
-    assert fake.live("inits") == 0, "somebody still holds the simulated NVML: close() was forgotten"
+    assert fake.live("inits") == 0, "the simulated NVML is still initialized: a source was not closed"
     fake.clock = Clock(directory / "clock", now_s)
     fake.use(scenario.write(directory / "scenario.txt", fake.clock.path))
-    # Closing waits for the thread that waits for events: many tests close.
+    # Closing a source waits for one wait of its event thread.
     usual, nvml_events.WAIT_MS = nvml_events.WAIT_MS, 20
     try:
         yield fake
@@ -384,16 +384,16 @@ def library(directory: Path, scenario: Scenario, now_s: float = 10.0) -> Iterato
 
 def environment(scenario: Scenario, directory: Path, origin_s: float | None = None) -> dict[str, str]:
     """
-    Variables with which every process loads the simulated NVML instead of a driver's.
+    Return variables with which a process loads the simulated NVML instead of a driver's.
 
-    Time runs: it is 0 at `origin_s` of `time.monotonic`, by default now, and the same in every process.
+    Time is real: 0 is at `origin_s` of `time.monotonic`, by default now, and is the same in every process.
     """
     path = scenario.write(directory / "scenario.txt", origin_s=origin_s)
     search = os.pathsep.join(filter(None, [str(build(scenario.missing)), os.environ.get("LD_LIBRARY_PATH", "")]))
     return {"LD_LIBRARY_PATH": search, "FAKE_NVML_SCENARIO": str(path)}
 
 
-# ---------------------------------------------------------------- for the suite over all vendors
+# ---------------------------------------------------------------- for the contract tests
 
 TWO = Scenario(
     gpus=[
@@ -457,7 +457,7 @@ TRUTH: Mapping[tuple[str, str | None], Mapping[str, Any]] = {
     },
     ("GPU-51a0fa4e-0000-4000-8000-000000000002", "2"): {"memory_total_bytes": 32 * GIB, "sm_activity": 0.30},
 }
-"""What `running()` reads, by `Device.key`; what takes two samples, from 0.1 s after it was opened."""
+"""Expected readings of `running()` by `Device.key`. Values that take two samples are available after 0.1 s."""
 
 
 @contextmanager
@@ -467,7 +467,7 @@ def running(
     options: Options = Options(),  # noqa: B008  frozen
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[NvmlSource]:
-    """A production source, unopened, against the simulated library, whose time stands still at 10 s."""
+    """Yield an unopened production source on the simulated library, whose time is constantly 10 s."""
     with library(directory, scenario):
         source = NvmlSource(options, clock=clock)
         try:
@@ -478,14 +478,14 @@ def running(
 
 @dataclass
 class Opened:
-    """A source that is open, on the simulated clock."""
+    """An open source with its simulated library."""
 
     fake: FakeNvml
     source: NvmlSource
     devices: Sequence[Device]
 
     def read(self, index: int = 0, after_s: float = 0.0) -> GpuReading:
-        """DeviceSample at one device, so much later."""
+        """Advance the clock and read one device."""
         self.fake.clock.advance(after_s)
         return self.source.read(self.devices[index])
 
@@ -498,7 +498,7 @@ def opened(
     now_s: float = 10.0,
     **scenario: Any,
 ) -> Iterator[Opened]:
-    """A source on these GPUs; its own clock is the simulated one too."""
+    """Yield an open source on GPUs, with the simulated clock."""
     with library(directory, Scenario(gpus=gpus or [Gpu()], **scenario), now_s) as fake:
         source = NvmlSource(options, clock=fake.clock)
         try:
@@ -508,5 +508,5 @@ def opened(
 
 
 def in_its_own_process(directory: Path, scenario: Scenario, code: str, **variables: str) -> str:
-    """Run `code` in an interpreter that loads the simulated library by its name, and return what it prints."""
+    """Run `code` in an interpreter that loads the simulated library by name; returns its output."""
     return python(code, **environment(scenario, directory), **variables)
