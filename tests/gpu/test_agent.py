@@ -78,7 +78,7 @@ def test_the_allocations_of_20_pods_on_8_gpus_are_complete(
         assert set(points) == node.TRUTH
         assert len({held.pod for held in points}) == 20
         assert poller.view.allocated.unmapped == ()
-        assert poller.view.troubles == {}
+        assert poller.view.errors == {}
         for held, point in points.items():
             assert point["k8s.namespace.name"] == "ml"
             assert point["k8s.container.name"] == "server"
@@ -199,7 +199,7 @@ def test_a_failed_poll_is_reported_and_polling_continues(
     poller = KubeletPoller(replace(options, interval_s=0.1), devices)
     poller.start()
     try:
-        assert until(lambda: "a poll of the agent failed" in poller.view.troubles.get("kubelet", ""), 30)
+        assert until(lambda: "a poll of the agent failed" in poller.view.errors.get("kubelet", ""), 30)
         broken = False
         assert until(lambda: pods_of(poller) == ["one"], 30)
     finally:

@@ -39,12 +39,12 @@ def test_allocations_are_kept_over_a_restart_of_the_kubelet(kubelet: Kubelet, op
     try:
         assert until(lambda: pods_of(poller) == ["one"], 30)
         kubelet.stop()
-        assert until(lambda: "kubelet" in poller.view.troubles, 30)
+        assert until(lambda: "kubelet" in poller.view.errors, 30)
         assert pods_of(poller) == ["one"], "a restart moves no device"
         kubelet.pods = [holding("two", "GPU-1")]
         kubelet.start(pods_api=True)
         assert until(lambda: pods_of(poller) == ["two"], 30)
-        assert poller.view.troubles == {}
+        assert poller.view.errors == {}
     finally:
         poller.stop()
     assert not poller.alive
@@ -98,11 +98,11 @@ def test_a_refusal_doubles_the_interval_until_the_next_response(kubelet: Kubelet
         poller.poll()
         waits.append(poller.wait_s())
     assert waits == [30, 60, 120, 240, 300, 300, 300]
-    assert "over its rate limit" in poller.view.troubles["kubelet"]
+    assert "over its rate limit" in poller.view.errors["kubelet"]
     assert pods_of(poller) == ["one"]
     kubelet.exhausted = False
     poller.poll()
-    assert (poller.wait_s(), poller.view.troubles) == (15, {})
+    assert (poller.wait_s(), poller.view.errors) == (15, {})
 
 
 def test_an_older_kubelet_without_allocatable_devices_is_supported(kubelet: Kubelet, options: PollerOptions) -> None:
@@ -113,7 +113,7 @@ def test_an_older_kubelet_without_allocatable_devices_is_supported(kubelet: Kube
     poller.poll()
     assert pods_of(poller) == ["one"]
     assert kubelet.calls["GetAllocatableResources"] == 1
-    assert poller.view.troubles == {}
+    assert poller.view.errors == {}
 
 
 # ---------------------------------------------------------------- the Pods API and the API server
@@ -126,7 +126,7 @@ def test_without_the_pods_api_pods_are_identified_by_name(
     poller = KubeletPoller(replace(options, pods_api=tmp_path / "pods-api.sock"), lambda: [GPU])
     (allocation,) = poller.poll().allocated.allocations
     assert allocation.pod_uid is None
-    assert poller.view.troubles == {}
+    assert poller.view.errors == {}
 
 
 def test_pods_are_identified_by_name_if_the_pods_api_is_unreadable(kubelet: Kubelet, options: PollerOptions) -> None:
@@ -184,13 +184,13 @@ def test_a_forbidden_api_server_is_reported_until_access_is_granted(
         )
         for _ in range(2):
             poller.poll()
-            assert "ClusterRole" in poller.view.troubles["api_server"]
+            assert "ClusterRole" in poller.view.errors["api_server"]
             assert pods_of(poller) == ["one"]
         api.allowed = True
         clock.now_s += 31
         poller.poll()
     assert pods_of(poller) == ["a", "one"]
-    assert poller.view.troubles == {}
+    assert poller.view.errors == {}
 
 
 def test_without_the_nodes_name_the_next_step_is_the_downward_api(
@@ -199,11 +199,11 @@ def test_without_the_nodes_name_the_next_step_is_the_downward_api(
     kubelet.pods = [node.claim("a", "gpu-3")]
     with serving(Api([]), trust, tmp_path / "account") as server:
         view = KubeletPoller(replace(options, slices_on=True, api_server=server, node=None), lambda: [GPU]).poll()
-    assert "K8S_NODE_NAME" in view.troubles["api_server"]
+    assert "K8S_NODE_NAME" in view.errors["api_server"]
 
 
 def test_outside_a_pod_claims_are_unmapped_with_a_reason(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [node.claim("a", "gpu-3")]
     view = KubeletPoller(replace(options, slices_on=True), lambda: [GPU]).poll()
-    assert "does not run in a pod" in view.troubles["api_server"]
+    assert "does not run in a pod" in view.errors["api_server"]
     assert [each.why for each in view.allocated.unmapped] == [UnmappedReason.NO_SLICES]
