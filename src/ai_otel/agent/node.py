@@ -93,7 +93,7 @@ class Agent:
             "sampler": {
                 "alive": self.sampler.alive,
                 "sampled_ago_s": sampled_ago_s,
-                "sources": {**dict.fromkeys(vendors, "ok"), **snapshot.troubles},
+                "sources": {**dict.fromkeys(vendors, "ok"), **snapshot.errors},
                 "devices": dict(vendors),
                 "lost": sorted({sample.device.id for sample in snapshot.samples if sample.lost}),
             },
@@ -103,7 +103,7 @@ class Agent:
                 "allocations": len(view.allocated.allocations),
                 "unmapped": len(view.allocated.unmapped),
                 "ended": view.allocated.ended,
-                "troubles": dict(view.troubles),
+                "troubles": dict(view.errors),
             },
         }
         return HealthStatus(ready, facts)
