@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.doctor.common_metrics import check_contract, check_page, common
+from ai_otel.contract import load
+from ai_otel.doctor.common_metrics import check_contract, check_page
 from ai_otel.doctor.finding import Finding, Level
 
 PAGES = Path(__file__).parents[1] / "engines"
@@ -40,14 +41,14 @@ def test_every_common_metric_is_had_flagged_or_told_absent() -> None:
             flagged |= set(each.details["metrics"])
         else:
             absent |= set(each.details["metrics"])
-    assert set(common()) == (had & set(common())) | flagged | absent
+    assert set(load().common) == (had & set(load().common)) | flagged | absent
     assert not had & absent
 
 
 def test_a_live_page_of_vllm_is_recognised_and_gone_through(answering) -> None:
     found = of_page(answering, VLLM.read_bytes())
     assert found["/metrics"].details["engine"] == "vllm"
-    assert [name for name in common() if name not in found] == []
+    assert [name for name in load().common if name not in found] == []
     assert found["gen_ai.server.time_to_first_token"].says == "vllm:time_to_first_token_seconds"
     assert found["ai_otel.spec_decode.drafts"].says == "off without --speculative-config"
     assert found["ai_otel.request.waiting"].says == "vllm:num_requests_waiting_by_reason"

@@ -43,7 +43,7 @@ def test_an_engine_has_its_row_with_its_tested_versions(name: str) -> None:
     module, _, cls = ENGINES[name].adapter.partition(":")
     oldest, newest = getattr(importlib.import_module(module), cls).tested
     (table,) = re.findall(r"^## Engines\n(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
-    title = {"llama_cpp": "llama.cpp in Python"}.get(name) or load()["engines"][name]["title"]
+    title = {"llama_cpp": "llama.cpp in Python"}.get(name) or load().engines[name]["title"]
     (row,) = [line for line in table.splitlines() if line.startswith("|") and title in line]
     assert f"| {oldest} to {newest} |" in row
 
@@ -56,7 +56,7 @@ def test_every_metric_that_is_named_exists() -> None:
         for name in re.findall(r"`([^`]+)`", row):
             named.add(stem + name if name.startswith(".") else name)
             stem = stem if name.startswith(".") else ".".join(name.split(".")[:2])
-    assert named <= {metric["name"] for metric in load()["metrics"]}
+    assert named <= {metric.name for metric in load().metrics}
 
 
 def test_every_command_that_is_shown_exists(ai_otel) -> None:

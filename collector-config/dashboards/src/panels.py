@@ -51,7 +51,7 @@ class Panel:
         """What it shows, the exact metrics, and who has them."""
         lines = [self.meaning]
         for metric in contract.metrics_in(query.expression for query in self.queries):
-            says = " ".join(filter(None, (metric.brief, metric.note)))
+            says = " ".join(filter(None, (metric.definition.brief, metric.definition.note)))
             lines.append(f"`{metric.name}` (`{metric.prometheus}`): {says} From: {'; '.join(metric.sources)}.")
         return "\n\n".join(lines) + "\n\nNo data: no chosen engine has the metric, or nothing has happened yet."
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ai_otel.collector import fragments as parts
+from ai_otel.collector import fragments
 
 _DESCRIPTION = """\
 Make Prometheus rules of what a service promises: shares per window, budgets, and alerts on how fast they are spent.
@@ -22,7 +22,7 @@ Make Prometheus rules of what a service promises: shares per window, budgets, an
 
 def template() -> Path:
     """The file to begin with."""
-    return parts.directory() / "kubernetes/slo/slo.yaml"
+    return fragments.directory() / "kubernetes/slo/slo.yaml"
 
 
 def add_parser(subparsers: Any) -> None:

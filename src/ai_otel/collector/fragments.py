@@ -14,7 +14,7 @@ DEFAULT_FEATURES = ("limits", "persistence")
 COMMON, PAGES = "common", "pages"
 
 
-class PartError(ValueError):
+class FragmentError(ValueError):
     """There is no such part, or it has no place here; the message says what there is."""
 
 
@@ -36,7 +36,7 @@ def names(kind: str) -> tuple[str, ...]:
 def path_of(kind: str, name: str) -> Path:
     """The file of a part."""
     if name not in names(kind) and (kind, name) not in {("roles", COMMON), ("roles", PAGES)}:
-        raise PartError(f"there is no {kind[:-1]} {name}; there are {', '.join(names(kind))}")
+        raise FragmentError(f"there is no {kind[:-1]} {name}; there are {', '.join(names(kind))}")
     below = "roles/src" if kind == "roles" else kind
     return directory() / below / f"{name}.yaml"
 
@@ -46,8 +46,8 @@ def load(kind: str, name: str) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-    part: dict[str, Any] = yaml.load(path_of(kind, name).read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe
-    return part
+    fragment: dict[str, Any] = yaml.load(path_of(kind, name).read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe
+    return fragment
 
 
 def heading(kind: str, name: str) -> list[str]:

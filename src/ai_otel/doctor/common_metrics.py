@@ -8,23 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ai_otel.contract import Engine, Native, load
+from ai_otel.contract import Engine, MetricMapping, load
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.reach import classify
 
-_NOT_OF_ENGINES = ("hardware", "health")
 _PAGE_LIMIT_BYTES = 64 * 1024 * 1024
-
-
-def common() -> list[str]:
-    """Every common metric that is about requests or engines."""
-    return [metric["name"] for metric in load()["metrics"] if metric["subject"] not in _NOT_OF_ENGINES]
 
 
 def check_contract(engines: frozenset[str], flags: frozenset[str] | None = None) -> Iterator[Finding]:
     """For each engine: what it has, which flag adds more, and what it does not tell. `flags` are those it runs with."""
     for name in sorted(engines):
-        engine = load()["engines"].get(name)
+        engine = load().engines.get(name)
         if engine is not None:
             yield from _check_engine(name, engine, flags)
 
@@ -34,15 +28,15 @@ def _check_engine(name: str, engine: Engine, flags: frozenset[str] | None) -> It
     page: dict[str, str] = {}
     for row in engine["metrics"]:
         page.setdefault(row["to"], row.get("needs", ""))
-    free = [metric for metric in common() if "" in (library.get(metric), page.get(metric))]
+    free = [metric for metric in load().common if "" in (library.get(metric), page.get(metric))]
     only_page = [metric for metric in free if library.get(metric) != ""]
     known = {**page, **library, **dict.fromkeys(free, "")}
-    where = f"{len(free) - len(only_page)} of {len(common())} common metrics from the library"
+    where = f"{len(free) - len(only_page)} of {len(load().common)} common metrics from the library"
     says = f"{where}, {len(only_page)} more from its {engine['page']['path']} page" if only_page else where
     yield Finding("metrics", name, Level.OK, says, details={"library": sorted(library), "page": sorted(page)})
     for flag, metrics in _by_flag(known).items():
         yield _flag(name, flag, metrics, flags)
-    absent = [metric for metric in common() if metric not in known]
+    absent = [metric for metric in load().common if metric not in known]
     if absent:
         says = f"{engine['title']} does not tell: {_listed(absent)}"
         yield Finding("metrics", f"{name} absent", Level.NOTE, says, details={"metrics": absent})
@@ -50,7 +44,7 @@ def _check_engine(name: str, engine: Engine, flags: frozenset[str] | None) -> It
 
 def _by_flag(known: Mapping[str, str]) -> dict[str, list[str]]:
     flags: dict[str, list[str]] = defaultdict(list)
-    for metric in common():
+    for metric in load().common:
         if known.get(metric):
             flags[known[metric]].append(metric)
     return flags
@@ -108,7 +102,7 @@ def _fetch(url: str) -> str:
 def _after_status(status: int) -> str:
     hints = [
         f"{engine['title']}: {engine['page']['absent']}"
-        for engine in load()["engines"].values()
+        for engine in load().engines.values()
         if engine["page"]["needs"]
     ]
     return " ".join(hints) if status in (404, 501) else "Look at the server's log."
@@ -128,14 +122,14 @@ def read_page(text: str) -> Page:
 
 
 def _compared(url: str, page: Page) -> Iterator[Finding]:
-    engines = load()["engines"]
+    engines = load().engines
     counts = {name: len({row["native"] for row in engines[name]["metrics"]} & page.declared) for name in engines}
     name = max(counts, key=lambda each: counts[each])
     if not counts[name]:
         hints = " ".join(f"{engine['title']}: {engine['page']['absent']}" for engine in engines.values())
         yield Finding("metrics", url, Level.WRONG, "has no metric of an engine that ai-otel knows", hints)
         return
-    rows = [_one(metric, engines[name], page) for metric in common()]
+    rows = [_one(metric, engines[name], page) for metric in load().common]
     here = sum(1 for row in rows if row.details["state"] == "present")
     says = f"{engines[name]['title']}: {here} of {len(rows)} common metrics"
     yield Finding("metrics", url, Level.OK, says, details={"engine": name, "present": here, "of": len(rows)})
@@ -151,7 +145,7 @@ def _one(metric: str, engine: Engine, page: Page) -> Finding:
     return _missing(metric, engine, natives, page)
 
 
-def _missing(metric: str, engine: Engine, natives: list[Native], page: Page) -> Finding:
+def _missing(metric: str, engine: Engine, natives: list[MetricMapping], page: Page) -> Finding:
     flags = sorted({row["needs"] for row in natives if row.get("needs")})
     library = any(row["metric"] == metric for row in engine["library"])
     if any(row["native"] in page.declared for row in natives):

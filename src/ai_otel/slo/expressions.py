@@ -16,7 +16,7 @@ ALIVE = "(gen_ai_server|ai_otel_(request|token|engine|kv_cache|record))_.+"
 
 def series_of(metric: str) -> str:
     """The name of a metric in Prometheus."""
-    return next(each["prometheus"] for each in load()["metrics"] if each["name"] == metric)
+    return next(each.prometheus for each in load().metrics if each.name == metric)
 
 
 class Expressions:

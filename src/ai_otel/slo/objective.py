@@ -90,8 +90,8 @@ def parsed(tree: Any) -> Slo:
 
 def bounds(objective: str) -> list[float]:
     """The bounds in seconds of the histogram that tells an objective: what a threshold may be."""
-    (metric,) = (each for each in load()["metrics"] if each["name"] == LATENCIES[objective])
-    return list(metric["buckets"] or ())
+    (metric,) = (each for each in load().metrics if each.name == LATENCIES[objective])
+    return list(metric.buckets or ())
 
 
 def _objectives(given: Any) -> dict[str, Objective]:
