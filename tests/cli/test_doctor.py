@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.doctor import report
+from ai_otel.doctor import diagnosis
 from ai_otel.doctor.finding import GROUPS, Finding, Level
 from ai_otel.doctor.server import Server, UnknownServerError, _named
 
@@ -159,7 +159,7 @@ FINDINGS = [
 
 
 def test_groups_are_aligned_and_a_step_that_is_shared_stands_once() -> None:
-    lines = report.as_text(FINDINGS, coloured=False, width=80).splitlines()
+    lines = diagnosis.as_text(FINDINGS, coloured=False, width=80).splitlines()
     assert lines[lines.index(GROUPS["export"]) :][:4] == [
         GROUPS["export"],
         "  wrong  traces   refused",
@@ -171,12 +171,12 @@ def test_groups_are_aligned_and_a_step_that_is_shared_stands_once() -> None:
 
 
 def test_all_is_well_is_said() -> None:
-    assert report.as_text([], coloured=False).endswith("\n\nAll is well.")
-    assert report.summary(FINDINGS[:1]) == "1 thing is wrong: traces."
+    assert diagnosis.as_text([], coloured=False).endswith("\n\nAll is well.")
+    assert diagnosis.summary(FINDINGS[:1]) == "1 thing is wrong: traces."
 
 
 def test_colours_are_only_on_the_level() -> None:
-    assert "  \033[31mwrong\033[0m  traces   refused" in report.as_text(FINDINGS[:2], coloured=True)
+    assert "  \033[31mwrong\033[0m  traces   refused" in diagnosis.as_text(FINDINGS[:2], coloured=True)
 
 
 def test_the_help_names_the_exit_codes(capsys) -> None:

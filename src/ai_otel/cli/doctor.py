@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ai_otel.doctor.finding import Finding
-    from ai_otel.doctor.server import Server
+from typing import Any
 
 _DESCRIPTION = """\
 Says, before you wonder why nothing arrives:
@@ -51,7 +46,8 @@ def _url(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything and print it."""
-    from ai_otel.doctor import report
+    from ai_otel.doctor import diagnosis
+    from ai_otel.doctor.examination import examine
     from ai_otel.doctor.finding import Level
     from ai_otel.doctor.server import Server, UnknownServerError
 
@@ -61,35 +57,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"ai-otel doctor: {error}", file=sys.stderr)
         return 2
     findings = list(examine(server, arguments.metrics_url))
-    print(report.as_json(findings) if arguments.json else report.as_text(findings, coloured=sys.stdout.isatty()))
+    print(diagnosis.as_json(findings) if arguments.json else diagnosis.as_text(findings, coloured=sys.stdout.isatty()))
     return 1 if any(finding.level is Level.WRONG for finding in findings) else 0
-
-
-def examine(server: Server | None = None, metrics_url: str | None = None) -> Iterator[Finding]:
-    """Everything there is to find, of this environment or of a server that runs in it."""
-    from ai_otel import activation as doors
-    from ai_otel.doctor import common_metrics, engines, packages
-    from ai_otel.doctor.export import check_export
-    from ai_otel.doctor.gpus import check_gpus
-    from ai_otel.doctor.logs import overheard
-    from ai_otel.doctor.server import check_server
-    from ai_otel.doctor.switch import Configuration, check_switch
-    from ai_otel.engines import ENGINES
-
-    if server is not None:
-        yield from check_server(server)
-    configuration = Configuration.read(server.environment, server.pid) if server is not None else Configuration.read()
-    otel = configuration.surroundings.otel
-    with overheard("ai_otel") as told:
-        found = list(engines.installed_engines({**ENGINES, **doors.third_party_engines()}))
-    yield from (engines.broken_adapter(sentence) for sentence in told)
-    names = frozenset(each.name for each in found if isinstance(each, engines.Installed))
-    yield from engines.check_engines(found, edge=configuration.settings.edge)
-    yield from check_switch(configuration, names)
-    yield from check_export(otel)
-    if metrics_url is not None:
-        yield from common_metrics.check_page(metrics_url)
-    else:
-        yield from common_metrics.check_contract(names, server.flags if server is not None else None)
-    yield from check_gpus(configuration.settings)
-    yield from packages.check_packages(otel)

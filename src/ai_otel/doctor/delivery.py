@@ -22,10 +22,11 @@ from opentelemetry.util.re import parse_env_headers
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from ai_otel import semconv
-from ai_otel.doctor.destination import PROTOCOLS, Destination
-from ai_otel.doctor.logs import overheard
+from ai_otel.doctor.destination import Destination
+from ai_otel.doctor.logs import captured_messages
 from ai_otel.doctor.reach import Reach, chain, classify
 from ai_otel.instruments import observable
+from ai_otel.providers import PROTOCOLS
 from ai_otel.version import __version__
 
 SERVICE = "ai-otel-doctor"
@@ -51,7 +52,7 @@ def deliver_all(goals: Sequence[Destination]) -> dict[Destination, Verdict]:
     def attempt(goal: Destination) -> None:
         verdicts[goal] = deliver(goal)
 
-    with overheard("opentelemetry"):
+    with captured_messages("opentelemetry"):
         # Daemons: what hangs is left behind, nobody waits for it.
         threads = [threading.Thread(target=attempt, args=(goal,), daemon=True) for goal in goals]
         for thread in threads:

@@ -9,7 +9,7 @@ from contextlib import closing
 
 from ai_otel.devices import joinable, make_sources
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.logs import overheard
+from ai_otel.doctor.logs import captured_messages
 from ai_otel.gpu.metrics import states_of
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, GpuSource, Options, Support, Unavailable
 from ai_otel.hooks import guard
@@ -36,7 +36,7 @@ Look = tuple[Device, "GpuReading | None"]
 
 def check_gpus(settings: Settings) -> Iterator[Finding]:
     """Open every source that would be opened, look twice, and close it again."""
-    with overheard("ai_otel") as told:
+    with captured_messages("ai_otel") as told:
         sources = make_sources(settings.gpu, Options(processes=settings.gpu_processes))
     yield from (Finding("gpu", "AI_OTEL_GPU", Level.WRONG, _ours(sentence)) for sentence in told)
     if not sources and not told:
@@ -56,7 +56,7 @@ def _safely(vendor: str, source: GpuSource, found: list[Look], *, asked: bool) -
     def all_of() -> list[Finding]:
         return list(_vendor(vendor, source, found, asked=asked))
 
-    with overheard("ai_otel") as told, guard.strict() as failures:
+    with captured_messages("ai_otel") as told, guard.strict() as failures:
         findings = Guard(f"gpu {vendor}", alone=True)(all_of)
     if findings is None:
         says = f"its source failed: {type(failures[0]).__name__}: {failures[0]}"

@@ -17,7 +17,7 @@ class _Ear(logging.Handler):
 
 
 @contextmanager
-def overheard(logger_name: str) -> Iterator[list[str]]:
+def captured_messages(logger_name: str) -> Iterator[list[str]]:
     """Collect what is logged below this logger, and keep it from everybody else meanwhile."""
     logger, ear = logging.getLogger(logger_name), _Ear()
     before, logger.propagate = logger.propagate, False
@@ -31,6 +31,6 @@ def overheard(logger_name: str) -> Iterator[list[str]]:
 
 def complaints(call: Callable[[], object]) -> list[str]:
     """What ai-otel itself complains of while `call` runs."""
-    with overheard("ai_otel") as messages:
+    with captured_messages("ai_otel") as messages:
         call()
     return [message.removeprefix("ai-otel: ") for message in messages]

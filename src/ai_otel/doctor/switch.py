@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ai_otel import activation as doors
+from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.logs import complaints, overheard
+from ai_otel.doctor.logs import captured_messages, complaints
 from ai_otel.settings import Settings, Surroundings
 
 
@@ -33,11 +33,11 @@ class Configuration:
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None, pid: int | None = None) -> Configuration:
         """Read it as the library does; `None` is this process's environment."""
-        with overheard("ai_otel") as messages:
+        with captured_messages("ai_otel") as messages:
             settings = Settings.from_environment(environment)
         told = tuple(message.removeprefix("ai-otel: ") for message in messages)
         path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
-        return cls(settings, Surroundings.read(environment), told, doors.DIRECTORY in path, pid)
+        return cls(settings, Surroundings.read(environment), told, activation.DIRECTORY in path, pid)
 
 
 def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def _pth() -> Finding:
 
 
 def _shut_by_vllm(surroundings: Surroundings) -> Iterator[Finding]:
-    for sentence in complaints(lambda: doors.tell_shut("vllm", surroundings)):
+    for sentence in complaints(lambda: activation.tell_shut("vllm", surroundings)):
         subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
         yield Finding("switch", subject, Level.WRONG, sentence)
 
