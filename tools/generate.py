@@ -49,7 +49,7 @@ def outputs(contract: Contract) -> dict[str, Render]:
         **chart.outputs(contract),
         **kustomize.outputs(contract),
         **operator.outputs(contract),
-        "collector-config/kubernetes/slo/prometheusrule.yaml": _promise,
+        "collector-config/kubernetes/slo/prometheusrule.yaml": _slo_rules,
     }
 
 
@@ -59,7 +59,7 @@ def _role(role: str, _: Contract) -> str:
     return write_configuration(compose(selection), selection)
 
 
-def _promise(_: Contract) -> str:
+def _slo_rules(_: Contract) -> str:
     """The rules of the template: what `ai-otel slo render` prints."""
     return write_rules(parsed(yaml.safe_load(template().read_text(encoding="utf-8"))))
 

@@ -49,9 +49,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_a_dialects_span_has_the_current_names_and_nothing_else_has_changed(
-    name: str, outcome: dict[str, Tree]
-) -> None:
+def test_a_span_of_a_dialect_gets_the_current_names_only(name: str, outcome: dict[str, Tree]) -> None:
     _, expected = DIALECTS[name]
     assert typed(outcome[name]) == typed(expected)
 

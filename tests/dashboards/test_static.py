@@ -76,7 +76,7 @@ def test_no_two_panels_are_in_one_place(dashboard) -> None:
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in dashboard.panels)
 
 
-def test_every_panel_has_a_unit_and_says_which_metrics_it_shows_and_who_has_them(dashboard) -> None:
+def test_every_panel_has_a_unit_and_names_its_metrics_and_sources(dashboard) -> None:
     for panel in dashboard.drawn:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         read = {base_of(name) for target in panel["targets"] for name in re.findall(r"(\w+)\{", target["expr"])}
@@ -107,7 +107,7 @@ def test_every_variable_of_labels_offers_all_and_several(dashboard) -> None:
 
 
 def test_every_query_asks_what_was_chosen(dashboard) -> None:
-    """Only what an engine does not tell of a model may be read without asking for the model."""
+    """Only series without a model label may be read without selecting the model."""
     for asked in dashboard.queries:
         for selector in re.findall(r"\w+\{([^}]*)\}", asked.expression):
             unasked = {name for name in dashboard.choices if f'=~"${name}"' not in selector}
@@ -209,9 +209,9 @@ def test_variables_offer_labels_of_series_that_every_engine_has_one_of(dashboard
         assert label in RESOURCE | {"gen_ai_provider_name", "gen_ai_request_model"}
         present = {METRICS[base_of(name)].name for name in series}
         for name, engine in CONTRACT.engines.items():
-            told = {row["to"] for row in engine["metrics"]}
-            if any(METRICS[base].name in told and METRICS[base].subject == "requests" for base in METRICS):
-                assert told & present, f"{name} would not be in the list of engines"
+            exposed = {row["to"] for row in engine["metrics"]}
+            if any(METRICS[base].name in exposed and METRICS[base].subject == "requests" for base in METRICS):
+                assert exposed & present, f"{name} would not be in the list of engines"
 
 
 def test_what_is_asked_for_is_what_the_pipelines_give(dashboard) -> None:

@@ -56,7 +56,7 @@ def test_the_demo_shows_a_trace_and_that_the_counts_agree() -> None:
     assert re.search(r"rejected +([1-9]\d*) +\1\n", done.stdout)
     assert re.search(r"✓ (\d+) of \1 requests have their trace", done.stdout)
     assert re.search(
-        r"✓ tokens on spans = tokens told to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
+        r"✓ tokens on spans = tokens reported to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
     )
     assert "Next:" in done.stdout
     assert "\x1b" not in done.stdout
@@ -145,7 +145,7 @@ def test_the_same_on_vllm(vllm: parts.VllmEnvironment, root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"├─ queue +[\d.]+ ms", done.stdout)
     assert re.search(
-        r"✓ tokens on spans = tokens told to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
+        r"✓ tokens on spans = tokens reported to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
     )
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_installed_is_reported_with_the_next_step(
 ) -> None:
     monkeypatch.setattr(child.importlib.util, "find_spec", lambda _: None)
     assert main(["demo"]) == 2
-    assert "xllamacpp" in (told := capsys.readouterr().err)
-    assert "pip install 'ai-otel[demo]'" in told
+    assert "xllamacpp" in (message := capsys.readouterr().err)
+    assert "pip install 'ai-otel[demo]'" in message
     assert main(["demo", "--engine", "vllm"]) == 2
     assert "vllm" in capsys.readouterr().err

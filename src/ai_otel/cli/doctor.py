@@ -1,4 +1,4 @@
-"""`ai-otel doctor`: what is observed, where it goes, whether it arrives, and what to do about the rest."""
+"""`ai-otel doctor`: checks what is observed, where it is exported, and whether it arrives."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 from typing import Any
 
 _DESCRIPTION = """\
-Says, before you wonder why nothing arrives:
+Checks:
 
-  which engines are installed here, and whether each of our hooks finds what it hooks (nothing is imported)
-  whether ai-otel would be on, and what keeps it off
-  where traces and metrics go, and whether they arrive: one span `ai-otel doctor` and one metric point are really sent
+  which engines are installed, and whether each hook finds its target (no engine is imported)
+  whether ai-otel is enabled, and what disables it
+  where traces and metrics are exported, and whether they arrive: a span `ai-otel doctor` and a metric point are sent
   which common metrics are missing, and the flag that turns them on
-  which GPUs are here, and why a value of theirs is absent
-  packages that contradict each other
+  which GPUs are present, and why values are unavailable
+  packages that conflict
 
   ai-otel doctor                                             this environment, with the variables set here
   ai-otel doctor --pid 4711                                  a running server, with the variables it was started with
-  ai-otel doctor --metrics-url http://localhost:8000/metrics what the server's own page has of the common metrics
+  ai-otel doctor --metrics-url http://localhost:8000/metrics which common metrics the server exposes
 """
 
 _EPILOG = "Exit status: 0 all is well, 1 something is wrong (the last line says what), 2 wrong usage."
@@ -28,14 +28,16 @@ def add_parser(subparsers: Any) -> None:
     """Add `doctor` to the command line."""
     parser = subparsers.add_parser(
         "doctor",
-        help="say what is observed, whether it arrives, and what is missing",
+        help="check what is observed, whether it arrives, and what is missing",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="the same for machines")
-    parser.add_argument("--metrics-url", type=_url, metavar="URL", help="read this metrics page of a running server")
-    parser.add_argument("--pid", type=int, help="look at this running process (Linux)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--metrics-url", type=_url, metavar="URL", help="read this metrics endpoint of a running server"
+    )
+    parser.add_argument("--pid", type=int, help="check this running process (Linux)")
 
 
 def _url(text: str) -> str:
@@ -45,7 +47,7 @@ def _url(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look at everything and print it."""
+    """Run all checks and print the findings."""
     from ai_otel.doctor import diagnosis
     from ai_otel.doctor.examination import examine
     from ai_otel.doctor.finding import Level

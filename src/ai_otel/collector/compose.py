@@ -13,13 +13,13 @@ from ai_otel.contract import load as contract
 
 SIGNALS = ("traces", "metrics", "logs")
 LEAVES = ("sidecar", "agent", "cluster")
-# Features that are on anyhow, or that change whatever there is.
+# Features that are on by default, or that change existing components.
 TAKES_WHAT_IS_THERE = (*DEFAULT_FEATURES, "local")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a configuration is to be made of."""
+    """The fragments of a configuration."""
 
     role: str
     engines: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Selection:
 
     @property
     def all_backends(self) -> tuple[str, ...]:
-        """Where it sends. The first tier has the second in its own part."""
+        """Where it sends. The first tier has the second in its own fragment."""
         if self.backends or self.role == "gateway":
             return self.backends
         return ("gateway",) if self.role in LEAVES else ("otlp",)
@@ -62,17 +62,17 @@ class Composed:
 
 
 def compose(selection: Selection) -> Composed:
-    """The complete configuration. Raises `FragmentError` where a part is unknown or has no place in the role."""
+    """The complete configuration. Raises `FragmentError` if a fragment is unknown or has no place in the role."""
     composed = Composed({})
     _add(composed, "roles", selection.role)
-    reads_pages = "metrics/pages" in _pipelines(composed.tree)
-    if reads_pages:
+    scrapes = "metrics/pages" in _pipelines(composed.tree)
+    if scrapes:
         _add(composed, "roles", PAGES)
         for name in selection.engines or fragments.names("engines"):
             _add(composed, "engines", name)
         _aim(composed.tree, selection)
     elif selection.engines:
-        raise FragmentError(f"the role {selection.role} reads no metrics page, so it takes no engine")
+        raise FragmentError(f"the role {selection.role} scrapes no metrics endpoint, so it takes no engine")
     _add_features_and_backends(composed, selection)
     _add(composed, "roles", COMMON)
     composed.remarks += _prune(composed.tree)
@@ -86,9 +86,9 @@ def _add(composed: Composed, kind: str, name: str) -> None:
         composed.headings.append(fragments.heading(kind, name))
 
 
-def _joined(tree: Tree, joining: Iterable[Tree]) -> Tree:
-    for part in joining:
-        tree = merge(tree, part)
+def _joined(tree: Tree, fragment_trees: Iterable[Tree]) -> Tree:
+    for fragment in fragment_trees:
+        tree = merge(tree, fragment)
     return tree
 
 
@@ -97,8 +97,8 @@ def _add_features_and_backends(composed: Composed, selection: Selection) -> None
     ended = Composed(composed.tree)
     for backend in selection.all_backends:
         _add_backend(ended, backend, _open(composed.tree))
-    for name, part in features.items():
-        if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, part):
+    for name, fragment in features.items():
+        if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, fragment):
             raise FragmentError(f"the feature {name} has no place in this role; its first lines say which it is for")
     # Before the backends, so that a pipeline that a feature opens is ended too; and once more after them, for what
     # features say of exporters.
@@ -117,10 +117,10 @@ def _open(tree: Tree) -> list[str]:
 
 def _add_backend(composed: Composed, backend: str, open_ones: list[str]) -> None:
     """A backend, for all that it takes or for the signals that were named, at the end of the open pipelines."""
-    name, _, told = backend.partition(":")
-    part = fragments.load("backends", name)
-    ((taken, pipeline),) = _pipelines(part).items()
-    signals = told.split(",") if told else []
+    name, _, named = backend.partition(":")
+    fragment = fragments.load("backends", name)
+    ((taken, pipeline),) = _pipelines(fragment).items()
+    signals = named.split(",") if named else []
     for signal in signals:
         if signal not in SIGNALS:
             raise FragmentError(f"there is no signal {signal}; there are {', '.join(SIGNALS)}")
@@ -129,18 +129,18 @@ def _add_backend(composed: Composed, backend: str, open_ones: list[str]) -> None
     ends = [key for key in open_ones if fnmatchcase(key, taken) and (not signals or key.partition("/")[0] in signals)]
     if not ends:
         raise FragmentError(f"the backend {name} takes nothing of what this role sends")
-    part["service"]["pipelines"] = dict.fromkeys(ends, pipeline)
-    composed.tree = merge(composed.tree, part)
+    fragment["service"]["pipelines"] = dict.fromkeys(ends, pipeline)
+    composed.tree = merge(composed.tree, fragment)
     composed.headings.append(fragments.heading("backends", name))
 
 
-def _has_place(tree: Tree, part: Tree) -> bool:
-    """Whether one of the part's pipelines, or else one of its components, is there or can be."""
-    wanted = [key for key, pipeline in _pipelines(part).items() if "receivers" not in pipeline]
+def _has_place(tree: Tree, fragment: Tree) -> bool:
+    """Whether the tree has one of the fragment's pipelines, or else one of its components."""
+    wanted = [key for key, pipeline in _pipelines(fragment).items() if "receivers" not in pipeline]
     if wanted:
         return any(_matches(key, _pipelines(tree)) for key in wanted)
-    kinds = [kind for kind in ("receivers", "processors", "exporters") if part.get(kind)]
-    return any(_matches(key, tree.get(kind, {})) for kind in kinds for key in part[kind])
+    kinds = [kind for kind in ("receivers", "processors", "exporters") if fragment.get(kind)]
+    return any(_matches(key, tree.get(kind, {})) for kind in kinds for key in fragment[kind])
 
 
 def _matches(key: str, names: Tree) -> bool:
@@ -152,11 +152,11 @@ def _pipelines(tree: Tree) -> Tree:
     return pipelines
 
 
-# ---------------------------------------------------------------- pages
+# ---------------------------------------------------------------- metrics endpoints
 
 
 def _aim(tree: Tree, selection: Selection) -> None:
-    """Point the scrape at where the chosen engines' pages are unless somebody says otherwise."""
+    """Point the scrape at the usual endpoints of the selected engines; variables and annotations override it."""
     (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
     chosen = [
         name for name in selection.engines or fragments.names("engines") if contract().engines[name]["page"]["path"]
@@ -174,7 +174,7 @@ def _aim(tree: Tree, selection: Selection) -> None:
 
 
 def _where(name: str) -> Iterator[Tree]:
-    """Relabelling rules for an engine whose page is not at port 8000 and /metrics."""
+    """Relabelling rules for an engine whose metrics endpoint is not port 8000 and /metrics."""
     page = contract().engines[name]["page"]
     engine = "__meta_kubernetes_pod_annotation_ai_otel_io_engine"
     if page["port"] != 8000:

@@ -51,7 +51,7 @@ def run(recipe: Recipe, options: Options, directory: Path) -> int:
 
 
 def _wait_for_telemetry(load: Load, sink: Sink) -> None:
-    """Until every request has its span, and metrics came after them; or not in time."""
+    """Wait until every request has its span and metrics have arrived, at most `ARRIVAL_TIMEOUT_S`."""
     wanted = {call.trace_id for call in load.calls}
     deadline = time.monotonic() + ARRIVAL_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -64,7 +64,7 @@ def _show(screen: Screen, load: Load, sink: Sink, child: Child) -> int:
     if not sink.spans:
         screen.say(
             f"No telemetry arrived within {ARRIVAL_TIMEOUT_S:.0f} s after {len(load.calls)} requests. "
-            f"Ask `ai-otel doctor` why. The server's last words:\n{child.last_words()}"
+            f"Run `ai-otel doctor`. The end of the server's log:\n{child.last_words()}"
         )
         return 1
     figures = compare(load.calls, sink, load.seconds)
@@ -76,7 +76,7 @@ def _show(screen: Screen, load: Load, sink: Sink, child: Child) -> int:
 
 
 def _keep(screen: Screen, load: Load, sink: Sink) -> None:
-    screen.say(f"A request now and then until Ctrl-C. For Prometheus (honor_labels: true): {sink.url}/metrics")
+    screen.say(f"Sending a request every 0.5 s until Ctrl-C. For Prometheus (honor_labels: true): {sink.url}/metrics")
     try:
         asyncio.run(load.run(float("inf"), 1, pause_s=0.5))
     except KeyboardInterrupt:

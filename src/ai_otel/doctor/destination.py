@@ -1,4 +1,4 @@
-"""Where telemetry goes, per signal, as the SDK's exporters resolve it from the `OTEL_*` variables."""
+"""The destinations of each signal, as the SDK's exporters resolve it from the `OTEL_*` variables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Destination:
 
     @property
     def shown(self) -> str:
-        """The endpoint without a password that somebody put into it."""
+        """The endpoint without its password."""
         parts = urlsplit(self.endpoint)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

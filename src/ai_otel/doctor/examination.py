@@ -20,16 +20,16 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     if server is not None:
         yield from check_server(server)
     configuration = Configuration.read(server.environment, server.pid) if server is not None else Configuration.read()
-    otel = configuration.surroundings.otel
-    with captured_messages("ai_otel") as told:
+    otel = configuration.environment.otel
+    with captured_messages("ai_otel") as messages:
         found = list(engines.installed_engines({**ENGINES, **activation.third_party_engines()}))
-    yield from (engines.broken_adapter(sentence) for sentence in told)
+    yield from (engines.broken_adapter(sentence) for sentence in messages)
     names = frozenset(each.name for each in found if isinstance(each, engines.Installed))
-    yield from engines.check_engines(found, edge=configuration.settings.edge)
+    yield from engines.check_engines(found, http=configuration.settings.edge)
     yield from check_switch(configuration, names)
     yield from check_export(otel)
     if metrics_url is not None:
-        yield from common_metrics.check_page(metrics_url)
+        yield from common_metrics.check_endpoint(metrics_url)
     else:
         yield from common_metrics.check_contract(names, server.flags if server is not None else None)
     yield from check_gpus(configuration.settings)
