@@ -1,10 +1,10 @@
 """Check this checkout: the static checks, then the tests on other interpreters, then all tests on this one.
 
-    python tools/check.py           what needs no large install; a tier whose part is missing says so
-    python tools/check.py --all     make the missing parts first; then a missing one is a failure
+    python tools/check.py           what needs no large install; a tier whose dependency is missing says so
+    python tools/check.py --all     make the missing dependencies first; then a missing one is a failure
     python tools/check.py --lint    only the static checks
 
-Every step runs even when an earlier one failed: one run tells everything. The last line counts all tests of all runs.
+Every step runs even when an earlier one failed: one run reports all failures. The last line counts all tests.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def conclude(results: Sequence[Result], not_run: Sequence[str]) -> int:
 def main() -> int:
     """Run the command described at the top of this file."""
     parser = argparse.ArgumentParser(prog="python tools/check.py", description="Check this checkout.")
-    parser.add_argument("--all", action="store_true", dest="everything", help="make the missing parts first")
+    parser.add_argument("--all", action="store_true", dest="everything", help="make the missing dependencies first")
     parser.add_argument("--lint", action="store_true", help="only the static checks")
     asked = parser.parse_args()
     say("== static checks (about 20 s)")
@@ -230,7 +230,7 @@ def main() -> int:
     for stale in REPORTS.glob("*.xml"):
         stale.unlink()
     if asked.everything:
-        say("\n== parts")
+        say("\n== dependencies")
         for part in parts.PARTS.values():
             part.ensure()
     say(f"\n== {', '.join(PORTABLE_TIERS)} on other interpreters (about 1 min)")

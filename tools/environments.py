@@ -27,7 +27,7 @@ VENV = ROOT / ".venv"
 UV_VERSION = "0.13.9"
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
-# pip's setting → uv's: whoever set up this machine for pip (a mirror, a private authority) has set it up for us.
+# pip's setting → uv's: a mirror or certificate authority that is configured for pip is used here too.
 PIP_TO_UV = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ai_otel.cli.slo import template
-from ai_otel.collector.compose import Choice, compose, write as write_configuration
+from ai_otel.collector.compose import Selection, compose, write as write_configuration
 from ai_otel.collector.fragments import ROLES
 from ai_otel.slo.objective import parsed
 from ai_otel.slo.rules import write as write_rules
@@ -49,17 +49,17 @@ def outputs(contract: Contract) -> dict[str, Render]:
         **chart.outputs(contract),
         **kustomize.outputs(contract),
         **operator.outputs(contract),
-        "collector-config/kubernetes/slo/prometheusrule.yaml": _promise,
+        "collector-config/kubernetes/slo/prometheusrule.yaml": _slo_rules,
     }
 
 
 def _role(role: str, _: Contract) -> str:
     """The shipped file of a role: what `ai-otel collector render` prints when nothing else is asked for."""
-    choice = Choice(role)
-    return write_configuration(compose(choice), choice)
+    selection = Selection(role)
+    return write_configuration(compose(selection), selection)
 
 
-def _promise(_: Contract) -> str:
+def _slo_rules(_: Contract) -> str:
     """The rules of the template: what `ai-otel slo render` prints."""
     return write_rules(parsed(yaml.safe_load(template().read_text(encoding="utf-8"))))
 

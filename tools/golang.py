@@ -60,7 +60,7 @@ def build(
 ) -> None:
     """Build main packages, its own or required ones, of a module whose go.mod and go.sum are complete.
 
-    Nothing is resolved anew. `stamps` are string variables of the program, by their full name, and their values: where
+    No version is resolved. `stamps` are string variables of the program, by their full name, and their values: where
     a release writes its version.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,17 +72,17 @@ def build(
 def module_zip(path: str, version: str, checksum: str) -> Path:
     """Return the archive of a module, checked against its sum (`h1:…`): for what lies in it besides Go.
 
-    A module that asks for a newer Go than ours is as good as any other here, as nothing of it is compiled.
+    The Go version that a module requires does not matter, as nothing of it is compiled.
     """
     command = [str(go()), "mod", "download", "-json", f"{path}@{version}"]
     settings = {**_settings(), "GOSUMDB": "off"}  # the sum that is asked for stands in our own table
     done = subprocess.run(command, env=settings, cwd="/", capture_output=True, text=True, check=False)
-    told = json.loads(done.stdout) if done.stdout.startswith("{") else {}
-    if "Zip" not in told or "Sum" not in told:
-        raise SystemExit(f"{path}@{version} cannot be downloaded: {told.get('Error', done.stderr)}")
-    if told["Sum"] != checksum:
-        raise SystemExit(f"{path}@{version} is not what it was: its sum is {told['Sum']}, expected {checksum}")
-    return Path(told["Zip"])
+    answer = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+    if "Zip" not in answer or "Sum" not in answer:
+        raise SystemExit(f"{path}@{version} cannot be downloaded: {answer.get('Error', done.stderr)}")
+    if answer["Sum"] != checksum:
+        raise SystemExit(f"{path}@{version} is not what it was: its sum is {answer['Sum']}, expected {checksum}")
+    return Path(answer["Zip"])
 
 
 def _settings() -> dict[str, str]:

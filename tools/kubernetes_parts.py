@@ -1,4 +1,4 @@
-"""What the parts `kubernetes` and `operator` are made of: programs built from source, and files out of modules.
+"""The test dependencies `kubernetes` and `operator`: programs built from source, and files out of modules.
 
 One wrapper module below `tools/kubernetes` for each set of dependencies. To move a program to another release:
 `go get <module>@<version>` and `go mod tidy` in its directory, then the version here.

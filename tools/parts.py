@@ -1,12 +1,12 @@
-"""The large parts that some test tiers need, made once and kept in the cache.
+"""The large dependencies of some test tiers, made once and kept in the cache.
 
     python tools/parts.py               what there is, and what is already made
     python tools/parts.py vllm          make it (does nothing when it is there); and so with every other
     python tools/parts.py vllm --path   print where it is; fails when it is not there
-    python tools/parts.py all           make every part
+    python tools/parts.py all           make every dependency
 
-A part's directory is named after everything that goes into it, so a changed pin makes a new one. Its marker is written
-last: what was interrupted counts as absent and is made again from nothing.
+The directory of a dependency is named after its inputs, so a changed pin makes a new one. Its marker is written last:
+what was interrupted counts as absent and is made again from nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MARKER = "complete"
 
 
 @dataclass(frozen=True)
-class Part:
-    """One thing that is made once: `make` fills an empty directory, `inputs` name everything that goes into it."""
+class Dependency:
+    """A large test dependency: `make` fills an empty directory, `inputs` name everything that goes into it."""
 
     name: str
     what: str
@@ -207,45 +207,45 @@ def _make_prometheus(directory: Path) -> None:
 
 # ---------------------------------------------------------------- the list, and the command
 
-PARTS: dict[str, Part] = {
+PARTS: dict[str, Dependency] = {
     part.name: part
     for part in (
-        Part(
+        Dependency(
             name="vllm",
             what="an environment with vLLM for CPUs and a tiny model",
             usual="half a minute to 3 min, 6 GB",
             inputs=(VLLM_LOCK, TINY_LLAMA, *our_requirements()),
             make=_make_vllm,
         ),
-        Part(
+        Dependency(
             name="servers",
             what="environments with Triton and BentoML",
             usual="5 s to 1 min, 330 MB",
             inputs=(*(environments.LOCKS / f"{name}.lock" for name in OTHER_SERVERS), SERVERS_PYTHON),
             make=_make_servers,
         ),
-        Part(
+        Dependency(
             name="collector",
-            what="our distribution of the OpenTelemetry Collector",
+            what="ai-otel's distribution of the OpenTelemetry Collector",
             usual="7 min, a few seconds when its modules are built already",
             inputs=(*golang.sources_of(DISTRIBUTION), *COLLECTOR_TAGS),
             make=_make_collector,
         ),
-        Part(
+        Dependency(
             name="prometheus",
             what="prometheus and promtool",
             usual="5 min, a few seconds when its modules are built already",
             inputs=(*golang.sources_of(PROMETHEUS), *PROMETHEUS_TAGS),
             make=_make_prometheus,
         ),
-        Part(
+        Dependency(
             name="kubernetes",
             what="a control plane, kubectl, kwok, helm, kubeconform, and definitions of custom resources",
             usual="11 min, a minute when its modules are built already",
             inputs=(*kubernetes_parts.inputs(kubernetes_parts.PROGRAMS), repr(kubernetes_parts.EXCERPTS)),
             make=kubernetes_parts.make_kubernetes,
         ),
-        Part(
+        Dependency(
             name="operator",
             what="the OpenTelemetry Operator",
             usual="6 min, a few seconds when its modules are built already",
@@ -257,21 +257,21 @@ PARTS: dict[str, Part] = {
 
 
 def show() -> None:
-    """Say what there is."""
+    """List the dependencies and their state."""
     for part in PARTS.values():
         state = "in the cache" if part.find() else f"not made yet ({part.usual})"
         say(f"{part.name:<12} {part.what}: {state}")
 
 
 def program(part: str, path: str) -> Path | None:
-    """Return a program of a part, if the part is in the cache."""
+    """Return a program of a dependency, if it is in the cache."""
     directory = PARTS[part].find()
     return directory / path if directory else None
 
 
 def main() -> int:
     """Run the command described at the top of this file."""
-    parser = argparse.ArgumentParser(prog="python tools/parts.py", description="Large parts of the test suite.")
+    parser = argparse.ArgumentParser(prog="python tools/parts.py", description="Large dependencies of the test suite.")
     parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], help="what to make; left out: show what there is")
     parser.add_argument("--path", action="store_true", help="only print where it is")
     asked = parser.parse_args()

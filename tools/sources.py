@@ -2,7 +2,7 @@
 
     python tools/sources.py               fetch every pinned version that is not in the cache
     python tools/sources.py --list        say what is there
-    python tools/sources.py vllm 0.34.0   fetch one more, to look at a version that just came out
+    python tools/sources.py vllm 0.34.0   fetch one more, for a version that was just released
 
 An engine's wheel is hundreds of megabytes of kernels around one megabyte that we read. Wheels are zip files: the table
 at the end says where each member lies, and a range request brings just that piece. Where the index refuses ranges, the
@@ -211,7 +211,9 @@ def from_wheel(remote: Any, kept: tuple[str, ...], home: Path) -> str:
         brought = 0
         for start, stop in pieces(members):
             remote.seek(start)
-            brought += len(remote.read(min(stop, whole) - start))  # pip keeps what it read: the next lines ask nobody
+            brought += len(
+                remote.read(min(stop, whole) - start)
+            )  # pip caches what it read: the next lines make no request
         for member in members:
             wheel.extract(member, home)
     return f"{brought / 1e6:.1f} MB of a wheel of {whole / 1e6:.0f} MB"
@@ -256,7 +258,7 @@ def from_sdist(index: Index, distribution: str, version: str, kept: tuple[str, .
 
 
 def wanted(name: str, kept: tuple[str, ...]) -> bool:
-    """Whether we keep this file; a name that would leave the directory is not one of ours."""
+    """Whether to keep this file; a name that would leave the directory is rejected."""
     return name.endswith(".py") and name.startswith(kept) and ".." not in name.split("/")
 
 

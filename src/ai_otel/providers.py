@@ -28,7 +28,8 @@ from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
 
-_OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+"""OTLP protocol -> entry point of its exporter."""
 
 
 class Providers(NamedTuple):
@@ -158,10 +159,26 @@ def _stated(resource: Resource) -> Resource:
     return Resource({key: value for key, value in attributes if not (made_up and key == semconv.SERVICE_NAME)})
 
 
-def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[tuple[str, type[Any]]]:
-    # An empty variable counts as unset, as everywhere in OpenTelemetry.
+def exporter_names(signal: str, environment: Mapping[str, str]) -> list[str]:
+    """The names in `OTEL_<SIGNAL>_EXPORTER`; `otlp` if it is unset or empty."""
     names = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or "otlp"
-    for name in filter(None, (part.strip() for part in names.split(","))):
+    return [name for name in map(str.strip, names.split(",")) if name]
+
+
+def otlp_protocol(signal: str, environment: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
+    """The OTLP protocol of a signal, and the variables before it that have an unknown value, with that value."""
+    unknown: list[tuple[str, str]] = []
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environment.get(variable, "").strip()
+        if protocol in PROTOCOLS:
+            return protocol, unknown
+        if protocol:
+            unknown.append((variable, protocol))
+    return "http/protobuf", unknown
+
+
+def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[tuple[str, type[Any]]]:
+    for name in exporter_names(signal, environment):
         if name == "none":
             continue
         group, entry = f"opentelemetry_{signal}_exporter", _entry(name, signal, environment)
@@ -173,14 +190,11 @@ def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[tuple[st
 def _entry(name: str, signal: str, environment: Mapping[str, str]) -> str:
     if name != "otlp":
         return name
-    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        protocol = environment.get(variable, "").strip()
-        if protocol in _OTLP:
-            return _OTLP[protocol]
-        if protocol:
-            known = " or ".join(_OTLP)
-            log.warning("ai-otel: %s=%r is not known: write %s; using http/protobuf", variable, protocol, known)
-    return _OTLP["http/protobuf"]
+    protocol, unknown = otlp_protocol(signal, environment)
+    for variable, value in unknown:
+        known = " or ".join(PROTOCOLS)
+        log.warning("ai-otel: %s=%r is not known: write %s; using http/protobuf", variable, value, known)
+    return PROTOCOLS[protocol]
 
 
 def _load(group: str, name: str) -> type[Any] | None:

@@ -32,8 +32,8 @@ def sink() -> Iterator[Sink]:
 @pytest.fixture
 def clean() -> dict[str, str]:
     """This environment without anything that configures telemetry."""
-    ours = ("OTEL_", "AI_OTEL_", "VLLM_", "PYTHONPATH", "COLUMNS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    prefixes = ("OTEL_", "AI_OTEL_", "VLLM_", "PYTHONPATH", "COLUMNS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
 @pytest.fixture
@@ -104,6 +104,6 @@ def black_hole() -> Iterator[str]:
 
 
 @pytest.fixture
-def nobody() -> str:
-    """The URL of a port on which nobody listens."""
+def closed_port() -> str:
+    """The URL of a port without a listener."""
     return f"http://127.0.0.1:{free_port()}"

@@ -19,12 +19,12 @@ def test_render_prints_a_complete_file(capsys: pytest.CaptureFixture[str]) -> No
     assert "transform/sglang" not in out
 
 
-def test_what_cannot_be_rendered_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_engine_is_reported_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collector", "render", "--role", "sidecar", "--engine", "vlm"]) == 2
     assert "there is no engine vlm; there are" in capsys.readouterr().err
 
 
-def test_what_no_backend_takes_is_told_beside_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_signals_without_a_backend_are_reported_beside_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collector", "render", "--role", "gateway_stateful", "--backend", "prometheus"]) == 0
     assert "no backend here takes it: traces/otlp" in capsys.readouterr().err
 
@@ -44,13 +44,15 @@ def rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return file
 
 
-def test_validate_says_who_accepts_it(rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_names_the_collector_that_accepts_the_file(
+    rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     accepting = program(tmp_path, 0)
     assert main(["collector", "validate", str(rendered), "--collector", str(accepting)]) == 0
     assert capsys.readouterr().out == f"✓ the rules of this project hold\n✓ {accepting} accepts it\n"
 
 
-def test_validate_shows_what_the_collector_has_against_it(
+def test_validate_prints_the_errors_of_the_collector(
     rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["collector", "validate", str(rendered), "--collector", str(program(tmp_path, 1))]) == 1
@@ -71,14 +73,14 @@ def test_a_file_against_the_rules_fails(tmp_path: Path, capsys: pytest.CaptureFi
     assert "✗ traces: memory_limiter must be its first processor" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(load()["engines"]))
-def test_explain_tells_of_every_engine_how_to_read_it_and_what_it_gives(
+@pytest.mark.parametrize("name", sorted(load().engines))
+def test_explain_shows_how_to_scrape_every_engine_and_its_metrics(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["collector", "explain", name]) == 0
     out = capsys.readouterr().out
     assert f"--engine {name}" in out
-    assert all(row["to"] in out for row in load()["engines"][name]["metrics"])
+    assert all(row["to"] in out for row in load().engines[name]["metrics"])
 
 
 def test_explain_names_the_flag_and_what_stays_unknown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,5 +88,5 @@ def test_explain_names_the_flag_and_what_stays_unknown(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "only with --metrics" in out
     assert "--model-draft" in out
-    assert "ai_otel.kv_cache.utilization" in out.partition("WHAT IT DOES NOT TELL")[2]
-    assert "gen_ai.server.time_to_first_token  (the library does)" in out
+    assert "ai_otel.kv_cache.utilization" in out.partition("NOT EXPOSED")[2]
+    assert "gen_ai.server.time_to_first_token  (measured by the library)" in out

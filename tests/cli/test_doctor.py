@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.doctor import report
+from ai_otel.doctor import diagnosis
 from ai_otel.doctor.finding import GROUPS, Finding, Level
 from ai_otel.doctor.server import Server, UnknownServerError, _named
 
@@ -42,8 +42,8 @@ def test_telemetry_that_arrives_is_ok(ai_otel, sink) -> None:
     assert [span.name for span in sink.spans] == ["ai-otel doctor"]
 
 
-def test_telemetry_that_does_not_arrive_is_1_and_the_last_line_says_so(ai_otel, nobody) -> None:
-    done = ai_otel("doctor", OTEL_EXPORTER_OTLP_ENDPOINT=nobody)
+def test_telemetry_that_does_not_arrive_is_1_and_the_last_line_says_so(ai_otel, closed_port) -> None:
+    done = ai_otel("doctor", OTEL_EXPORTER_OTLP_ENDPOINT=closed_port)
     assert done.returncode == 1
     last = done.stdout.rstrip().splitlines()[-1]
     assert "wrong: " in last
@@ -53,15 +53,15 @@ def test_telemetry_that_does_not_arrive_is_1_and_the_last_line_says_so(ai_otel, 
 
 def test_the_exit_code_and_the_report_agree(ai_otel, sink) -> None:
     done = ai_otel("doctor", "--json", OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
-    told = json.loads(done.stdout)
-    assert told["well"] is (done.returncode == 0)
-    assert told["well"] is all(each["level"] != "wrong" for each in told["findings"])
+    document = json.loads(done.stdout)
+    assert document["well"] is (done.returncode == 0)
+    assert document["well"] is all(each["level"] != "wrong" for each in document["findings"])
 
 
 def test_the_keys_for_machines_are_stable(ai_otel, sink) -> None:
-    told = json.loads(ai_otel("doctor", "--json", OTEL_EXPORTER_OTLP_ENDPOINT=sink.url).stdout)
-    assert set(told) == {"ai_otel", "python", "prefix", "well", "summary", "findings"}
-    for each in told["findings"]:
+    document = json.loads(ai_otel("doctor", "--json", OTEL_EXPORTER_OTLP_ENDPOINT=sink.url).stdout)
+    assert set(document) == {"ai_otel", "python", "prefix", "well", "summary", "findings"}
+    for each in document["findings"]:
         assert set(each) == {"group", "subject", "level", "says", "next_step", "details"}
         assert each["group"] in GROUPS
         assert each["level"] in {"ok", "note", "wrong"}
@@ -102,10 +102,10 @@ def test_wrong_usage_is_2_and_says_what_to_write(ai_otel, words: list[str]) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_a_running_server_is_judged_by_what_it_was_started_with(ai_otel, clean, sink, nobody) -> None:
+def test_a_running_server_is_judged_by_what_it_was_started_with(ai_otel, clean, sink, closed_port) -> None:
     theirs = {"AI_OTEL_ENABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "AI_OTEL_TYPO": "1"}
     with running({**clean, **theirs}, "--enable-lora", "--api-key=s3cret") as pid:
-        done = ai_otel("doctor", "--json", "--pid", str(pid), OTEL_EXPORTER_OTLP_ENDPOINT=nobody)
+        done = ai_otel("doctor", "--json", "--pid", str(pid), OTEL_EXPORTER_OTLP_ENDPOINT=closed_port)
     found = findings(done)
     assert found["AI_OTEL_ENABLED"]["details"] == {"on": True}
     assert found["AI_OTEL_TYPO"]["level"] == "wrong"
@@ -134,11 +134,11 @@ def test_a_process_that_is_not_there_is_2_and_a_sentence(ai_otel) -> None:
         ([], ""),
     ],
 )
-def test_of_a_command_line_only_the_program_is_told(words: list[str], runs: str) -> None:
+def test_of_a_command_line_only_the_program_is_printed(words: list[str], runs: str) -> None:
     assert _named(words) == runs
 
 
-def test_a_process_of_somebody_else_says_who_may_look(monkeypatch) -> None:
+def test_a_process_of_another_user_says_who_may_read_it(monkeypatch) -> None:
     def denied(_: object) -> bytes:
         raise PermissionError
 
@@ -159,7 +159,7 @@ FINDINGS = [
 
 
 def test_groups_are_aligned_and_a_step_that_is_shared_stands_once() -> None:
-    lines = report.as_text(FINDINGS, coloured=False, width=80).splitlines()
+    lines = diagnosis.as_text(FINDINGS, coloured=False, width=80).splitlines()
     assert lines[lines.index(GROUPS["export"]) :][:4] == [
         GROUPS["export"],
         "  wrong  traces   refused",
@@ -171,12 +171,12 @@ def test_groups_are_aligned_and_a_step_that_is_shared_stands_once() -> None:
 
 
 def test_all_is_well_is_said() -> None:
-    assert report.as_text([], coloured=False).endswith("\n\nAll is well.")
-    assert report.summary(FINDINGS[:1]) == "1 thing is wrong: traces."
+    assert diagnosis.as_text([], coloured=False).endswith("\n\nAll is well.")
+    assert diagnosis.summary(FINDINGS[:1]) == "1 thing is wrong: traces."
 
 
 def test_colours_are_only_on_the_level() -> None:
-    assert "  \033[31mwrong\033[0m  traces   refused" in report.as_text(FINDINGS[:2], coloured=True)
+    assert "  \033[31mwrong\033[0m  traces   refused" in diagnosis.as_text(FINDINGS[:2], coloured=True)
 
 
 def test_the_help_names_the_exit_codes(capsys) -> None:

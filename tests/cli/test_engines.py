@@ -56,7 +56,7 @@ def examined(*hooks: HookPoint) -> list[Finding]:
     found = [each for each in installed_engines(TOY) if isinstance(each, Installed)]
     for each in found:
         each.adapter.hooks = hooks
-    return list(check_engines(found, edge=False))
+    return list(check_engines(found, http=False))
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_a_hook_is_here_changed_missing_or_for_another_version(install: Install)
     found = examined(
         point("engine:Engine.generate", "prompt", "request_id"),
         point("engine:Engine.inherited", "prompt", "priority"),
-        point("engine:Engine.anything", "whatever"),
+        point("engine:Engine.anything", "any_name"),
         point("engine:Engine.generate", "trace_headers"),
         point("engine:Engine.gone"),
         point("gone:Engine.generate"),
@@ -127,7 +127,7 @@ def test_a_hook_into_a_package_that_is_not_installed_is_not_missing(install: Ins
 
 
 def test_a_folder_of_that_name_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who cloned the engine's repository has not installed it."""
+    """A clone of the engine's repository is not an installation."""
     (tmp_path / "toy").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     assert package_folders("toy") == []
@@ -135,12 +135,12 @@ def test_a_folder_of_that_name_is_no_engine(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_engine_at_all_is_wrong() -> None:
-    (found,) = check_engines([], edge=True)
+    (found,) = check_engines([], http=True)
     assert found.level is Level.WRONG
     assert found.next_step == "Install ai-otel into the environment that runs the server."
 
 
-def test_an_adapter_that_cannot_be_loaded_is_told(install: Install) -> None:
+def test_an_adapter_that_cannot_be_loaded_is_reported(install: Install) -> None:
     install()
     (found,) = installed_engines({"toy": Engine("ai_otel.engines.no_such:Adapter", ("toy",))})
     assert isinstance(found, Finding)
@@ -148,9 +148,9 @@ def test_an_adapter_that_cannot_be_loaded_is_told(install: Install) -> None:
     assert "no_such" in found.says
 
 
-def test_the_http_edge_is_examined_beside_an_engine(install: Install) -> None:
+def test_the_http_hook_is_checked_beside_an_engine(install: Install) -> None:
     install(engine=ENGINE)
-    found = list(check_engines(installed_engines(TOY), edge=True))
+    found = list(check_engines(installed_engines(TOY), http=True))
     assert found[-1].details["target"] == "starlette.applications:Starlette.__call__"
     assert found[-1].level is Level.OK
 

@@ -50,11 +50,11 @@ def diagnose(ai_otel: Command, tmp_path: Path) -> Diagnose:
     return run
 
 
-def test_a_gpu_is_named_with_how_much_it_tells(diagnose: Diagnose) -> None:
+def test_a_gpu_is_named_with_the_number_of_its_values(diagnose: Diagnose) -> None:
     (gpu,) = [finding for name, finding in diagnose(Scenario([Gpu()])).items() if name.startswith("GPU-")]
     assert gpu["level"] == "ok"
-    assert gpu["says"].startswith("NVIDIA H200 (simulated), driver 580.159.03: tells ")
-    assert {"energy_j", "power_w", "sm_activity"} <= set(gpu["details"]["told"])
+    assert gpu["says"].startswith("NVIDIA H200 (simulated), driver 580.159.03: ")
+    assert {"energy_j", "power_w", "sm_activity"} <= set(gpu["details"]["values"])
 
 
 def test_gpus_that_were_switched_off_are_not_read(diagnose: Diagnose) -> None:
@@ -87,12 +87,12 @@ def test_a_library_that_does_not_start_says_why_and_what_to_do(
     assert finding["next_step"]
 
 
-def test_a_value_that_is_kept_from_us_says_who_can_give_it(diagnose: Diagnose) -> None:
+def test_a_value_without_permission_says_how_to_permit_it(diagnose: Diagnose) -> None:
     gpu = Gpu(returns={"nvmlDeviceGetUtilizationRates": 4})
     found = diagnose(Scenario([gpu]))[str(gpu.uuid)]["all"]
-    (told,) = [sentence for sentence in found if "kept from this user" in sentence]
-    assert "utilization" in told
-    assert "PERFMON" in told
+    (finding,) = [sentence for sentence in found if "this user may not read it" in sentence]
+    assert "utilization" in finding
+    assert "PERFMON" in finding
 
 
 def test_a_lost_gpu_is_wrong(diagnose: Diagnose) -> None:
@@ -111,9 +111,9 @@ def test_energy_says_whether_requests_would_have_it(diagnose: Diagnose) -> None:
     assert diagnose(Scenario([Gpu()]), AI_OTEL_ENERGY="true")["AI_OTEL_ENERGY"]["says"] == "on, over 1 devices"
 
 
-def test_why_requests_on_a_part_of_a_gpu_have_no_energy(diagnose: Diagnose) -> None:
+def test_why_requests_on_an_instance_of_a_gpu_have_no_energy(diagnose: Diagnose) -> None:
     found = diagnose(Scenario([Gpu(instances=[Instance(1)])]), AI_OTEL_ENERGY="true")
-    assert "a part of a GPU has no energy counter of its own" in found["AI_OTEL_ENERGY"]["says"]
+    assert "a GPU instance has no energy counter of its own" in found["AI_OTEL_ENERGY"]["says"]
 
 
 def test_why_requests_on_a_gpu_without_a_counter_have_no_energy(diagnose: Diagnose) -> None:
@@ -123,23 +123,23 @@ def test_why_requests_on_a_gpu_without_a_counter_have_no_energy(diagnose: Diagno
 
 
 def test_a_gpu_that_others_compute_on_needs_a_setting(diagnose: Diagnose) -> None:
-    ours, foreign = Holder(os.getpid(), sm_percent=40), Holder(FOREIGN, sm_percent=60)
-    shared = Gpu(holders=[ours, foreign])
+    own, foreign = Holder(os.getpid(), sm_percent=40), Holder(FOREIGN, sm_percent=60)
+    shared = Gpu(holders=[own, foreign])
     found = diagnose(Scenario([shared]), AI_OTEL_ENERGY="true")["AI_OTEL_ENERGY"]
-    assert "others compute on" in found["says"]
+    assert "other processes compute on" in found["says"]
     assert "AI_OTEL_ENERGY_SHARED=true" in found["next_step"]
 
 
-def test_a_vendor_that_nobody_knows_is_wrong(diagnose: Diagnose) -> None:
+def test_an_unknown_vendor_is_wrong(diagnose: Diagnose) -> None:
     found = diagnose(None, AI_OTEL_GPU="nvidai")["AI_OTEL_GPU"]
     assert found["level"] == "wrong"
     assert "known are auto, none, amd" in found["says"]
 
 
 def test_what_a_source_says_in_the_log_is_a_finding(diagnose: Diagnose) -> None:
-    told = diagnose(Scenario([Gpu(persistence=False)]))["nvidia"]
-    assert (told["level"], told["next_step"]) == ("note", "Run nvidia-persistenced on the node.")
-    assert told["says"].startswith("persistence mode is off on GPU-")
+    finding = diagnose(Scenario([Gpu(persistence=False)]))["nvidia"]
+    assert (finding["level"], finding["next_step"]) == ("note", "Run nvidia-persistenced on the node.")
+    assert finding["says"].startswith("persistence mode is off on GPU-")
 
 
 class Broken:
@@ -179,7 +179,7 @@ def test_a_bug_of_a_source_is_a_finding_and_not_the_end_of_doctor() -> None:
 @pytest.mark.usefixtures("third_party")
 def test_a_share_of_0_is_a_measurement() -> None:
     *_, energy = check_gpus(Settings(gpu=("Shared",), energy=True))
-    assert energy.says == "absent on every request: others compute on GPU-1"
+    assert energy.says == "absent on every request: other processes compute on GPU-1"
 
 
 def test_a_field_that_the_driver_refuses_is_named(diagnose: Diagnose) -> None:

@@ -38,26 +38,26 @@ def test_this_environment_has_no_conflict() -> None:
 
 def test_an_sdk_below_our_floor_is_wrong_and_names_the_command(put: Put) -> None:
     put("opentelemetry-sdk", "1.20.0")
-    put("ai-otel", "9.9", "opentelemetry-sdk<2,>=1.31", "wrapt<3,>=1.14", "somebody>=1; extra == 'x'")
-    told = found()["requirements"]
-    assert told.level is Level.WRONG
-    assert told.says == "opentelemetry-sdk 1.20.0 is installed, ai-otel needs <2,>=1.31"
-    assert told.next_step == "pip install 'opentelemetry-sdk<2,>=1.31'"
+    put("ai-otel", "9.9", "opentelemetry-sdk<2,>=1.31", "wrapt<3,>=1.14", "something>=1; extra == 'x'")
+    finding = found()["requirements"]
+    assert finding.level is Level.WRONG
+    assert finding.says == "opentelemetry-sdk 1.20.0 is installed, ai-otel needs <2,>=1.31"
+    assert finding.next_step == "pip install 'opentelemetry-sdk<2,>=1.31'"
 
 
 def test_mixed_versions_are_wrong_and_name_the_command(put: Put) -> None:
     put("opentelemetry-api", "1.35.0")
-    told = found()["opentelemetry-*"]
-    assert told.level is Level.WRONG
-    assert "api 1.35.0" in told.says
-    assert told.next_step.startswith("pip install opentelemetry-api==1.")
+    finding = found()["opentelemetry-*"]
+    assert finding.level is Level.WRONG
+    assert "api 1.35.0" in finding.says
+    assert finding.next_step.startswith("pip install opentelemetry-api==1.")
 
 
 def test_a_protobuf_that_the_exporter_does_not_take_is_wrong(put: Put) -> None:
     put("protobuf", "99.0")
-    told = found()["protobuf"]
-    assert told.level is Level.WRONG
-    assert "installed is 99.0" in told.says
+    finding = found()["protobuf"]
+    assert finding.level is Level.WRONG
+    assert "installed is 99.0" in finding.says
 
 
 @pytest.mark.parametrize("kind", ["distro", "configurator"])
@@ -65,24 +65,24 @@ def test_two_distros_are_wrong_until_one_is_named(put: Put, kind: str) -> None:
     for name in ("one", "two"):
         put(f"{name}-distro", "1", entry_points=f"[opentelemetry_{kind}]\n{name} = {name}:Distro\n")
     variable = f"OTEL_PYTHON_{kind.upper()}"
-    told = found()[variable]
-    assert told.level is Level.WRONG
-    assert {"one", "two"} <= set(told.details["names"])
+    finding = found()[variable]
+    assert finding.level is Level.WRONG
+    assert {"one", "two"} <= set(finding.details["names"])
     assert variable not in found(**{f"PYTHON_{kind.upper()}": "one"})
 
 
 @pytest.mark.parametrize("name", ["openlit", "ddtrace"])
-def test_a_second_instrumentation_of_the_engine_is_told(put: Put, name: str) -> None:
+def test_a_second_instrumentation_of_the_engine_is_reported(put: Put, name: str) -> None:
     put(name, "1.2.3")
     assert found()[name].says.startswith("1.2.3, ")
 
 
-def test_another_stat_logger_is_told(put: Put) -> None:
+def test_another_stat_logger_is_reported(put: Put) -> None:
     put("other-stats", "1", entry_points="[vllm.stat_logger_plugins]\nother = other:Logger\n")
     assert "other:Logger" in found()["other"].says
 
 
-def test_spans_for_chunks_are_told_with_the_switch_that_exists(put: Put) -> None:
+def test_spans_for_chunks_are_reported_with_the_existing_switch(put: Put) -> None:
     put("opentelemetry-instrumentation-asgi", "0.66b2")
     assert 'exclude_spans=["receive", "send"]' in found()["opentelemetry-instrumentation-asgi"].next_step
 

@@ -24,7 +24,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_of_ours_that_is_named_exists(page: Path) -> None:
+def test_every_named_file_of_the_package_exists(page: Path) -> None:
     named = set(re.findall(r"`([\w/]+\.(?:py|json|pth))`", page.read_text()))
     there = [path.as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()]
     assert [name for name in named if not any(path.endswith(f"/{name}") for path in there)] == []

@@ -1,13 +1,13 @@
-"""How parts are joined into configurations: the rules of `merge`, and what `compose` refuses and leaves out."""
+"""How fragments are merged into configurations: the rules of `merge`, and what `compose` refuses and leaves out."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-from ai_otel.collector import fragments as parts
-from ai_otel.collector.compose import Choice, compose, write
-from ai_otel.collector.fragments import PartError
+from ai_otel.collector import fragments
+from ai_otel.collector.compose import Selection, compose, write
+from ai_otel.collector.fragments import FragmentError
 from ai_otel.collector.merge import ORDER, merge, rank
 from ai_otel.collector.rules import violations
 
@@ -19,27 +19,27 @@ def test_maps_are_merged_and_values_replaced() -> None:
 
 
 def test_neither_side_is_changed() -> None:
-    tree, part = {"a": {"b": [1]}}, {"a": {"c": {"d": 1}}}
-    merge(tree, part)["a"]["c"]["d"] = 2
-    assert (tree, part) == ({"a": {"b": [1]}}, {"a": {"c": {"d": 1}}})
+    tree, fragment = {"a": {"b": [1]}}, {"a": {"c": {"d": 1}}}
+    merge(tree, fragment)["a"]["c"]["d"] = 2
+    assert (tree, fragment) == ({"a": {"b": [1]}}, {"a": {"c": {"d": 1}}})
 
 
 def test_lists_of_components_are_joined_and_others_replaced() -> None:
     tree = {"service": {"extensions": ["a", "b"]}, "receivers": {"x": {"targets": ["1"]}}}
-    part = {"service": {"extensions": ["b", "c", "-a"]}, "receivers": {"x": {"targets": ["2"]}}}
-    assert merge(tree, part) == {"service": {"extensions": ["b", "c"]}, "receivers": {"x": {"targets": ["2"]}}}
+    fragment = {"service": {"extensions": ["b", "c", "-a"]}, "receivers": {"x": {"targets": ["2"]}}}
+    assert merge(tree, fragment) == {"service": {"extensions": ["b", "c"]}, "receivers": {"x": {"targets": ["2"]}}}
 
 
 def test_a_star_stands_for_what_is_there_and_null_takes_out() -> None:
     tree = {"exporters": {"otlp_grpc/a": {"tls": {"x": 1}}, "debug": {}}}
-    part = {"exporters": {"otlp_grpc/*": {"tls": None, "auth": "t"}, "kafka*": {"auth": "t"}}}
-    assert merge(tree, part) == {"exporters": {"otlp_grpc/a": {"auth": "t"}, "debug": {}}}
+    fragment = {"exporters": {"otlp_grpc/*": {"tls": None, "auth": "t"}, "kafka*": {"auth": "t"}}}
+    assert merge(tree, fragment) == {"exporters": {"otlp_grpc/a": {"auth": "t"}, "debug": {}}}
 
 
-def test_processors_stand_in_the_one_order_whatever_joined_when() -> None:
+def test_processors_have_one_order_regardless_of_merge_order() -> None:
     tree = {"service": {"pipelines": {"traces": {"processors": ["tail_sampling", "redaction/values"]}}}}
-    part = {"service": {"pipelines": {"*": {"processors": ["k8s_attributes", "memory_limiter"]}}}}
-    joined = merge(tree, part)["service"]["pipelines"]["traces"]["processors"]
+    fragment = {"service": {"pipelines": {"*": {"processors": ["k8s_attributes", "memory_limiter"]}}}}
+    joined = merge(tree, fragment)["service"]["pipelines"]["traces"]["processors"]
     assert joined == ["memory_limiter", "k8s_attributes", "redaction/values", "tail_sampling"]
 
 
@@ -52,30 +52,30 @@ def test_engines_stand_between_the_beginning_and_the_end_of_a_page() -> None:
 # ---------------------------------------------------------------- compose
 
 
-def test_an_unknown_part_is_told_with_what_there_is() -> None:
-    with pytest.raises(PartError, match="there is no engine vlm; there are .*vllm"):
-        compose(Choice("sidecar", engines=("vlm",)))
+def test_an_unknown_fragment_is_reported_with_the_known_ones() -> None:
+    with pytest.raises(FragmentError, match="there is no engine vlm; there are .*vllm"):
+        compose(Selection("sidecar", engines=("vlm",)))
 
 
 def test_a_feature_without_a_place_is_refused() -> None:
-    with pytest.raises(PartError, match="dual_emit has no place"):
-        compose(Choice("cluster", features=("dual_emit",)))
+    with pytest.raises(FragmentError, match="dual_emit has no place"):
+        compose(Selection("cluster", features=("dual_emit",)))
 
 
-def test_a_role_that_reads_no_page_takes_no_engine() -> None:
-    with pytest.raises(PartError, match="takes no engine"):
-        compose(Choice("gateway", engines=("vllm",)))
+def test_a_role_without_a_scrape_takes_no_engine() -> None:
+    with pytest.raises(FragmentError, match="takes no engine"):
+        compose(Selection("gateway", engines=("vllm",)))
 
 
-def test_what_no_backend_takes_is_left_out_and_told() -> None:
-    composed = compose(Choice("gateway_stateful", backends=("prometheus",)))
+def test_signals_without_a_backend_are_omitted_and_reported() -> None:
+    composed = compose(Selection("gateway_stateful", backends=("prometheus",)))
     assert set(composed.tree["service"]["pipelines"]) == {"metrics/otlp"}
     assert "connectors" not in composed.tree
     assert composed.remarks == ["left out, because no backend here takes it: traces/otlp, traces/kept, logs/otlp"]
 
 
 def test_a_backend_may_be_for_some_signals_only() -> None:
-    tree = compose(Choice("gateway_stateful", backends=("otlp:traces", "prometheus_otlp"))).tree
+    tree = compose(Selection("gateway_stateful", backends=("otlp:traces", "prometheus_otlp"))).tree
     exporters = {name: pipeline["exporters"] for name, pipeline in tree["service"]["pipelines"].items()}
     assert exporters == {
         "traces/otlp": ["forward/traces"],
@@ -85,24 +85,24 @@ def test_a_backend_may_be_for_some_signals_only() -> None:
 
 
 def test_the_first_tier_sends_to_the_second_and_takes_no_backend() -> None:
-    with pytest.raises(PartError, match="takes nothing of what this role sends"):
-        compose(Choice("gateway", backends=("otlp",)))
+    with pytest.raises(FragmentError, match="takes nothing of what this role sends"):
+        compose(Selection("gateway", backends=("otlp",)))
 
 
 @pytest.mark.parametrize(
-    ("backend", "told"), [("otlp:spans", "there is no signal spans"), ("prometheus:traces", "takes no traces")]
+    ("backend", "message"), [("otlp:spans", "there is no signal spans"), ("prometheus:traces", "takes no traces")]
 )
-def test_a_signal_that_is_none_or_not_taken_is_told(backend: str, told: str) -> None:
-    with pytest.raises(PartError, match=told):
-        compose(Choice("gateway_stateful", backends=(backend,)))
+def test_an_unknown_or_unsupported_signal_is_reported(backend: str, message: str) -> None:
+    with pytest.raises(FragmentError, match=message):
+        compose(Selection("gateway_stateful", backends=(backend,)))
 
 
-@pytest.mark.parametrize("engine", parts.names("engines"))
-def test_the_sidecar_of_an_engine_reads_its_usual_page(engine: str) -> None:
+@pytest.mark.parametrize("engine", fragments.names("engines"))
+def test_the_sidecar_of_an_engine_scrapes_its_usual_endpoint(engine: str) -> None:
     from ai_otel.contract import load
 
-    page = load()["engines"][engine]["page"]
-    tree = compose(Choice("sidecar", engines=(engine,))).tree
+    page = load().engines[engine]["page"]
+    tree = compose(Selection("sidecar", engines=(engine,))).tree
     if not page["path"]:
         assert f"transform/{engine}" in tree["service"]["pipelines"]["metrics/otlp"]["processors"]
         return
@@ -111,8 +111,8 @@ def test_the_sidecar_of_an_engine_reads_its_usual_page(engine: str) -> None:
     assert job["static_configs"][0]["targets"] == [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
 
 
-def test_the_agent_finds_the_usual_page_of_every_engine_and_the_pods_word_wins() -> None:
-    (job,) = compose(Choice("agent")).tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+def test_annotations_override_the_usual_endpoint_of_an_engine() -> None:
+    (job,) = compose(Selection("agent")).tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
     addresses = [rule for rule in job["relabel_configs"] if rule.get("target_label") == "__address__"]
     assert addresses[0]["replacement"] == "$${1}:8000"
     assert "annotation_ai_otel_io_port" in addresses[-1]["source_labels"][-1]
@@ -121,18 +121,18 @@ def test_the_agent_finds_the_usual_page_of_every_engine_and_the_pods_word_wins()
     ).items()
 
 
-@pytest.mark.parametrize("role", parts.ROLES)
+@pytest.mark.parametrize("role", fragments.ROLES)
 def test_memory_comes_first_and_nothing_is_insecure(role: str) -> None:
-    assert list(violations(compose(Choice(role)).tree, local=False)) == []
+    assert list(violations(compose(Selection(role)).tree, local=False)) == []
 
 
 def test_what_is_written_says_how_it_was_made_and_what_it_reads() -> None:
-    choice = Choice("sidecar", ("vllm",), ("local",), backends=("file",))
-    text = write(compose(choice), choice)
+    selection = Selection("sidecar", ("vllm",), ("local",), backends=("file",))
+    text = write(compose(selection), selection)
     assert text.startswith("# Made by `ai-otel collector render --role sidecar --engine vllm --feature local --backend")
     assert "# AI_OTEL_FILE   its path" in text
     assert "# LOCAL: no TLS" in text
-    assert yaml.safe_load(text) == compose(choice).tree
+    assert yaml.safe_load(text) == compose(selection).tree
 
 
 # ---------------------------------------------------------------- rules

@@ -27,7 +27,7 @@ def test_the_settings_are_those_of_the_class() -> None:
     assert settings_table.rendered(README) == README, "run: python tools/settings_table.py"
 
 
-def test_a_stale_table_is_found_and_written_anew(tmp_path, monkeypatch, capsys) -> None:
+def test_a_stale_table_is_found_and_rewritten(tmp_path, monkeypatch, capsys) -> None:
     page = tmp_path / "README.md"
     page.write_text(README.replace("| `AI_OTEL_ENABLED` | `false` |", "| `AI_OTEL_ENABLED` | `true` |"))
     monkeypatch.setattr(settings_table, "README", page)
@@ -43,7 +43,7 @@ def test_an_engine_has_its_row_with_its_tested_versions(name: str) -> None:
     module, _, cls = ENGINES[name].adapter.partition(":")
     oldest, newest = getattr(importlib.import_module(module), cls).tested
     (table,) = re.findall(r"^## Engines\n(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
-    title = {"llama_cpp": "llama.cpp in Python"}.get(name) or load()["engines"][name]["title"]
+    title = {"llama_cpp": "llama.cpp in Python"}.get(name) or load().engines[name]["title"]
     (row,) = [line for line in table.splitlines() if line.startswith("|") and title in line]
     assert f"| {oldest} to {newest} |" in row
 
@@ -56,7 +56,7 @@ def test_every_metric_that_is_named_exists() -> None:
         for name in re.findall(r"`([^`]+)`", row):
             named.add(stem + name if name.startswith(".") else name)
             stem = stem if name.startswith(".") else ".".join(name.split(".")[:2])
-    assert named <= {metric["name"] for metric in load()["metrics"]}
+    assert named <= {metric.name for metric in load().metrics}
 
 
 def test_every_command_that_is_shown_exists(ai_otel) -> None:
@@ -82,7 +82,7 @@ def test_the_tree_and_the_links_are_there() -> None:
         assert (ROOT / link).exists(), link
 
 
-def test_nothing_of_ours_at_the_top_is_left_out_of_the_tree() -> None:
+def test_every_module_at_the_top_is_in_the_tree() -> None:
     tree = "".join(blocks(""))
     hidden = {"__init__.py", "version.py", "py.typed", "__pycache__", "demo"}
     for path in (ROOT / "src/ai_otel").iterdir():

@@ -1,4 +1,4 @@
-"""`ai-otel run`: the command is the user's own, with our doors open in every Python below it."""
+"""`ai-otel run`: the command is the user's own, with ai-otel active in every Python below it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import activation as doors
+from ai_otel import activation
 
 # Says whether ai-otel is on in the interpreter that runs it.
 IS_ON = "import sys; start = sys.modules.get('ai_otel.start'); print(start is not None and start.current() is not None)"
@@ -23,13 +23,13 @@ def is_on():
     start = sys.modules.get("ai_otel.start")
     return start is not None and start.current() is not None
 
-def tell(queue):
+def report(queue):
     queue.put(is_on())
 
 def of_child(method):
     context = multiprocessing.get_context(method)
     queue = context.SimpleQueue()
-    child = context.Process(target=tell, args=(queue,))
+    child = context.Process(target=report, args=(queue,))
     child.start()
     child.join()
     return queue.get()
@@ -51,7 +51,7 @@ def parent(tmp_path: Path) -> str:
 
 
 def test_the_command_and_all_its_children_are_observed(ai_otel, parent) -> None:
-    """Engines work in spawned and forked children: a door that only opens in the first process sees nothing."""
+    """Engines work in spawned and forked children: activation in the first process alone observes nothing."""
     done = ai_otel("run", "--", sys.executable, parent)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -62,7 +62,7 @@ def test_the_command_and_all_its_children_are_observed(ai_otel, parent) -> None:
         "subprocess": True,
     }
     assert said["enabled"] == "true"
-    assert said["path"] == doors.DIRECTORY
+    assert said["path"] == activation.DIRECTORY
 
 
 def test_the_command_replaces_us(clean, parent) -> None:
@@ -92,17 +92,17 @@ def test_the_two_dashes_may_be_left_out(ai_otel) -> None:
     assert ai_otel("run", sys.executable, "-c", IS_ON).stdout.strip() == "True"
 
 
-def test_an_existing_pythonpath_is_kept_behind_ours(ai_otel, tmp_path: Path) -> None:
+def test_an_existing_pythonpath_is_kept_behind_the_activation(ai_otel, tmp_path: Path) -> None:
     (tmp_path / "of_the_user.py").write_text("here = True\n")
     program = "import os, of_the_user; print(os.environ['PYTHONPATH'])"
     done = ai_otel("run", "--", sys.executable, "-c", program, PYTHONPATH=str(tmp_path))
-    assert done.stdout.strip() == os.pathsep.join([doors.DIRECTORY, str(tmp_path)])
+    assert done.stdout.strip() == os.pathsep.join([activation.DIRECTORY, str(tmp_path)])
 
 
 def test_running_inside_a_run_adds_nothing(ai_otel) -> None:
     program = "import os; print(os.environ['PYTHONPATH'])"
     nested = ["run", "--", sys.executable, "-m", "ai_otel.cli", "run", "--", sys.executable, "-c", program]
-    assert ai_otel(*nested).stdout.strip() == doors.DIRECTORY
+    assert ai_otel(*nested).stdout.strip() == activation.DIRECTORY
 
 
 def test_all_ways_in_at_once_are_one(ai_otel) -> None:
@@ -118,7 +118,7 @@ def test_the_users_sitecustomize_still_runs(ai_otel, tmp_path: Path) -> None:
     assert done.stdout.split() == [str(tmp_path / "sitecustomize.py")] * 2 + ["True"], done.stderr
 
 
-def test_a_users_sitecustomize_that_fails_is_told_and_survived(ai_otel, tmp_path: Path) -> None:
+def test_a_failing_sitecustomize_of_the_user_is_reported_and_survived(ai_otel, tmp_path: Path) -> None:
     """As without us: Python says so, and goes on."""
     (tmp_path / "sitecustomize.py").write_text("raise RuntimeError('of the user')\n")
     done = ai_otel("run", "--", sys.executable, "-c", IS_ON, PYTHONPATH=str(tmp_path))

@@ -53,7 +53,7 @@ def test_the_template_renders_as_it_is_printed(tmp_path: Path, capsys: pytest.Ca
     assert printed == capsys.readouterr().out
 
 
-def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_read_is_reported_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slo", "render", str(tmp_path / "none.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
     (file := tmp_path / "slo.yaml").write_text("name: [")
@@ -129,10 +129,14 @@ def test_every_bound_of_the_histogram_is_taken_in_both_units(name: str) -> None:
             assert parsed(changed(f"objectives.{name}.threshold", text)).objectives[name].threshold_s == bound
 
 
-def test_pace_is_by_the_window() -> None:
+def test_burn_rate_factors_follow_the_window() -> None:
     """Over 30 days 14.4 times the budget is 2 % of it in an hour; over 60 days 28.8 times."""
-    paces = {"30d": ("14.4", "6", "3", "1"), "60d": ("28.8", "12", "6", "2"), "28d": ("13.44", "5.6", "2.8", "0.9333")}
-    for window, factors in paces.items():
+    factors_of = {
+        "30d": ("14.4", "6", "3", "1"),
+        "60d": ("28.8", "12", "6", "2"),
+        "28d": ("13.44", "5.6", "2.8", "0.9333"),
+    }
+    for window, factors in factors_of.items():
         rules = [rule for group in groups(parsed(changed("window", window)))["groups"] for rule in group["rules"]]
         alerts = {(rule["alert"], rule["labels"].get("sloth_slo")): rule["expr"] for rule in rules if "alert" in rule}
         both = alerts["AiOtelSloBurnsFast", "errors"] + alerts["AiOtelSloBurnsSlowly", "errors"]
@@ -140,9 +144,9 @@ def test_pace_is_by_the_window() -> None:
         assert f"slo:sli_error:ratio_rate{window}" in {rule.get("record") for rule in rules}
 
 
-def test_an_alert_that_can_never_fire_is_told() -> None:
+def test_an_alert_that_can_never_fire_is_reported() -> None:
     assert list(remarks(parsed(SLO))) == []
-    (told,) = remarks(parsed(changed("objectives.errors.objective", 90)))
-    assert told == (
+    (remark,) = remarks(parsed(changed("objectives.errors.objective", 90)))
+    assert remark == (
         "errors: the alert on 5m and 1h cannot fire, for 14.4 times a budget of 10 % is more than everything"
     )

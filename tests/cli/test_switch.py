@@ -1,4 +1,4 @@
-"""Would it be on: the switch, the doors, and what would leave them open for nothing."""
+"""Whether ai-otel is active: the switch, the entry points, and what disables them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import activation as doors
+from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.switch import Configuration, check_switch
 
@@ -30,21 +30,21 @@ def test_the_switch_is_read_as_the_library_reads_it() -> None:
 
 
 def test_a_running_server_without_the_switch_is_wrong() -> None:
-    told = found({}, pid=4711)["AI_OTEL_ENABLED"]
-    assert told.level is Level.WRONG
-    assert "ai_otel.instrument()" in told.says
+    finding = found({}, pid=4711)["AI_OTEL_ENABLED"]
+    assert finding.level is Level.WRONG
+    assert "ai_otel.instrument()" in finding.says
 
 
-def test_a_misspelt_setting_is_told_with_the_known_ones() -> None:
-    told = found({"AI_OTEL_METRIC": "false"})["AI_OTEL_METRIC"]
-    assert told.level is Level.WRONG
-    assert told.says.startswith("unknown setting AI_OTEL_METRIC; known are AI_OTEL_AGENT_INTERVAL,")
+def test_a_misspelt_setting_is_reported_with_the_known_ones() -> None:
+    finding = found({"AI_OTEL_METRIC": "false"})["AI_OTEL_METRIC"]
+    assert finding.level is Level.WRONG
+    assert finding.says.startswith("unknown setting AI_OTEL_METRIC; known are AI_OTEL_AGENT_INTERVAL,")
 
 
-def test_a_malformed_setting_is_told_with_what_to_write() -> None:
-    told = found({"AI_OTEL_QUEUE_LIMIT": "many"})["AI_OTEL_QUEUE_LIMIT"]
-    assert told.level is Level.WRONG
-    assert "using 8192" in told.says
+def test_a_malformed_setting_is_reported_with_its_format() -> None:
+    finding = found({"AI_OTEL_QUEUE_LIMIT": "many"})["AI_OTEL_QUEUE_LIMIT"]
+    assert finding.level is Level.WRONG
+    assert "using 8192" in finding.says
 
 
 def test_an_allow_list_of_vllm_that_leaves_us_out_is_wrong_where_vllm_is() -> None:
@@ -55,9 +55,9 @@ def test_an_allow_list_of_vllm_that_leaves_us_out_is_wrong_where_vllm_is() -> No
 
 
 def test_the_rust_front_end_is_wrong_because_it_makes_no_spans() -> None:
-    told = found({"VLLM_USE_RUST_FRONTEND": "1"}, "vllm")["VLLM_USE_RUST_FRONTEND"]
-    assert told.level is Level.WRONG
-    assert "no request spans" in told.says
+    finding = found({"VLLM_USE_RUST_FRONTEND": "1"}, "vllm")["VLLM_USE_RUST_FRONTEND"]
+    assert finding.level is Level.WRONG
+    assert "no request spans" in finding.says
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_what_silences_the_sdk_is_wrong(environment: dict[str, str]) -> None:
     assert wrong(environment) == list(environment)
 
 
-def test_what_the_user_switched_off_is_told_and_not_wrong() -> None:
+def test_what_the_user_disabled_is_reported_and_not_wrong() -> None:
     environment = {"AI_OTEL_TRACES": "false", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi, ai_otel"}
-    told = found(environment)
-    assert told["AI_OTEL_TRACES"].says == "off: there are no traces"
-    assert told["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"].level is Level.NOTE
+    finding = found(environment)
+    assert finding["AI_OTEL_TRACES"].says == "off: there are no traces"
+    assert finding["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"].level is Level.NOTE
     assert wrong(environment) == []
 
 
@@ -82,13 +82,13 @@ def test_a_configuration_file_is_read_as_the_sdk_reads_it(tmp_path: Path) -> Non
     file.write_text('file_format: "1.0"\n')
     assert found({"OTEL_CONFIG_FILE": str(file)})["OTEL_CONFIG_FILE"].level is Level.OK
     file.write_text("file_format: [")
-    told = found({"OTEL_CONFIG_FILE": str(file)})["OTEL_CONFIG_FILE"]
-    assert told.level is Level.WRONG
-    assert "\n" not in told.says
+    finding = found({"OTEL_CONFIG_FILE": str(file)})["OTEL_CONFIG_FILE"]
+    assert finding.level is Level.WRONG
+    assert "\n" not in finding.says
 
 
-def test_a_server_below_ai_otel_run_needs_no_other_door() -> None:
-    below = found({"PYTHONPATH": f"/other:{doors.DIRECTORY}"}, "vllm")
+def test_a_server_below_ai_otel_run_needs_no_other_entry_point() -> None:
+    below = found({"PYTHONPATH": f"/other:{activation.DIRECTORY}"}, "vllm")
     assert below["ai-otel run"].level is Level.OK
     assert not {"ai_otel.pth", "vllm plug-in"} & set(below)
     assert "ai_otel.pth" in found({}, "vllm")

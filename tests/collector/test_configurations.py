@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.collector import fragments as parts
-from ai_otel.collector.compose import Choice, compose
-from ai_otel.collector.fragments import PartError
+from ai_otel.collector import fragments
+from ai_otel.collector.compose import Selection, compose
+from ai_otel.collector.fragments import FragmentError
 from ai_otel.collector.rules import violations
 from harness.collector.process import binary, validate
 
@@ -33,44 +33,44 @@ def test_a_shipped_role_is_complete_and_accepted(file: Path) -> None:
 
 
 def test_there_is_a_file_for_every_role() -> None:
-    assert {file.stem for file in SHIPPED} == set(parts.ROLES)
+    assert {file.stem for file in SHIPPED} == set(fragments.ROLES)
 
 
-def choices(role: str) -> Iterator[Choice]:
+def choices(role: str) -> Iterator[Selection]:
     """
     Each part alone, and every pair of a feature or backend with any other: all features that fit together, with each
     backend and with every backend at once.
     """
-    features, backends = parts.names("features"), parts.names("backends")
+    features, backends = fragments.names("features"), fragments.names("backends")
     engines = ("vllm",) if role in ("sidecar", "agent") else ()
     together = fitting(role, features)
     for feature in features:
-        yield Choice(role, engines, (feature,))
+        yield Selection(role, engines, (feature,))
     for backend in backends:
-        yield from (Choice(role, engines, chosen, backends=(backend,)) for chosen in ((), together))
-    for without in ((), *((name,) for name in parts.DEFAULT_FEATURES), parts.DEFAULT_FEATURES):
-        yield from (Choice(role, engines, chosen, without) for chosen in ((), together))
-    yield Choice(role, engines, together, backends=tuple(name for name in backends if name != "gateway"))
+        yield from (Selection(role, engines, chosen, backends=(backend,)) for chosen in ((), together))
+    for without in ((), *((name,) for name in fragments.DEFAULT_FEATURES), fragments.DEFAULT_FEATURES):
+        yield from (Selection(role, engines, chosen, without) for chosen in ((), together))
+    yield Selection(role, engines, together, backends=tuple(name for name in backends if name != "gateway"))
     if engines:
-        yield from (Choice(role, (engine,)) for engine in parts.names("engines"))
+        yield from (Selection(role, (engine,)) for engine in fragments.names("engines"))
 
 
 def fitting(role: str, features: tuple[str, ...]) -> tuple[str, ...]:
     """The features that have a place in this role."""
-    return tuple(name for name in features if composed(Choice(role, features=(name,))) is not None)
+    return tuple(name for name in features if composed(Selection(role, features=(name,))) is not None)
 
 
-def composed(choice: Choice) -> dict[str, Any] | None:
+def composed(selection: Selection) -> dict[str, Any] | None:
     """The configuration; None where the role and the parts do not go together, which `render` says."""
     try:
-        return compose(choice).tree
-    except PartError:
+        return compose(selection).tree
+    except FragmentError:
         return None
 
 
-@pytest.mark.parametrize("role", parts.ROLES)
+@pytest.mark.parametrize("role", fragments.ROLES)
 def test_whatever_render_makes_is_accepted(role: str) -> None:
-    trees = {choice.command: composed(choice) for choice in choices(role)}
+    trees = {selection.command: composed(selection) for selection in choices(role)}
     made = {command: tree for command, tree in trees.items() if tree is not None}
     print(f"{role}: {len(made)} configurations, {len(trees) - len(made)} that do not go together")
     assert len(made) >= 10

@@ -129,7 +129,7 @@ def engines_with(metric: str) -> set[str]:
     return {
         engine
         for engine in servers.START
-        for row in contract()["engines"][engine]["metrics"]
+        for row in contract().engines[engine]["metrics"]
         if row["to"] == metric and not row.get("needs")
     }
 

@@ -19,10 +19,10 @@ from harness.telemetry.otlp_json import send
 pytestmark = pytest.mark.requires(part="collector")
 
 ENGINES = Path(__file__).parents[1] / "engines"
-CONTRACT: Mapping[str, Any] = load()
-NAMES = sorted(CONTRACT["engines"])
-METRICS = {metric["name"]: metric for metric in CONTRACT["metrics"]}
-OTLP = [name for name in NAMES if CONTRACT["engines"][name].get("source") == "otlp"]
+CONTRACT = load()
+NAMES = sorted(CONTRACT.engines)
+METRICS = {metric.name: metric for metric in CONTRACT.metrics}
+OTLP = [name for name in NAMES if CONTRACT.engines[name].get("source") == "otlp"]
 PAGES = [(name, page) for name in NAMES for page in sorted((ENGINES / name).glob("page*.prom"))]
 
 
@@ -35,7 +35,7 @@ def out_of(engine: str, page: str, directory: Path, **more: str) -> tuple[list[T
         without=("persistence",),
         backends=("file", "prometheus"),
     )
-    path = CONTRACT["engines"][engine]["page"]["path"]
+    path = CONTRACT.engines[engine]["page"]["path"]
     with Pages({path: page}) as pages:
         environment = {
             "AI_OTEL_ENGINE_TARGET": pages.address,
@@ -146,20 +146,20 @@ def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) 
             continue
         metric = METRICS[name]
         instrument, unit, told = rest
-        assert (instrument, unit) == (metric["instrument"], metric["unit"]), name
+        assert (instrument, unit) == (metric.instrument, metric.unit), name
         keys = {pair.partition("=")[0] for pair in told[1:].partition("}")[0].split(", ") if pair}
-        assert keys <= set(metric["attributes"]), name
-        required = {key for key, use in metric["attributes"].items() if use["level"] == "required"}
+        assert keys <= set(metric.keys), name
+        required = {use.key for use in metric.uses if use.level == "required"}
         assert required <= keys, (name, required - keys)
         found[name] = metric
-    rows = CONTRACT["engines"][engine]["metrics"]
+    rows = CONTRACT.engines[engine]["metrics"]
     current = {row["to"] for row in rows if "versions" not in row}
     assert current - found.keys() == set()
 
 
 @pytest.mark.parametrize("engine", [name for name in NAMES if name not in OTLP])
 def test_prometheus_names_are_those_that_the_contract_and_the_dashboards_use(engine: str) -> None:
-    ours = {metric["prometheus"] for metric in METRICS.values()} | {"target_info", "up"}
+    ours = {metric.prometheus for metric in METRICS.values()} | {"target_info", "up"}
     for file in (ENGINES / engine).glob("expected*.txt"):
         seen = {line.split(" ")[0] for line in file.read_text().partition("# As Prometheus sees them:")[2].split("\n")}
         assert seen - {""} <= ours, file.name
@@ -177,7 +177,7 @@ def names(exported: list[Tree]) -> set[str]:
 
 def test_where_the_library_runs_the_page_gives_only_what_it_does_not_emit(tmp_path: Path) -> None:
     exported, _ = out_of("vllm", VLLM, tmp_path, AI_OTEL_LIBRARY="true")
-    emitted = {row["metric"] for row in CONTRACT["engines"]["vllm"]["library"]}
+    emitted = {row["metric"] for row in CONTRACT.engines["vllm"]["library"]}
     assert names(exported) & emitted == set()
     assert {"ai_otel.token.interval", "ai_otel.batch.tokens"} <= names(exported)
 

@@ -144,7 +144,7 @@ def report(found: Mapping[str, Any], misses: Mapping[Case, str]) -> str:
 
 def test_every_attribute_of_the_conventions_that_is_no_content_survives(tmp_path: Path) -> None:
     pinned = yaml.safe_load((SCHEMA / "upstream" / "gen-ai-newest.yaml").read_text())["attributes"]
-    types = {**pinned, **{key: attribute["type"] for key, attribute in load()["attributes"].items()}}
+    types = {**pinned, **{key: attribute.type for key, attribute in load().attributes.items()}}
     content = re.compile(
         "gen_ai[.](input[.]messages|output[.]messages|system_instructions|tool[.]definitions|tool[.]call[.](arguments|result)|"
         "retrieval[.](documents|query[.]text)|memory[.](records|query[.]text)|prompt[.]variable|evaluation[.]explanation)"

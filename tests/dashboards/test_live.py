@@ -74,7 +74,7 @@ def test_every_variable_offers_what_is_there(fleet) -> None:
         name: fleet.prometheus.label_values(label, OVERVIEW.filled(selector))
         for name, (selector, label) in OVERVIEW.choices.items()
     }
-    assert offered.pop("cluster") == []  # nobody said in which cluster this is; All finds series without one
+    assert offered.pop("cluster") == []  # no cluster is set; All finds series without one
     assert offered.pop("instance")
     assert offered == {"namespace": ["models"], "engine": ["llama_cpp", "vllm"], "model": ["small", "tiny"]}
     selector, label = OVERVIEW.choices["model"]
@@ -153,7 +153,7 @@ def test_gauges_are_the_pages(fleet) -> None:
     assert of(shown(fleet, "KV cache, fullest"), "vllm", ai_otel_cache_tier="device") == 0.42
 
 
-def test_cache_tokens_are_the_share_of_the_capacity_and_of_the_chosen_model(fleet) -> None:
+def test_cache_tokens_are_the_utilization_times_the_capacity(fleet) -> None:
     """The page gives the capacity no model; chosen or split by model it must not vanish."""
     blocks, tokens_each = 8192, 128
     assert f'num_gpu_blocks="{blocks}"' in fleet.vllm.text()

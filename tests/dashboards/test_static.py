@@ -19,7 +19,7 @@ from harness.telemetry.dashboards import DIRECTORY, FILES, Dashboard, places
 
 ROOT = DIRECTORY.parents[1]
 CONTRACT = load()
-METRICS = {metric["prometheus"]: metric for metric in CONTRACT["metrics"]}
+METRICS = {metric.prometheus: metric for metric in CONTRACT.metrics}
 
 # Beside the attributes of a metric: what every shipped path to Prometheus adds.
 RESOURCE = {
@@ -76,16 +76,16 @@ def test_no_two_panels_are_in_one_place(dashboard) -> None:
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in dashboard.panels)
 
 
-def test_every_panel_has_a_unit_and_says_which_metrics_it_shows_and_who_has_them(dashboard) -> None:
+def test_every_panel_has_a_unit_and_names_its_metrics_and_sources(dashboard) -> None:
     for panel in dashboard.drawn:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         read = {base_of(name) for target in panel["targets"] for name in re.findall(r"(\w+)\{", target["expr"])}
         for name in read:
             metric = METRICS[name]
-            assert f"`{metric['name']}` (`{name}`): {metric['brief']}" in panel["description"], panel["title"]
-            for engine in CONTRACT["engines"].values():
-                has = any(row["to"] == metric["name"] for row in engine["metrics"])
-                has |= any(row["metric"] == metric["name"] for row in engine["library"])
+            assert f"`{metric.name}` (`{name}`): {metric.brief}" in panel["description"], panel["title"]
+            for engine in CONTRACT.engines.values():
+                has = any(row["to"] == metric.name for row in engine["metrics"])
+                has |= any(row["metric"] == metric.name for row in engine["library"])
                 (line,) = [line for line in panel["description"].split("\n\n") if f"(`{name}`)" in line]
                 assert (engine["title"] in line.partition(" From: ")[2]) is has, (panel["title"], engine["title"])
 
@@ -107,7 +107,7 @@ def test_every_variable_of_labels_offers_all_and_several(dashboard) -> None:
 
 
 def test_every_query_asks_what_was_chosen(dashboard) -> None:
-    """Only what an engine does not tell of a model may be read without asking for the model."""
+    """Only series without a model label may be read without selecting the model."""
     for asked in dashboard.queries:
         for selector in re.findall(r"\w+\{([^}]*)\}", asked.expression):
             unasked = {name for name in dashboard.choices if f'=~"${name}"' not in selector}
@@ -153,7 +153,7 @@ def test_every_query_reads_only_metrics_and_labels_of_the_contract(dashboard) ->
         for node in nodes(expression):
             if kind(node) == "VectorSelector":
                 assert base_of(node.name) in METRICS, (place, node.name)
-                labels = {key.replace(".", "_") for key in METRICS[base_of(node.name)]["attributes"]}
+                labels = {key.replace(".", "_") for key in METRICS[base_of(node.name)].keys}
                 known |= labels
                 matched = {matcher.name for matcher in node.matchers.matchers}
                 assert matched <= labels | RESOURCE | {"gen_ai_request_model"}, (place, node.name, matched)
@@ -177,7 +177,7 @@ def test_only_what_always_grows_has_a_rate_and_nothing_else_is_summed_bare(dashb
         ]
         read = [node.name for node in nodes(expression) if kind(node) == "VectorSelector"]
         for name in read:
-            grows = METRICS[base_of(name)]["instrument"] in {"counter", "histogram"}
+            grows = METRICS[base_of(name)].instrument in {"counter", "histogram"}
             assert grows is (name in rated), (place, name)
 
 
@@ -207,11 +207,11 @@ def test_variables_offer_labels_of_series_that_every_engine_has_one_of(dashboard
         series = names.split("|")
         assert {base_of(name) for name in series} <= METRICS.keys()
         assert label in RESOURCE | {"gen_ai_provider_name", "gen_ai_request_model"}
-        present = {METRICS[base_of(name)]["name"] for name in series}
-        for name, engine in CONTRACT["engines"].items():
-            told = {row["to"] for row in engine["metrics"]}
-            if any(METRICS[base]["name"] in told and METRICS[base]["subject"] == "requests" for base in METRICS):
-                assert told & present, f"{name} would not be in the list of engines"
+        present = {METRICS[base_of(name)].name for name in series}
+        for name, engine in CONTRACT.engines.items():
+            exposed = {row["to"] for row in engine["metrics"]}
+            if any(METRICS[base].name in exposed and METRICS[base].subject == "requests" for base in METRICS):
+                assert exposed & present, f"{name} would not be in the list of engines"
 
 
 def test_what_is_asked_for_is_what_the_pipelines_give(dashboard) -> None:

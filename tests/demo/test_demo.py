@@ -45,7 +45,7 @@ def answers(url: str) -> bool:
 
 @pytest.mark.requires(module="xllamacpp")
 @pytest.mark.requires(module="gguf")
-def test_the_demo_shows_a_trace_and_that_the_books_agree() -> None:
+def test_the_demo_shows_a_trace_and_that_the_counts_agree() -> None:
     done = demo("--seconds", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"├─ prefill +[\d.]+ ms", done.stdout)
@@ -56,7 +56,7 @@ def test_the_demo_shows_a_trace_and_that_the_books_agree() -> None:
     assert re.search(r"rejected +([1-9]\d*) +\1\n", done.stdout)
     assert re.search(r"✓ (\d+) of \1 requests have their trace", done.stdout)
     assert re.search(
-        r"✓ tokens on spans = tokens told to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
+        r"✓ tokens on spans = tokens reported to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
     )
     assert "Next:" in done.stdout
     assert "\x1b" not in done.stdout
@@ -85,10 +85,21 @@ def test_the_users_own_choice_of_exporter_does_not_reach_the_demo() -> None:
     assert demo("--seconds", "1", environment=elsewhere).returncode == 0
 
 
+def default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def kept() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`--keep`, as soon as it says where its page is."""
-    running = subprocess.Popen([*DEMO, "--seconds", "1", "--keep"], stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [*DEMO, "--seconds", "1", "--keep"],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A runner that was started in the background ignores SIGINT, and its children inherit that.
+        preexec_fn=default_signals,  # noqa: PLW1509 - no threads here
+    )
     assert running.stdout is not None
     try:
         for line in running.stdout:
@@ -107,7 +118,7 @@ def kept() -> Iterator[tuple[subprocess.Popen[str], str]]:
 @pytest.mark.requires(module="xllamacpp")
 @pytest.mark.requires(module="gguf")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_kept_it_serves_a_page_for_prometheus_until_it_is_told_to_end(how: signal.Signals) -> None:
+def test_kept_it_serves_a_page_for_prometheus_until_a_signal(how: signal.Signals) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     with kept() as (running, url):
@@ -134,16 +145,16 @@ def test_the_same_on_vllm(vllm: parts.VllmEnvironment, root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"├─ queue +[\d.]+ ms", done.stdout)
     assert re.search(
-        r"✓ tokens on spans = tokens told to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
+        r"✓ tokens on spans = tokens reported to clients: ([1-9]\d*) = \1 in, ([1-9]\d*) = \2 out", done.stdout
     )
 
 
-def test_what_is_not_installed_is_said_with_the_next_step(
+def test_what_is_not_installed_is_reported_with_the_next_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(child.importlib.util, "find_spec", lambda _: None)
     assert main(["demo"]) == 2
-    assert "xllamacpp" in (told := capsys.readouterr().err)
-    assert "pip install 'ai-otel[demo]'" in told
+    assert "xllamacpp" in (message := capsys.readouterr().err)
+    assert "pip install 'ai-otel[demo]'" in message
     assert main(["demo", "--engine", "vllm"]) == 2
     assert "vllm" in capsys.readouterr().err

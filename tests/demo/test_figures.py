@@ -1,4 +1,4 @@
-"""The demo's check can fail: it is worth something only because it does where the books differ."""
+"""The demo's check can fail: it does where the counts differ."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def sink_of(*spans: ArrivedSpan) -> Sink:
     return sink
 
 
-def test_where_all_agrees_the_books_are_complete() -> None:
+def test_equal_counts_are_complete() -> None:
     sink = sink_of(span("a"), span("b", "rejected", None), span("c", "cancelled", (3, 9)))
     left = call("c", "cancelled", None)
     left.pieces = 4
     figures = compare([call("a"), call("b", "rejected", None), left, call("d", None)], sink, seconds=2)
     assert figures.complete
     assert (figures.requests, figures.traced) == (3, 3)
-    assert figures.told == figures.counted == Tokens(10, 5)
+    assert figures.reported == figures.counted == Tokens(10, 5)
     assert (figures.read_before_hang_up, figures.produced_for_hang_up) == (4, 9)
     assert figures.tokens_per_s == 7
     assert figures.outcomes == [("finished", 1, 1), ("cancelled", 1, 1), ("rejected", 1, 1)]
@@ -66,7 +66,7 @@ def test_a_client_that_leaves_after_the_last_byte_has_not_hung_up() -> None:
     assert not compare([late], sink_of(span("a")), seconds=1).complete
 
 
-def test_a_client_that_leaves_when_all_it_asked_for_was_produced_has_not_hung_up() -> None:
+def test_a_client_that_leaves_after_the_last_token_has_not_hung_up() -> None:
     """Its leaving takes a moment to reach the server, which may be done by then; with one token less it was not."""
     late = call("a", "cancelled", None)
     late.left_ns, late.body = 9_000_000, {"max_tokens": 5}

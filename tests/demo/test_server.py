@@ -38,7 +38,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield http
 
 
-def test_it_imports_nothing_of_ours_and_nothing_of_opentelemetry() -> None:
+def test_it_imports_neither_ai_otel_nor_opentelemetry() -> None:
     tree = ast.parse((Path(ai_otel.demo.__file__).parent / "server.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
@@ -86,7 +86,7 @@ def test_what_it_cannot_serve_it_refuses_in_openais_words(client: Any, path: str
 
 
 class Engine:
-    """Generates until it is told to stop."""
+    """Generates until the callback stops it."""
 
     def __init__(self) -> None:
         self.stopped = threading.Event()

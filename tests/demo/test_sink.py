@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from prometheus_client.parser import text_string_to_metric_families
 
-from ai_otel.demo.page import prometheus_name, render
+from ai_otel.demo.endpoint import prometheus_name, render
 from ai_otel.demo.sink import ArrivedMetric, Sink, listening
 
 RESOURCE = Resource({"service.name": "demo", "service.instance.id": "one"})

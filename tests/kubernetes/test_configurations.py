@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ai_otel.collector import fragments as parts
-from ai_otel.collector.compose import LEAVES, Choice, compose
-from ai_otel.collector.fragments import PartError
+from ai_otel.collector import fragments
+from ai_otel.collector.compose import LEAVES, Selection, compose
+from ai_otel.collector.fragments import FragmentError
 from harness.collector.process import validate
 from harness.kubernetes.charts import (
     BACKEND,
@@ -35,37 +35,39 @@ pytestmark = pytest.mark.requires(part="kubernetes")
 PAGES = ("sidecar", "agent")
 
 
-def choices(role: str) -> Iterator[Choice]:
+def choices(role: str) -> Iterator[Selection]:
     """Nothing, each part alone, every pair of features, and every feature with every backend."""
     engines = ("vllm",) if role in PAGES else ()
-    features, backends = parts.names("features"), [*parts.names("backends"), "otlp:traces", "otlp:metrics,logs"]
-    yield Choice(role)
-    yield Choice(role, engines, features)
-    yield from (Choice(role, (engine,)) for engine in parts.names("engines"))
-    yield from (Choice(role, engines, (feature,)) for feature in features)
-    yield from (Choice(role, engines, pair) for pair in itertools.combinations(features, 2))
-    yield from (Choice(role, engines, backends=(backend,)) for backend in backends)
-    yield from (Choice(role, engines, (feature,), backends=(backend,)) for feature in features for backend in backends)
-    yield from (Choice(role, engines, backends=pair) for pair in itertools.combinations(backends, 2))
-    yield from (Choice(role, engines, without=(name,)) for name in parts.DEFAULT_FEATURES)
+    features, backends = fragments.names("features"), [*fragments.names("backends"), "otlp:traces", "otlp:metrics,logs"]
+    yield Selection(role)
+    yield Selection(role, engines, features)
+    yield from (Selection(role, (engine,)) for engine in fragments.names("engines"))
+    yield from (Selection(role, engines, (feature,)) for feature in features)
+    yield from (Selection(role, engines, pair) for pair in itertools.combinations(features, 2))
+    yield from (Selection(role, engines, backends=(backend,)) for backend in backends)
+    yield from (
+        Selection(role, engines, (feature,), backends=(backend,)) for feature in features for backend in backends
+    )
+    yield from (Selection(role, engines, backends=pair) for pair in itertools.combinations(backends, 2))
+    yield from (Selection(role, engines, without=(name,)) for name in fragments.DEFAULT_FEATURES)
     if role in PAGES:
-        yield from (Choice(role, pair) for pair in itertools.pairwise(parts.names("engines")))
+        yield from (Selection(role, pair) for pair in itertools.pairwise(fragments.names("engines")))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def read_once() -> Iterator[None]:
-    """Each part is read once instead of once in every choice: hundreds of them, in Python."""
-    read = functools.cache(parts.load)
+    """Each part is read once instead of once in every selection: hundreds of them, in Python."""
+    read = functools.cache(fragments.load)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "load", lambda kind, name: copy.deepcopy(read(kind, name)))
+        patch.setattr(fragments, "load", lambda kind, name: copy.deepcopy(read(kind, name)))
         yield
 
 
-def composed(choice: Choice) -> Tree | None:
+def composed(selection: Selection) -> Tree | None:
     """What Python makes of it; nothing where it refuses."""
     try:
-        return compose(choice).tree
-    except PartError:
+        return compose(selection).tree
+    except FragmentError:
         return None
 
 
@@ -79,45 +81,45 @@ def joiner(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(CHART / "templates" / name, chart / "templates")
     (chart / "Chart.yaml").write_text("{apiVersion: v2, name: joiner, version: 0.0.0}")
     (chart / "templates/all.yaml").write_text(
-        "{{- range $at, $choice := .Values.choices }}\n---\n"
-        '{{ include "ai-otel.compose" (set (set $choice "root" $) "who" "choice") }}\n'
+        "{{- range $at, $selection := .Values.choices }}\n---\n"
+        '{{ include "ai-otel.compose" (set (set $selection "root" $) "who" "selection") }}\n'
         "{{- end }}\n"
     )
     return chart
 
 
-def as_values(choice: Choice) -> Tree:
+def as_values(selection: Selection) -> Tree:
     return {
-        "role": choice.role,
-        "engines": list(choice.engines),
-        "features": list(choice.features),
-        "without": list(choice.without),
-        "backends": list(choice.all_backends),
+        "role": selection.role,
+        "engines": list(selection.engines),
+        "features": list(selection.features),
+        "without": list(selection.without),
+        "backends": list(selection.all_backends),
     }
 
 
-@pytest.mark.parametrize("role", parts.ROLES)
+@pytest.mark.parametrize("role", fragments.ROLES)
 def test_the_templates_join_parts_as_python_does(role: str, joiner: Path) -> None:
-    made = [(choice, tree) for choice in choices(role) if (tree := composed(choice)) is not None]
-    told = parsed(template({"choices": [as_values(choice) for choice, _ in made]}, chart=joiner))
+    made = [(selection, tree) for selection in choices(role) if (tree := composed(selection)) is not None]
+    told = parsed(template({"choices": [as_values(selection) for selection, _ in made]}, chart=joiner))
     print(f"{role}: {len(made)} configurations")
     assert len(made) > 30
-    different = [choice.command for (choice, tree), ours in zip(made, told, strict=True) if tree != ours]
+    different = [selection.command for (selection, tree), ours in zip(made, told, strict=True) if tree != ours]
     assert different == []
 
 
-@pytest.mark.parametrize("role", parts.ROLES)
+@pytest.mark.parametrize("role", fragments.ROLES)
 def test_what_python_refuses_the_templates_refuse(role: str, joiner: Path) -> None:
     """Every single part; the sentence names it."""
-    single = [Choice(role, ("vllm",)), *(Choice(role, (), (feature,)) for feature in parts.names("features"))]
-    single += [Choice(role, backends=(backend,)) for backend in (*parts.names("backends"), "prometheus:traces")]
-    refused = [choice for choice in single if composed(choice) is None]
+    single = [Selection(role, ("vllm",)), *(Selection(role, (), (feature,)) for feature in fragments.names("features"))]
+    single += [Selection(role, backends=(backend,)) for backend in (*fragments.names("backends"), "prometheus:traces")]
+    refused = [selection for selection in single if composed(selection) is None]
     assert refused
-    for choice in refused:
+    for selection in refused:
         with pytest.raises(Refused) as error:
-            template({"choices": [as_values(choice)]}, chart=joiner)
-        (part,) = (*choice.features, *choice.backends) or ("engine",)
-        assert part.partition(":")[0] in str(error.value), choice.command
+            template({"choices": [as_values(selection)]}, chart=joiner)
+        (part,) = (*selection.features, *selection.backends) or ("engine",)
+        assert part.partition(":")[0] in str(error.value), selection.command
 
 
 # ---------------------------------------------------------------- through values.yaml
@@ -132,11 +134,11 @@ def test_the_chart_gives_each_role_what_it_would_be_rendered_as(mode: str) -> No
     """With features of its own in every role; `tls.mode` is the feature mtls, local, or none."""
     of_mode = {"tls": (), "mtls": ("mtls",), "off": ("local",)}[mode]
     wanted = {
-        "agent": Choice("agent", ("vllm", "dcgm"), (*of_mode, "dual_emit", "names")),
-        "cluster": Choice("cluster", (), of_mode),
-        "gateway": Choice("gateway", (), (*of_mode, "redaction"), without=("persistence",)),
-        "gateway_stateful": Choice("gateway_stateful", (), (*of_mode, "tail_sampling", "span_to_metric")),
-        "sidecar": Choice("sidecar", ("vllm",), (*of_mode, "tenants")),
+        "agent": Selection("agent", ("vllm", "dcgm"), (*of_mode, "dual_emit", "names")),
+        "cluster": Selection("cluster", (), of_mode),
+        "gateway": Selection("gateway", (), (*of_mode, "redaction"), without=("persistence",)),
+        "gateway_stateful": Selection("gateway_stateful", (), (*of_mode, "tail_sampling", "span_to_metric")),
+        "sidecar": Selection("sidecar", ("vllm",), (*of_mode, "tenants")),
     }
     values: Tree = {
         "tls": {"mode": mode},
@@ -146,13 +148,13 @@ def test_the_chart_gives_each_role_what_it_would_be_rendered_as(mode: str) -> No
         "sidecar": {"enabled": True, "features": ["tenants"]},
     }
     objects = rendered(merged(BACKEND, values))
-    for role, choice in wanted.items():
-        assert configuration(one(objects, "ConfigMap", NAMES[role])) == compose(choice).tree, role
+    for role, selection in wanted.items():
+        assert configuration(one(objects, "ConfigMap", NAMES[role])) == compose(selection).tree, role
 
 
 def test_without_engines_the_agent_understands_all_pages() -> None:
     agent = one(rendered(BACKEND), "ConfigMap", "ai-otel-agent")
-    assert configuration(agent) == compose(Choice("agent")).tree
+    assert configuration(agent) == compose(Selection("agent")).tree
 
 
 @pytest.mark.parametrize("role", LEAVES)
@@ -162,14 +164,14 @@ def test_without_a_gateway_leaves_send_to_the_backends(role: str) -> None:
     others = {name: {"enabled": False} for name in ("agent", "cluster") if name != role}
     objects = rendered(merged(BACKEND, off, others, key))
     engines = ("vllm",) if role == "sidecar" else ()
-    wanted = compose(Choice(role, engines, backends=("otlp",))).tree
+    wanted = compose(Selection(role, engines, backends=("otlp",))).tree
     assert configuration(one(objects, "ConfigMap", NAMES[role])) == wanted
 
 
 def test_signals_of_a_backend_are_what_follows_its_name() -> None:
     backends: Tree = {"otlp": {"endpoint": "a:1", "signals": ["traces", "logs"]}, "prometheus": {}}
     objects = rendered({"backends": backends})
-    wanted = compose(Choice("gateway_stateful", backends=("otlp:traces,logs", "prometheus"))).tree
+    wanted = compose(Selection("gateway_stateful", backends=("otlp:traces,logs", "prometheus"))).tree
     assert configuration(one(objects, "ConfigMap", NAMES["gateway_stateful"])) == wanted
 
 

@@ -1,25 +1,23 @@
-"""Writes src/ai_otel/schema/contract.json: the contract for run time, where no YAML parser may be needed."""
+"""Writes src/ai_otel/schema/contract.json, which `ai_otel.contract` loads without a YAML parser."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 
-from generator.model import Attribute, Contract, Metric, Span, Tree, Use
-from generator.prometheus import prometheus_name
-from generator.python_names import metric_constants
+from ai_otel.contract import Attribute, Contract, Metric, Span, Use
+from generator.model import Tree
 
 KINDS = ("metrics", "attributes")
 
 
 def render(contract: Contract) -> str:
     """The text of contract.json."""
-    constants = metric_constants(contract)
     tree = {
         "generated": "from src/ai_otel/schema by `python tools/generate.py`; do not edit",
         "scopes": [{key: scope[key] for key in ("name", "namespace", "schema_url")} for scope in contract.scopes],
         "attributes": {key: _attribute(attribute) for key, attribute in contract.attributes.items()},
-        "metrics": [_metric(metric, constants[metric.original], contract) for metric in contract.metrics],
+        "metrics": [_metric(metric) for metric in contract.metrics],
         "spans": [_span(span) for span in contract.spans],
         "resource": _uses(contract.resource),
         "engines": contract.engines,
@@ -52,20 +50,19 @@ def _uses(uses: Iterable[Use]) -> Tree:
     }
 
 
-def _metric(metric: Metric, constant: str, contract: Contract) -> Tree:
-    scope = next(scope["name"] for scope in contract.scopes if metric.name.startswith(scope["namespace"]))
+def _metric(metric: Metric) -> Tree:
     return {
         "name": metric.name,
-        "constant": constant,
+        "constant": metric.constant,
         "subject": metric.subject,
-        "scope": scope,
+        "scope": metric.scope,
         "instrument": metric.instrument,
         "unit": metric.unit,
         "value": metric.value,
         "brief": metric.brief,
         "note": metric.note,
-        "buckets": contract.buckets[metric.buckets]["bounds"] if metric.buckets else None,
-        "prometheus": prometheus_name(metric),
+        "buckets": metric.buckets,
+        "prometheus": metric.prometheus,
         "attributes": _uses(metric.uses),
     }
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ai_otel.contract import Metric
 from generator import ottl
-from generator.model import Contract, Metric, Tree
+from generator.model import Contract, Tree
 from generator.normaliser import dump
 
 HEAD = """\
@@ -189,8 +190,8 @@ def _definition(row: Row, contract: Contract) -> Tree:
 
 
 def _kind(metric: Metric, row: Row, contract: Contract) -> Tree:
-    if metric.buckets:
-        return {"histogram": {"buckets": contract.buckets[metric.buckets]["bounds"], "value": row.value}}
+    if metric.bucket_set:
+        return {"histogram": {"buckets": contract.buckets[metric.bucket_set]["bounds"], "value": row.value}}
     return {"sum": {"value": row.value, "monotonic": True}}
 
 

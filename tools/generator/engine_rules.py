@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from generator.model import Contract, Metric, Native, Tree
+from ai_otel.contract import Engine, Metric, MetricMapping
+from generator.model import Contract, SourceMetric
 
 # Which instruments a native type can become. A gauge in Prometheus may be either of ours.
 BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogram": {"histogram"}, "summary": set()}
@@ -36,7 +37,9 @@ def engine_violations(name: str, contract: Contract) -> Iterator[str]:
     yield from (f"{name}: {problem}" for problem in _constants(engine, contract))
 
 
-def _row(row: Tree, engine: Tree, inventory: Mapping[str, Native], contract: Contract) -> Iterator[str]:
+def _row(
+    row: MetricMapping, engine: Engine, inventory: Mapping[str, SourceMetric], contract: Contract
+) -> Iterator[str]:
     yield from (f"there is no key {key}." for key in sorted(row.keys() - ROW_KEYS))
     metric = contract.metric(row["to"])
     if metric is None:
@@ -53,7 +56,7 @@ def _row(row: Tree, engine: Tree, inventory: Mapping[str, Native], contract: Con
     yield from _attributes(row, metric, contract)
 
 
-def _types(row: Tree, native: Native, metric: Metric) -> Iterator[str]:
+def _types(row: MetricMapping, native: SourceMetric, metric: Metric) -> Iterator[str]:
     kind = native.type
     becomes = {"counter"} if row.get("part") or row.get("monotonic") else BECOMES.get(kind, set())
     if kind != "?" and metric.instrument not in becomes:
@@ -68,14 +71,14 @@ def _types(row: Tree, native: Native, metric: Metric) -> Iterator[str]:
         yield f"merge is one of {', '.join(sorted(MERGES))}."
 
 
-def _label_names(row: Tree, native: Native) -> Iterator[str]:
+def _label_names(row: MetricMapping, native: SourceMetric) -> Iterator[str]:
     value = row.get("value", {})
     used = [*row.get("labels", {}), *row.get("where", {}), *value.get("product_of_labels", ())]
     used += filter(None, [value.get("count_of_label")])
     yield from (f"has no label {label}." for label in used if label not in native.labels and "?" not in native.labels)
 
 
-def _attributes(row: Tree, metric: Metric, contract: Contract) -> Iterator[str]:
+def _attributes(row: MetricMapping, metric: Metric, contract: Contract) -> Iterator[str]:
     for key, value in _assigned(row):
         if key not in metric.keys:
             yield f"{metric.name} has no attribute {key}."
@@ -85,7 +88,7 @@ def _attributes(row: Tree, metric: Metric, contract: Contract) -> Iterator[str]:
             yield f"{value} is no value of {key}."
 
 
-def _assigned(row: Tree) -> Iterator[tuple[str, object]]:
+def _assigned(row: MetricMapping) -> Iterator[tuple[str, object]]:
     """Each attribute that the row sets, with its value where the row fixes it."""
     yield from row.get("set", {}).items()
     for label in row.get("labels", {}).values():
@@ -95,7 +98,7 @@ def _assigned(row: Tree) -> Iterator[tuple[str, object]]:
             yield from assigned.items()
 
 
-def _coverage(engine: Tree, inventory: Mapping[str, Native]) -> Iterator[str]:
+def _coverage(engine: Engine, inventory: Mapping[str, SourceMetric]) -> Iterator[str]:
     mapped = {row["native"] for row in engine["metrics"]}
     patterns = [pattern for row in engine["unmapped"] for pattern in row["natives"]]
     left_out = {name for name in inventory if any(fnmatchcase(name, pattern) for pattern in patterns)}
@@ -111,7 +114,7 @@ def _coverage(engine: Tree, inventory: Mapping[str, Native]) -> Iterator[str]:
             yield f"{row['natives']}: say why."
 
 
-def _doubles(engine: Tree) -> Iterator[str]:
+def _doubles(engine: Engine) -> Iterator[str]:
     """Two natives that land in the same series must say how they share it."""
     rows = [row for row in engine["metrics"] if "unless" not in row and row.get("combine") != "sum"]
     series = Counter((row["to"], _told_apart(row)) for row in rows)
@@ -120,13 +123,13 @@ def _doubles(engine: Tree) -> Iterator[str]:
             yield f"{target}: {times} native metrics land in the same series; use `set`, `combine: sum` or `unless`."
 
 
-def _told_apart(row: Tree) -> tuple[tuple[str, str], ...]:
+def _told_apart(row: MetricMapping) -> tuple[tuple[str, str], ...]:
     """What keeps the row's points from those of another row with the same target."""
     chosen = {f"where {label}": str(values) for label, values in row.get("where", {}).items()}
     return tuple(sorted({**row.get("set", {}), **chosen, "versions": row.get("versions", "")}.items()))
 
 
-def _library(engine: Tree, contract: Contract) -> Iterator[str]:
+def _library(engine: Engine, contract: Contract) -> Iterator[str]:
     rows = engine.get("library", [])
     names = [row["metric"] for row in rows]
     for row in rows:
@@ -143,7 +146,7 @@ def _library(engine: Tree, contract: Contract) -> Iterator[str]:
         yield "say why there are no Python hooks."
 
 
-def _constants(engine: Tree, contract: Contract) -> Iterator[str]:
+def _constants(engine: Engine, contract: Contract) -> Iterator[str]:
     assigned = {**engine["attributes"], **{row["attribute"]: None for row in engine["labels"].values()}}
     for key, value in assigned.items():
         if key not in contract.attributes:

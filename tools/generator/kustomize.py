@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from ai_otel.collector.compose import Choice, compose, write
+from ai_otel.collector.compose import Selection, compose, write
 from generator.chart import plain
 from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump
@@ -72,14 +72,14 @@ CHANGES = (
 def outputs(contract: Contract) -> dict[str, Render]:
     """Every generated file below `kustomize/`, to be written after all that it is made of."""
     files: dict[str, Render] = {
-        f"{HOME}/{directory}/collector.yaml": functools.partial(_complete, Choice(role))
+        f"{HOME}/{directory}/collector.yaml": functools.partial(_complete, Selection(role))
         for role, directory in ROLES.items()
     }
     for change in CHANGES:
         files[f"{HOME}/{change.path}"] = functools.partial(_change, change)
     for engine in contract.engines:
         directory = f"{HOME}/components/sidecar/engines/{engine}"
-        files[f"{directory}/collector.yaml"] = functools.partial(_complete, Choice("sidecar", (engine,)))
+        files[f"{directory}/collector.yaml"] = functools.partial(_complete, Selection("sidecar", (engine,)))
         files[f"{directory}/kustomization.yaml"] = functools.partial(_sidecar_component, engine)
         files[f"{directory}/sidecar.yaml"] = functools.partial(_sidecar_patch, engine)
     files[f"{HOME}/components/monitoring/alerts.yaml"] = _alerts
@@ -93,13 +93,13 @@ def orphans(contract: Contract, root: Path = ROOT) -> Iterator[Path]:
             yield from folder.glob("*.yaml")
 
 
-def _complete(choice: Choice, _: Contract) -> str:
-    return write(compose(choice), choice)
+def _complete(selection: Selection, _: Contract) -> str:
+    return write(compose(selection), selection)
 
 
 def _change(change: Change, _: Contract) -> str:
-    before = compose(Choice(change.role)).tree
-    after = compose(Choice(change.role, features=(change.feature,))).tree
+    before = compose(Selection(change.role)).tree
+    after = compose(Selection(change.role, features=(change.feature,))).tree
     tree = changed(before, after)
     for name, extension in tree.get("extensions", {}).items():
         if extension is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from generator.model import Attribute, Contract, Metric, Span, Tree, Use
-from generator.prometheus import prometheus_name
+from ai_otel.contract import Attribute, Engine, LibraryMetric, Metric, MetricMapping, Span, Unmapped, Use
+from generator.model import Contract, Tree
 
 HEAD = """\
 <!-- Generated from src/ai_otel/schema by `python tools/generate.py`. Do not edit. -->
@@ -63,9 +63,9 @@ def _metric(metric: Metric, contract: Contract) -> Iterator[str]:
     yield " ".join(filter(None, (metric.brief, metric.note)))
     yield ""
     rows = [("instrument", f"{metric.instrument}, `{metric.unit}`, {metric.value}")]
-    if metric.buckets:
-        rows.append(("buckets", f"[{metric.buckets}](#buckets)"))
-    rows.append(("Prometheus", f"`{prometheus_name(metric)}`"))
+    if metric.bucket_set:
+        rows.append(("buckets", f"[{metric.bucket_set}](#buckets)"))
+    rows.append(("Prometheus", f"`{metric.prometheus}`"))
     rows.append(("attributes", _uses(metric.uses) or "none"))
     rows += [row for engine in contract.engines.values() for row in _sources(metric, engine)]
     yield from _table(("", ""), rows)
@@ -76,7 +76,7 @@ def _uses(uses: Sequence[Use]) -> str:
     return ", ".join(styles.get(use.level, "`{}`").format(use.key) for use in uses)
 
 
-def _sources(metric: Metric, engine: Tree) -> Iterator[tuple[str, str]]:
+def _sources(metric: Metric, engine: Engine) -> Iterator[tuple[str, str]]:
     for row in engine["library"]:
         if row["metric"] == metric.name:
             yield f"{engine['title']}, library", row["from"] + _needs(row)
@@ -85,7 +85,7 @@ def _sources(metric: Metric, engine: Tree) -> Iterator[tuple[str, str]]:
         yield f"{engine['title']}, page", "<br>".join(page)
 
 
-def _native(row: Tree) -> str:
+def _native(row: MetricMapping) -> str:
     parts = [f"`{row['native']}`", _value(row), _labels(row)]
     if "versions" in row:
         parts.append(f"({_escaped(row['versions'])})")
@@ -99,14 +99,14 @@ def _native(row: Tree) -> str:
     return ". ".join(filter(None, sentences))
 
 
-def _value(row: Tree) -> str:
+def _value(row: MetricMapping) -> str:
     value = row.get("value", {})
     if "product_of_labels" in value:
         return "labels " + " × ".join(f"`{label}`" for label in value["product_of_labels"])
     return f"number of entries in label `{value['count_of_label']}`" if value else ""
 
 
-def _labels(row: Tree) -> str:
+def _labels(row: MetricMapping) -> str:
     parts = [f"`{key}` = {value}" for key, value in row.get("set", {}).items()]
     for label, rule in row.get("labels", {}).items():
         keys = [rule["attribute"]] if "attribute" in rule else {key for each in rule["values"].values() for key in each}
@@ -114,7 +114,7 @@ def _labels(row: Tree) -> str:
     return f"with {', '.join(parts)}" if parts else ""
 
 
-def _needs(row: Tree) -> str:
+def _needs(row: MetricMapping | LibraryMetric | Unmapped) -> str:
     return f" Needs `{row['needs']}`." if row.get("needs") else ""
 
 
@@ -174,7 +174,7 @@ def _bucket_lists(contract: Contract) -> Iterator[str]:
     yield from _table(("name", "boundaries", "why"), rows)
 
 
-def _left_out(engine: Tree) -> Iterator[str]:
+def _left_out(engine: Engine) -> Iterator[str]:
     yield f"## {engine['title']}: what is left native"
     yield ""
     yield " ".join([f"Read in {engine['inventory']['version']}.", engine["page"]["absent"], *_no_hooks(engine)])
@@ -187,5 +187,5 @@ def _lines(names: Sequence[str]) -> str:
     return "<br>".join(f"`{name}`" for name in names)
 
 
-def _no_hooks(engine: Tree) -> list[str]:
+def _no_hooks(engine: Engine) -> list[str]:
     return [] if engine["python_hooks"] else [f"The library measures nothing here: {engine['why_no_hooks']}"]

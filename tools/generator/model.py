@@ -1,14 +1,18 @@
-"""The contract as Python values: reads the YAML, follows `extends` and `ref`, applies our renames."""
+"""Builds the contract from the YAML files of `src/ai_otel/schema`: follows `extends` and `ref`, applies the renames."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+
+from ai_otel import contract
+from ai_otel.contract import Attribute, Metric, Span, Use
+from generator.prometheus import prometheus_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "src" / "ai_otel" / "schema"
@@ -18,109 +22,36 @@ LEVELS = {"req": "required", "cond": "conditionally_required", "rec": "recommend
 
 
 class BrokenContractError(Exception):
-    """The schema files do not hang together; the message is a sentence that names the place."""
+    """The schema files contradict each other; the message names the place."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attribute:
-    """One attribute key. `members` is empty for anything but an enum; `own` says that we define it."""
-
-    key: str
-    type: str
-    brief: str = ""
-    members: tuple[str, ...] = ()
-    briefs: tuple[str, ...] = ()
-    constant: str | None = None
-    examples: tuple[str, ...] = ()
-    own: bool = False
-    original: str = ""
-
-    @property
-    def name(self) -> str:
-        """The constant's name. It stays when a rename changes the key."""
-        return constant_name(self.original or self.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """An attribute in a signal's list, with its requirement level."""
-
-    key: str
-    level: str
-    condition: str = ""
-    sampling: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. `extends` is the attribute set it builds on."""
-
-    name: str
-    original: str
-    subject: str
-    instrument: str
-    unit: str
-    value: str
-    brief: str
-    note: str
-    buckets: str | None
-    extends: str | None
-    uses: tuple[Use, ...]
-    refines: str | None = None
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of every attribute it may carry."""
-        return tuple(use.key for use in self.uses)
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One kind of span."""
-
-    id: str
-    role: str
-    name: str
-    kinds: tuple[str, ...]
-    brief: str
-    note: str
-    uses: tuple[Use, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Native:
-    """One row of an engine's inventory. A type or labels of `?` were not read."""
+class SourceMetric:
+    """One row of an engine's inventory. A type or labels of `?` are unknown."""
 
     type: str
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """Everything in the schema folder."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract(contract.Contract):
+    """The contract, and what only the generators read."""
 
-    attributes: Mapping[str, Attribute]
     sets: Mapping[str, tuple[Use, ...]]
-    metrics: tuple[Metric, ...]
-    spans: tuple[Span, ...]
-    resource: tuple[Use, ...]
     buckets: Mapping[str, Tree]
     subjects: tuple[Tree, ...]
-    scopes: tuple[Tree, ...]
-    renames: Mapping[str, Tree]
-    engines: Mapping[str, Tree]
-    inventories: Mapping[str, Mapping[str, Native]]
+    inventories: Mapping[str, Mapping[str, SourceMetric]]
     upstream: Mapping[str, Tree]
-    deprecated: frozenset[str]
-
-    def metric(self, name: str) -> Metric | None:
-        """The metric of that name, if there is one."""
-        return next((metric for metric in self.metrics if metric.name == name), None)
 
 
 def constant_name(name: str) -> str:
     """The Python constant of a dotted name."""
     return re.sub(r"[^A-Z0-9]+", "_", name.upper())
+
+
+def attribute_constant(attribute: Attribute) -> str:
+    """The Python constant of an attribute's key. It stays when a rename changes the key."""
+    return constant_name(attribute.original or attribute.key)
 
 
 def read(path: Path) -> Tree:
@@ -129,23 +60,28 @@ def read(path: Path) -> Tree:
 
 
 def load(schema: Path = SCHEMA) -> Contract:
-    """The whole contract. Raises where a `ref` or `extends` leads nowhere; `rules` finds everything else."""
+    """Return the whole contract; raises `BrokenContractError` for an undefined `ref` or `extends`."""
     layout = read(schema / "layout.yaml")
     upstream = {path.stem: read(path) for path in sorted((schema / "upstream").glob("*.yaml"))}
     renames = {group["id"]: group for group in read(schema / "renames.yaml")["groups"]}
     files = {name: read(schema / name)["groups"] for name in _files(layout)}
-    reader = _Reader(files, renames["ours"], upstream)
+    buckets = read(schema / "buckets.yaml")["buckets"]
+    scopes = tuple(layout["scopes"])
+    reader = _Reader(files, renames["ours"], upstream, {name: row["bounds"] for name, row in buckets.items()}, scopes)
     engines = {path.stem: {"library": [], **read(path)} for path in sorted((schema / "engines").glob("*.yaml"))}
+    # Signals first: following their references finds those that lead nowhere.
+    metrics, spans = tuple(reader.metrics(layout["subjects"])), tuple(reader.spans())
+    resource = reader.uses(files["resource.yaml"][0])
+    attributes = reader.used()
     return Contract(
-        # In this order: following the signals' references tells which one leads nowhere.
-        metrics=tuple(reader.metrics(layout["subjects"])),
-        spans=tuple(reader.spans()),
-        resource=reader.uses(files["resource.yaml"][0]),
-        attributes=reader.used(),
+        metrics=_with_constants(metrics, attributes),
+        spans=spans,
+        resource=resource,
+        attributes=attributes,
         sets=reader.sets,
-        buckets=read(schema / "buckets.yaml")["buckets"],
+        buckets=buckets,
         subjects=tuple(layout["subjects"]),
-        scopes=tuple(layout["scopes"]),
+        scopes=scopes,
         renames=renames,
         engines={name: renamed(engine, reader.rename) for name, engine in engines.items()},
         inventories={name: _inventory(schema / "inventory" / f"{name}.tsv") for name in engines},
@@ -155,12 +91,20 @@ def load(schema: Path = SCHEMA) -> Contract:
 
 
 def renamed(tree: Any, rename: Callable[[str], str]) -> Any:
-    """The same tree, with every key and every text replaced that is a name with a successor."""
+    """Return the tree with renamed keys and texts."""
     if isinstance(tree, dict):
         return {rename(key): renamed(value, rename) for key, value in tree.items()}
     if isinstance(tree, list):
         return [renamed(value, rename) for value in tree]
     return rename(tree) if isinstance(tree, str) else tree
+
+
+def _with_constants(metrics: tuple[Metric, ...], attributes: Mapping[str, Attribute]) -> tuple[Metric, ...]:
+    """Name the constant of each metric; one that an attribute already has gets the suffix `_METRIC`."""
+    taken = {attribute_constant(attribute) for attribute in attributes.values()}
+    names = {metric.original: constant_name(metric.original) for metric in metrics}
+    constants = {original: f"{name}_METRIC" if name in taken else name for original, name in names.items()}
+    return tuple(replace(metric, constant=constants[metric.original]) for metric in metrics)
 
 
 def _files(layout: Tree) -> list[str]:
@@ -170,8 +114,15 @@ def _files(layout: Tree) -> list[str]:
 class _Reader:
     """Turns groups into signals."""
 
-    def __init__(self, files: Mapping[str, list[Tree]], renames: Tree, upstream: Mapping[str, Tree]) -> None:
-        self._files = files
+    def __init__(
+        self,
+        files: Mapping[str, list[Tree]],
+        renames: Tree,
+        upstream: Mapping[str, Tree],
+        buckets: Mapping[str, list[float]],
+        scopes: tuple[Tree, ...],
+    ) -> None:
+        self._files, self._buckets, self._scopes = files, buckets, scopes
         self._new_name: dict[str, str] = {
             row["from"]: row["to"] for kind in ("metrics", "attributes") for row in renames[kind]
         }
@@ -180,7 +131,7 @@ class _Reader:
         self.sets = {key: self.uses(group) for key, group in self._groups.items() if key.startswith("attributes.")}
 
     def rename(self, name: str) -> str:
-        """The name that the rename table gives, if it has the name at all."""
+        """The name of the rename table, or the same name."""
         return self._new_name.get(name, name)
 
     def _own_attributes(self) -> dict[str, Attribute]:
@@ -209,38 +160,43 @@ class _Reader:
                 yield self._metric(group, subject["file"].removesuffix(".yaml"))
 
     def _metric(self, group: Tree, subject: str) -> Metric:
-        ours = group["annotations"]["ai_otel"]
+        own = group["annotations"]["ai_otel"]
+        name, bucket_set = self.rename(group["metric_name"]), own.get("buckets")
         return Metric(
-            name=self.rename(group["metric_name"]),
-            original=group["metric_name"],
+            name=name,
+            constant="",  # depends on the attributes, which are not known yet
             subject=subject,
+            scope=next(scope["name"] for scope in self._scopes if name.startswith(scope["namespace"])),
             instrument=group["instrument"],
             unit=group["unit"],
-            value=ours["value"],
+            value=own["value"],
             brief=group["brief"],
             note=group.get("note", ""),
-            buckets=ours.get("buckets"),
-            extends=group.get("extends"),
+            buckets=tuple(self._buckets[bucket_set]) if bucket_set in self._buckets else None,
+            prometheus=prometheus_name(name, group["unit"], group["instrument"]),
             uses=self.uses(group),
-            refines=ours.get("refines"),
+            original=group["metric_name"],
+            bucket_set=bucket_set,
+            extends=group.get("extends"),
+            refines=own.get("refines"),
         )
 
     def spans(self) -> Iterator[Span]:
         for group in self._files["spans.yaml"]:
             if group["type"] == "span":
-                ours = group["annotations"]["ai_otel"]
+                own = group["annotations"]["ai_otel"]
                 yield Span(
                     id=group["id"].removeprefix("span."),
-                    role=ours["role"],
-                    name=ours["name"],
-                    kinds=tuple(ours["kinds"]),
+                    role=own["role"],
+                    name=own["name"],
+                    kinds=tuple(own["kinds"]),
                     brief=group["brief"],
                     note=group.get("note", ""),
                     uses=self.uses(group),
                 )
 
     def used(self) -> dict[str, Attribute]:
-        """The attributes of any signal or of the resource, and every one that we define ourselves."""
+        """The attributes of all signals and of the resource, and every attribute that ai-otel defines."""
         keys = {row["ref"] for group in self._groups.values() for row in group["attributes"] if "ref" in row}
         keys |= {key for key, attribute in self._known.items() if attribute.own}
         custom = {row["ref"]: row["annotations"]["ai_otel"] for row in self._customs()}
@@ -251,13 +207,13 @@ class _Reader:
         return cast("list[Tree]", self._groups["registry.ai_otel.custom_values"]["attributes"])
 
 
-def _inventory(path: Path) -> dict[str, Native]:
+def _inventory(path: Path) -> dict[str, SourceMetric]:
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return {name: Native(kind, tuple(filter(None, labels.split(",")))) for name, kind, labels in rows[1:]}
+    return {name: SourceMetric(kind, tuple(filter(None, labels.split(",")))) for name, kind, labels in rows[1:]}
 
 
 def _deprecated(folder: Path, newest: Tree, renames: Tree) -> Iterator[str]:
-    """Every GenAI name that must not be emitted: what core deprecated and the GenAI conventions did not keep."""
+    """GenAI names that must not be emitted: deprecated by core and not kept by the GenAI conventions."""
     kept = {*newest["attributes"], *newest["metrics"], *newest["spans"], *newest["events"]}
     for path in sorted((folder / "deprecated").glob("*.yaml")):
         for group in read(path)["groups"]:

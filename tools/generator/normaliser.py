@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from ai_otel.contract import Engine, Metric, MetricMapping
 from generator import ottl
-from generator.model import Contract, Metric, Native, Tree
+from generator.model import Contract, SourceMetric, Tree
 
 HEAD = """\
 # Generated from src/ai_otel/schema/engines/{name}.yaml by `make generate`. Do not edit.
@@ -38,9 +39,9 @@ PAGE_TAIL = ("filter/page", "groupbyattrs/page", "transform/page_end")
 class Row:
     """One row of the mapping, the metric that it becomes, and the native that it reads."""
 
-    tree: Tree
+    tree: MetricMapping
     metric: Metric
-    native: Native
+    native: SourceMetric
     name: str
     """The name of its copy until the end."""
 
@@ -110,7 +111,7 @@ def _rows(name: str, contract: Contract) -> Iterator[Row]:
         metric = contract.metric(tree["to"])
         if metric is None:
             raise ValueError(f"{name}: {tree['to']} is no metric of ours")
-        native = inventory.get(tree["native"], Native("?", ("?",)))
+        native = inventory.get(tree["native"], SourceMetric("?", ("?",)))
         yield Row(tree, metric, native, f"{ottl.ROW}{name}.{index}")
 
 
@@ -120,7 +121,7 @@ def _seen(rows: Sequence[Row]) -> Iterator[str]:
         yield ottl.do(ottl.call("set", ottl.resource(ottl.SEEN + other), "true"), ottl.named(other))
 
 
-def _take(row: Row, engine: Tree) -> str:
+def _take(row: Row, engine: Engine) -> str:
     """Copy the native, or extract the part of it."""
     conditions = [ottl.named(row.tree["native"])]
     if row.native.type in TYPES and engine.get("source") != "otlp":
@@ -154,7 +155,7 @@ def _mark_natives(name: str, contract: Contract) -> Iterator[str]:
 # ---------------------------------------------------------------- points
 
 
-def _points(engine: Tree, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
+def _points(engine: Engine, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
     """Attributes and values of the copies' points; those that mean nothing are marked."""
     for label, kept in engine.get("only", {}).items():
         wanted = ottl.either(f"{ottl.point(label)} == {ottl.text(value)}" for value in _list(kept))
@@ -171,7 +172,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _required(engine: Tree, rows: Sequence[Row]) -> Iterator[str]:
+def _required(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
     """A point without an attribute that its metric requires says nothing that anyone could use."""
     lacking: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -183,7 +184,7 @@ def _required(engine: Tree, rows: Sequence[Row]) -> Iterator[str]:
         yield ottl.mark(ottl.DROP, ottl.every(f"{ottl.point(key)} == nil", ottl.named(*names)))
 
 
-def _constants(engine: Tree, rows: Sequence[Row]) -> Iterator[str]:
+def _constants(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
     told = {"gen_ai.operation.name": ottl.OPERATION, "gen_ai.request.model": ottl.MODEL}
     for key, value in engine["attributes"].items():
         yield ottl.do(ottl.call("set", ottl.point(key), ottl.text(value)), _with(key, rows))
@@ -233,7 +234,7 @@ def _point(row: Row, *, otlp: bool) -> Iterator[str]:
         yield ottl.do(as_double, ottl.every(is_row, "datapoint.value_int != 0"))
 
 
-def _meaningless(tree: Tree, *, otlp: bool) -> Iterator[str]:
+def _meaningless(tree: MetricMapping, *, otlp: bool) -> Iterator[str]:
     for value in tree.get("drop_values", ()):
         is_double = f"datapoint.value_double == {ottl.number(value)}"
         if not otlp:
@@ -247,7 +248,7 @@ def _meaningless(tree: Tree, *, otlp: bool) -> Iterator[str]:
         yield f"(datapoint.value_double >= {limit} or Double(datapoint.value_int) >= {limit})"
 
 
-def _value(tree: Tree, is_row: str) -> Iterator[str]:
+def _value(tree: MetricMapping, is_row: str) -> Iterator[str]:
     value: Tree = tree.get("value", {})
     if "product_of_labels" in value:
         labels = value["product_of_labels"]

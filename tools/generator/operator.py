@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ai_otel.collector.compose import Choice, compose
+from ai_otel.collector.compose import Selection, compose
 from generator.kustomize import GENERATED, HOME as KUSTOMIZE, SIDECAR
 from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump
@@ -92,7 +92,7 @@ def _resource(role: str, workload: Tree) -> Tree:
         told["persistentVolumeClaimRetentionPolicy"] = spec["persistentVolumeClaimRetentionPolicy"]
     if workload["kind"] != "DaemonSet":
         told["podDisruptionBudget"] = {"maxUnavailable": 1}
-    return _named(workload["metadata"]["name"], told, Choice(role), namespace=NAMESPACE)
+    return _named(workload["metadata"]["name"], told, Selection(role), namespace=NAMESPACE)
 
 
 def _sidecar(engine: str, _: Contract) -> str:
@@ -112,7 +112,7 @@ def _sidecar(engine: str, _: Contract) -> str:
     ]
     name = f"ai-otel-{engine.replace('_', '-')}"
     about = f"# A sidecar for {engine}: sidecar.opentelemetry.io/inject: {name}"
-    return f"{GENERATED}\n{about}\n{dump(_named(name, told, Choice('sidecar', (engine,))))}"
+    return f"{GENERATED}\n{about}\n{dump(_named(name, told, Selection('sidecar', (engine,))))}"
 
 
 def _annotation(variable: str, name: str) -> Tree:
@@ -143,7 +143,7 @@ def _of_the_container(container: Tree) -> dict[str, Any]:
     }
 
 
-def _named(name: str, told: dict[str, Any], choice: Choice, namespace: str | None = None) -> Tree:
+def _named(name: str, told: dict[str, Any], selection: Selection, namespace: str | None = None) -> Tree:
     where = {} if namespace is None else {"namespace": namespace}
     labels = {"app.kubernetes.io/part-of": "ai-otel"}
     return {
@@ -151,13 +151,13 @@ def _named(name: str, told: dict[str, Any], choice: Choice, namespace: str | Non
         "kind": "OpenTelemetryCollector",
         "metadata": {"name": name, **where, "labels": labels},
         # Never changed by the Operator when it is itself updated: a configuration of ours fits one version.
-        "spec": {"upgradeStrategy": "none", **told, "config": configuration(choice)},
+        "spec": {"upgradeStrategy": "none", **told, "config": configuration(selection)},
     }
 
 
-def configuration(choice: Choice) -> Tree:
-    """Of a choice. Where the Operator cannot read the address of the page about itself, it replaces all telemetry."""
-    tree = compose(choice).tree
+def configuration(selection: Selection) -> Tree:
+    """Of a selection. If the Operator cannot read the address of the page about itself, it replaces all telemetry."""
+    tree = compose(selection).tree
     for reader in tree["service"]["telemetry"]["metrics"]["readers"]:
         reader["pull"]["exporter"]["prometheus"] |= {"host": "0.0.0.0", "port": 8888}  # noqa: S104 - in a pod
     return tree

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from generator.model import Attribute, Contract, Metric, constant_name
+from ai_otel.contract import Attribute, Metric
+from generator.model import Contract, attribute_constant, constant_name
 
 WIDTH = 120
 
@@ -29,13 +30,6 @@ class Metric(NamedTuple):
     attributes: tuple[str, ...]
     """Every attribute key that a point may carry."""
 '''
-
-
-def metric_constants(contract: Contract) -> dict[str, str]:
-    """Constant name of each metric; one that an attribute already has gets the suffix `_METRIC`."""
-    taken = {attribute.name for attribute in contract.attributes.values()}
-    names = {metric.original: constant_name(metric.original) for metric in contract.metrics}
-    return {original: f"{name}_METRIC" if name in taken else name for original, name in names.items()}
 
 
 def render(contract: Contract) -> str:
@@ -62,7 +56,7 @@ def _scopes(contract: Contract) -> Iterator[str]:
 def _attributes(contract: Contract) -> Iterator[str]:
     yield "# Attribute keys"
     for attribute in contract.attributes.values():
-        yield f'{attribute.name}: Final = "{attribute.key}"'
+        yield f'{attribute_constant(attribute)}: Final = "{attribute.key}"'
 
 
 def _enums(contract: Contract) -> Iterator[str]:
@@ -85,7 +79,7 @@ def _buckets(contract: Contract) -> Iterator[str]:
 def _sets(contract: Contract) -> Iterator[str]:
     yield "# Attributes that several metrics share"
     for name in sorted({metric.extends for metric in contract.metrics if metric.extends}):
-        keys = [contract.attributes[use.key].name for use in contract.sets[name]]
+        keys = [attribute_constant(contract.attributes[use.key]) for use in contract.sets[name]]
         yield from _tuple(f"{_set_name(name)}: Final[tuple[str, ...]]", keys)
 
 
@@ -94,24 +88,23 @@ def _set_name(identity: str) -> str:
 
 
 def _metrics(contract: Contract) -> Iterator[str]:
-    names = metric_constants(contract)
     yield "# Metrics"
     for metric in contract.metrics:
-        yield from _metric(names[metric.original], metric, contract)
+        yield from _metric(metric, contract)
     yield ""
-    yield from _tuple("METRICS: Final[tuple[Metric, ...]]", [names[metric.original] for metric in contract.metrics])
+    yield from _tuple("METRICS: Final[tuple[Metric, ...]]", [metric.constant for metric in contract.metrics])
 
 
-def _metric(constant: str, metric: Metric, contract: Contract) -> Iterator[str]:
+def _metric(metric: Metric, contract: Contract) -> Iterator[str]:
     shared = {use.key for use in contract.sets[metric.extends]} if metric.extends else set()
     keys = [f"*{_set_name(metric.extends)}"] if metric.extends else []
-    keys += [contract.attributes[key].name for key in metric.keys if key not in shared]
+    keys += [attribute_constant(contract.attributes[key]) for key in metric.keys if key not in shared]
     attributes = _set_name(metric.extends) if metric.extends and len(keys) == 1 else _one_line(keys)
-    yield f"{constant}: Final = Metric("
+    yield f"{metric.constant}: Final = Metric("
     for name in ("name", "instrument", "unit", "value"):
         yield f'    {name}="{getattr(metric, name)}",'
     yield f'    description="{metric.brief}",'
-    yield f"    buckets={f'BUCKETS_{metric.buckets.upper()}' if metric.buckets else None},"
+    yield f"    buckets={f'BUCKETS_{metric.bucket_set.upper()}' if metric.bucket_set else None},"
     line = f"    attributes={attributes},"
     yield from [line] if len(line) <= WIDTH else ["    attributes=(", *(f"        {key}," for key in keys), "    ),"]
     yield ")"

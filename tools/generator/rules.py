@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from ai_otel.contract import Metric, Use
 from generator.engine_rules import engine_violations
-from generator.model import LEVELS, Contract, Metric, Tree, Use
-from generator.python_names import metric_constants
+from generator.model import LEVELS, Contract, Tree, attribute_constant
 
 OWN = "ai_otel."
 INSTRUMENTS = {"counter", "histogram", "updowncounter", "gauge"}
@@ -34,9 +34,9 @@ def violations(contract: Contract) -> list[str]:
 def remarks(contract: Contract) -> list[str]:
     """What is legal and still worth knowing."""
     return [
-        f"{original}: an attribute has its constant's name, so the metric is {constant}."
-        for original, constant in metric_constants(contract).items()
-        if constant.endswith("_METRIC")
+        f"{metric.original}: an attribute has its constant's name, so the metric is {metric.constant}."
+        for metric in contract.metrics
+        if metric.constant.endswith("_METRIC")
     ]
 
 
@@ -54,10 +54,10 @@ def _shape(metric: Metric, contract: Contract) -> Iterator[str]:
         yield f"{metric.name}: {metric.unit} is no unit that we know; write UCUM, or a word in braces."
     if metric.value not in ("int", "double"):
         yield f"{metric.name}: a value is int or double, not {metric.value}."
-    if (metric.instrument == "histogram") != (metric.buckets is not None):
+    if (metric.instrument == "histogram") != (metric.bucket_set is not None):
         yield f"{metric.name}: a histogram names its buckets, and nothing else does."
-    if metric.buckets and metric.buckets not in contract.buckets:
-        yield f"{metric.name}: buckets.yaml has no list {metric.buckets}."
+    if metric.bucket_set and metric.bucket_set not in contract.buckets:
+        yield f"{metric.name}: buckets.yaml has no list {metric.bucket_set}."
     if metric.unit.startswith("{") and metric.value != "int":
         yield f"{metric.name}: counted things are int."
     if metric.unit == "s" and metric.value != "double":
@@ -79,7 +79,8 @@ def _against_upstream(metric: Metric, contract: Contract) -> Iterator[str]:
     for field in ("instrument", "unit", "value"):
         if theirs[field] != getattr(metric, field):
             yield f"{metric.name}: {field} is {theirs[field]} upstream, not {getattr(metric, field)}."
-    if "buckets" in theirs and metric.buckets and theirs["buckets"] != contract.buckets[metric.buckets]["bounds"]:
+    bounds = contract.buckets[metric.bucket_set]["bounds"] if metric.bucket_set else None
+    if "buckets" in theirs and bounds and theirs["buckets"] != bounds:
         yield f"{metric.name}: the buckets differ from upstream."
     levels = {key: LEVELS[level] for key, level in theirs["attributes"].items()}
     ours = _levels(use for use in metric.uses if not use.key.startswith(OWN))
@@ -118,8 +119,8 @@ def _deprecated(contract: Contract) -> Iterator[str]:
 
 
 def _constants(contract: Contract) -> Iterator[str]:
-    names = [attribute.name for attribute in contract.attributes.values()]
-    names += metric_constants(contract).values()
+    names = [attribute_constant(attribute) for attribute in contract.attributes.values()]
+    names += [metric.constant for metric in contract.metrics]
     names += [attribute.constant for attribute in contract.attributes.values() if attribute.constant]
     names += [f"BUCKETS_{name.upper()}" for name in contract.buckets]
     names += [scope[key] for scope in contract.scopes for key in ("constant", "schema_url_constant")]

@@ -1,6 +1,6 @@
-"""What the dashboards know of the contract: metrics and labels as Prometheus has them, and which engine has which.
+"""The contract for the dashboards: metrics and labels under their Prometheus names, and the engines that have them.
 
-A name that the contract does not have stops the build, so no dashboard can ask for a metric that nobody emits.
+A name that is not in the contract stops the build, so no dashboard queries a metric that does not exist.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from ai_otel.contract import Metric as Definition
+from ai_otel.contract.compiled import from_tree
 
 CONTRACT = Path(__file__).parents[3] / "src/ai_otel/schema/contract.json"
 
@@ -28,8 +30,8 @@ PROMOTED = (
     "k8s.deployment.name",
 )
 
-# Which instrumentation made a series: ai-otel itself, or the Collector that read the page. No attribute, so not in the
-# contract; empty where a backend leaves it out.
+# The instrumentation that made a series: ai-otel, or the Collector that scraped the engine. Not in the contract,
+# because it is no attribute; empty if a backend omits it.
 SCOPE = "otel_scope_name"
 
 
@@ -39,86 +41,92 @@ class UnknownNameError(LookupError):
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of the contract."""
+    """One metric of the contract, with the labels of its series and its sources."""
 
-    name: str
-    prometheus: str
-    instrument: str
-    brief: str
-    note: str
+    definition: Definition
     labels: frozenset[str]
     sources: tuple[str, ...]
-    """Each engine that has it, with where: `vLLM (library, page)`."""
+    """Each engine that has it, and from where: `vLLM (library, page)`."""
+
+    @property
+    def name(self) -> str:
+        """OpenTelemetry's name."""
+        return self.definition.name
+
+    @property
+    def prometheus(self) -> str:
+        """Prometheus' name."""
+        return self.definition.prometheus
+
+    @property
+    def instrument(self) -> str:
+        """`counter`, `updowncounter`, `gauge` or `histogram`."""
+        return self.definition.instrument
 
     @property
     def count(self) -> str:
-        """Name of the series that counts: of the counter itself, or of the histogram's samples."""
+        """The series that counts: the counter itself, or the histogram's `_count`."""
         return f"{self.prometheus}_count" if self.instrument == "histogram" else self.prometheus
 
 
 class Contract:
-    """The compiled contract, by the names that its Python constants have."""
+    """Metrics, labels and values of the compiled contract. Unknown names raise `UnknownNameError`."""
 
     def __init__(self, path: Path = CONTRACT) -> None:
-        self._tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        self._rows = {row["constant"]: row for row in self._tree["metrics"]}
+        self._contract = from_tree(json.loads(path.read_text(encoding="utf-8")))
+        self._metrics = {metric.constant: metric for metric in self._contract.metrics}
+        self._keys = {*self._contract.attributes, *(use.key for use in self._contract.resource)}
         self._promoted = frozenset(self.label(key) for key in PROMOTED)
 
     def metric(self, constant: str) -> Metric:
-        """The metric that `ai_otel.semconv` calls so."""
-        row = self._rows.get(constant)
-        if row is None:
+        """The metric of a constant in `ai_otel.semconv`."""
+        found = self._metrics.get(constant)
+        if found is None:
             raise UnknownNameError(f"the contract has no metric {constant}; see docs/metrics.md")
-        return Metric(
-            name=row["name"],
-            prometheus=row["prometheus"],
-            instrument=row["instrument"],
-            brief=row["brief"],
-            note=row["note"],
-            labels=frozenset(map(self.label, row["attributes"])) | self._promoted | {SCOPE},
-            sources=tuple(self._sources(row["name"])),
-        )
+        labels = frozenset(map(self.label, found.keys)) | self._promoted | {SCOPE}
+        return Metric(found, labels, tuple(self._sources(found.name)))
 
     def label(self, key: str) -> str:
-        """The label that an attribute becomes."""
-        if key not in self._tree["attributes"] and key not in self._tree["resource"]:
+        """The Prometheus label of an attribute."""
+        if key not in self._keys:
             raise UnknownNameError(f"the contract has no attribute {key}; see docs/metrics.md")
         return re.sub(r"[^a-zA-Z0-9]+", "_", key)
 
     def value(self, key: str, value: str) -> str:
-        """The same value, if the closed attribute `key` can have it."""
-        members = self._tree["attributes"].get(key, {}).get("members", [])
+        """Return `value` if the enum attribute `key` has it."""
+        attribute = self._contract.attributes.get(key)
+        members = attribute.members if attribute else ()
         if value not in members:
             raise UnknownNameError(f"{key} is never {value}; it is one of {', '.join(members)}")
         return value
 
     def metrics_in(self, expressions: Iterable[str]) -> list[Metric]:
         """The metrics that PromQL expressions read, in the order of their first mention."""
-        named = {row["prometheus"]: constant for constant, row in self._rows.items()}
+        constants = {metric.prometheus: constant for constant, metric in self._metrics.items()}
         series = re.findall(r"(\w+)(?=\{)", " ".join(expressions))
-        bases = [name if name in named else re.sub(r"_(bucket|count|sum)$", "", name) for name in series]
-        return [self.metric(named[base]) for base in dict.fromkeys(bases)]
+        names = [name if name in constants else re.sub(r"_(bucket|count|sum)$", "", name) for name in series]
+        return [self.metric(constants[name]) for name in dict.fromkeys(names)]
 
     def _sources(self, name: str) -> Iterator[str]:
-        for engine in self._tree["engines"].values():
-            ways = [
+        for engine in self._contract.engines.values():
+            sources = [
                 *(["library"] if any(row["metric"] == name for row in engine["library"]) else ()),
                 *(["page"] if any(row["to"] == name for row in engine["metrics"]) else ()),
             ]
-            if ways:
-                yield f"{engine['title']} ({', '.join(ways)})"
+            if sources:
+                yield f"{engine['title']} ({', '.join(sources)})"
 
     def silent_about_failures(self, finished: Metric) -> list[str]:
         """
-        Engines that count what has ended without ever telling that it failed, as provider names.
+        Provider names of engines that count finished requests and never report failures.
 
-        Where the library measures it, or a page has an error's kind or a finish reason `error`, failures are told.
+        The library reports failures, and so does a metrics endpoint with an error type or the finish reason `error`.
         """
         silent = set()
-        for engine in self._tree["engines"].values():
+        for engine in self._contract.engines.values():
             rows = [row for row in engine["metrics"] if row["to"] == finished.name]
-            told = json.dumps([(row.get("set"), row.get("labels")) for row in rows])
+            reported = json.dumps([(row.get("set"), row.get("labels")) for row in rows])
             measured = any(row["metric"] == finished.name for row in engine["library"])
-            if rows and not measured and "error" not in told:
+            if rows and not measured and "error" not in reported:
                 silent.add(engine["attributes"]["gen_ai.provider.name"])
         return sorted(silent)

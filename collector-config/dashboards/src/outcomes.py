@@ -1,8 +1,8 @@
-"""How requests ended, each server's from the source of its that tells most.
+"""How requests ended, from the most detailed source of each server.
 
-Where ai-otel measures a server, or its page has error types on the duration, `gen_ai.server.request.duration` has each
-request once, with how it ended. Other pages have counters of what ended and of what was refused. The source is chosen
-server by server, so that a fleet of both adds up and nothing is in twice.
+`gen_ai.server.request.duration` has each request once, with its outcome, if ai-otel measures the server or its metrics
+endpoint has error types on the duration. Other endpoints have counters of finished and of rejected requests. The source
+is chosen for each server, so that a mixed fleet adds up and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class Outcomes:
     def ended(self) -> str:
         """Everything that ended, refused requests included."""
         counted = f"{self._count()} or ({self._refusals} and on ({self._queries.one_server}) {self._count()})"
-        return self._from_either(self._of_a_server_that_tells(self._timed()), counted)
+        return self._from_either(self._with_error_types(self._timed()), counted)
 
     @property
     def finished(self) -> str:
         """What ended well."""
         counted = self._count(f'{self.error}=""', f'{self.reason}!="{self._failed}"')
-        return self._from_either(self._of_a_server_that_tells(self._timed(f'{self.error}=""')), counted)
+        return self._from_either(self._with_error_types(self._timed(f'{self.error}=""')), counted)
 
     @property
     def cancelled(self) -> str:
-        """What its client, or somebody in its name, stopped."""
+        """Requests that the client, or an abort on its behalf, stopped."""
         matcher = f'{self.error}="{self._cancelled}"'
         return self._from_either(self._timed(matcher), self._count(matcher))
 
@@ -49,13 +49,13 @@ class Outcomes:
         """
         What failed or was refused; 0 where nothing was.
 
-        A failure has an error type, or only the finish reason `error`. Engines that never tell failures get no 0.
+        A failure has an error type, or only the finish reason `error`. Engines that never report failures get no 0.
         """
         matcher = f'{self.error}!~"|{self._cancelled}"'
         unnamed = self._count(f'{self.error}=""', f'{self.reason}="{self._failed}"')
         counted = f"{self._count(matcher)} or {unnamed} or {self._refusals}"
-        telling = (f'{self._engine}!~"{"|".join(self._silent)}"',) if self._silent else ()
-        return f"{self._from_either(self._timed(matcher), counted)} or 0 * {self._count(*telling)}"
+        reporting = (f'{self._engine}!~"{"|".join(self._silent)}"',) if self._silent else ()
+        return f"{self._from_either(self._timed(matcher), counted)} or 0 * {self._count(*reporting)}"
 
     @property
     def _refusals(self) -> str:
@@ -68,9 +68,9 @@ class Outcomes:
     def _count(self, *where: str) -> str:
         return self._queries.rate(self.counted, *where)
 
-    def _of_a_server_that_tells(self, timed: str) -> str:
-        told = f'{self.error}!=""'
-        return f"{timed} and on ({self._queries.one_server}) {self._timed(told)}"
+    def _with_error_types(self, timed: str) -> str:
+        errors = f'{self.error}!=""'
+        return f"{timed} and on ({self._queries.one_server}) {self._timed(errors)}"
 
     def _from_either(self, timed: str, counted: str) -> str:
         return first_of((timed, counted), self._queries.one_server)

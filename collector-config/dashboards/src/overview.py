@@ -12,7 +12,7 @@ from promql import Queries, first_of, highest, ratio, shown, total
 
 ABOUT = (
     "Requests, latency, load, cache and errors of all model servers, in OpenTelemetry's names, whether ai-otel measures"
-    " them or the Collector reads their metrics page."
+    " them or the Collector reads their metrics endpoint."
 )
 BOUNDS = (
     "Interpolated within a bucket. Engines differ in their buckets, so these are never mixed: an engine that is"
@@ -114,7 +114,7 @@ def throughput(q: Queries) -> list[Panel]:
         Panel("Output tokens", "Output tokens per second.", TOKENS, [Query(made, f"{q.legend} out")]),
         Panel(
             "Requests by outcome",
-            "Requests that ended, per second. Failed and refused are one, because not every source tells them apart.",
+            "Requests that ended, per second. Failed and refused are one, because not every source distinguishes them.",
             REQUESTS,
             [
                 Query(total(by, outcomes.finished), f"{q.legend} finished"),
@@ -170,7 +170,7 @@ def load(q: Queries) -> list[Panel]:
         Panel("Running", "Requests in the engines' batches now.", NUMBER, [Query(running, q.legend)]),
         Panel(
             "Waiting by reason",
-            "Requests that wait now, by reason where the engine tells it.",
+            "Requests that wait now, by reason if the engine reports it.",
             NUMBER,
             [Query(waiting, f"{q.legend} {shown(reason)}")],
             stacked=True,
@@ -214,16 +214,16 @@ def cache(q: Queries) -> list[Panel]:
 
 
 def kv_tokens(q: Queries, by: str, name: str, tier: str) -> Panel:
-    share, told = q.gauge(q.metric("AI_OTEL_KV_CACHE_UTILIZATION")), q.gauge(q.metric("AI_OTEL_KV_CACHE_USED"))
+    share, used = q.gauge(q.metric("AI_OTEL_KV_CACHE_UTILIZATION")), q.gauge(q.metric("AI_OTEL_KV_CACHE_USED"))
     capacity = q.metric("AI_OTEL_KV_CACHE_CAPACITY")
     # An engine whose page gives the capacity no model gives one to the share: the model is taken from there.
     one_cache = f"{q.one_server}, {q.label('ai_otel.engine.index')}, {tier}"
     room = f"* on ({one_cache}) group_left () {highest(one_cache, q.gauge(capacity, of_any='model'))}"
-    held = first_of((told, f"{share} {room}"), one_cache)
+    held = first_of((used, f"{share} {room}"), one_cache)
     whole = first_of((f"({share} >= bool 0) {room}", q.gauge(capacity)), one_cache)
     return Panel(
         "KV cache, tokens",
-        "Tokens that all KV caches together hold, and can hold. Where an engine does not tell the tokens that it holds,"
+        "Tokens that all KV caches together hold, and can hold. If an engine does not report the tokens that it holds,"
         " they are its share in use times its capacity.",
         NUMBER,
         [Query(total(by, held), f"{name} held"), Query(total(by, whole), f"{name} capacity")],

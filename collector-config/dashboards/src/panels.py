@@ -1,4 +1,4 @@
-"""The look of our dashboards: one function a kind of panel, and the variables, links and frame that all share."""
+"""The style of the dashboards: one function for each kind of panel, and their common variables, links and layout."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Panel:
         """What it shows, the exact metrics, and who has them."""
         lines = [self.meaning]
         for metric in contract.metrics_in(query.expression for query in self.queries):
-            says = " ".join(filter(None, (metric.brief, metric.note)))
+            says = " ".join(filter(None, (metric.definition.brief, metric.definition.note)))
             lines.append(f"`{metric.name}` (`{metric.prometheus}`): {says} From: {'; '.join(metric.sources)}.")
         return "\n\n".join(lines) + "\n\nNo data: no chosen engine has the metric, or nothing has happened yet."
 
@@ -189,7 +189,7 @@ def variables(queries: Queries) -> Iterator[Variable]:
         yield _choice(name, f"label_values({{{', '.join(chosen)}}}, {label})")
         chosen.append(f'{label}=~"${name}"')
     yield _custom(SPLIT, "Split by", queries.splits, "engine, model").description(
-        "How finely the panels below the first row tell series apart. The engine is always among it."
+        "How finely the panels below the first row separate series. The engine is always among it."
     )
     yield _custom("period", "Slowest export", {period: period for period in PERIODS}, PERIODS[0]).description(
         "The longest time between two points of one series. Rates reach over four of them."

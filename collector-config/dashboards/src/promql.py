@@ -1,4 +1,4 @@
-"""PromQL in pieces: what every query of ours has in common stands here once.
+"""Builds PromQL expressions: what all queries have in common.
 
 The rules, so that a query says what its title says:
 * `rate` before `sum`; counters only ever as rates, gauges never;
@@ -45,7 +45,7 @@ class Queries:
 
     @property
     def splits(self) -> dict[str, str]:
-        """What the variable `split` offers: how finely a panel tells series apart, and the labels of that."""
+        """What the variable `split` offers: how finely a panel separates series, and the labels for it."""
         return {
             "engine": self.engine,
             "engine, model": f"{self.engine}, {self.model}",
@@ -92,12 +92,12 @@ def shown(*labels: str) -> str:
 
 
 def total(by: str, expression: str) -> str:
-    """The sum, told apart by `by`."""
+    """The sum by the labels in `by`."""
     return f"sum by ({by}) ({expression})"
 
 
 def highest(by: str, expression: str) -> str:
-    """The highest, told apart by `by`: of shares, which cannot be added up."""
+    """The maximum by the labels in `by`: for ratios, which cannot be added."""
     return f"max by ({by}) ({expression})"
 
 

@@ -11,19 +11,19 @@ from ai_otel.version import __version__
 
 COMMANDS = {
     "run": "run a server with telemetry",
-    "demo": "see it work on a small real engine",
+    "demo": "run a small real engine and show its telemetry",
     "agent": "on a Kubernetes node: the values of every GPU, and which pod holds it",
-    "doctor": "what is observed, what is missing, and which flag turns it on",
-    "schema": "every name that we emit, and where each engine's comes from",
-    "collector": "complete Collector configurations, and what an engine's page can tell",
-    "slo": "Prometheus rules for what a service promises",
+    "doctor": "check what is observed, what is missing, and which flag turns it on",
+    "schema": "every name that is emitted, and its source in each engine",
+    "collector": "render and validate Collector configurations",
+    "slo": "Prometheus rules for service level objectives",
 }
 
 _EPILOG = """\
 first steps:
-  ai-otel demo                              see it work on a small real engine, in under a minute
+  ai-otel demo                              run a small real engine and show its telemetry, in under a minute
   ai-otel run -- vllm serve MODEL           run your server with telemetry to OTEL_EXPORTER_OTLP_ENDPOINT
-  ai-otel doctor                            what is observed, what is missing, and which flag turns it on
+  ai-otel doctor                            check what is observed, what is missing, and which flag turns it on
 """
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = importlib.import_module(f"ai_otel.cli.{arguments.command}").run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough (`| head`). What is left must not fail again when the interpreter ends.
+        # The reader closed the pipe (`| head`). Without stdout the interpreter does not fail again at exit.
         sys.stdout = sys.__stdout__ = None  # type: ignore[misc]
         return 0
     return code

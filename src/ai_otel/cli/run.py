@@ -1,4 +1,4 @@
-"""`ai-otel run -- CMD`: the server, and every Python process below it, with telemetry."""
+"""`ai-otel run -- CMD`: runs a server, and every Python process that it starts, with telemetry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from ai_otel import activation as doors
+from ai_otel import activation
 
 _DESCRIPTION = """\
 Run a server with telemetry. Everything after `--` is your command, unchanged:
@@ -18,7 +18,7 @@ Run a server with telemetry. Everything after `--` is your command, unchanged:
   ai-otel run -- vllm serve MODEL --port 8000
   ai-otel run -- python my_server.py
 
-Child processes are included. Where telemetry goes is OpenTelemetry's own choice:
+Child processes are included. OpenTelemetry's variables set the destination:
   OTEL_EXPORTER_OTLP_ENDPOINT   default http://localhost:4318
   OTEL_EXPORTER_OTLP_PROTOCOL   http/protobuf (default) or grpc
   OTEL_SERVICE_NAME             default: the engine's name
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Replace this process with the command; returns only when it cannot be started."""
+    """Replace this process with the command. Returns only if the command cannot be started."""
     words: Sequence[str] = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         print("ai-otel run: nothing to run. Write: ai-otel run -- vllm serve MODEL", file=sys.stderr)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if program is None:
         print(f"ai-otel run: {words[0]}: no such command. Is it installed in this environment?", file=sys.stderr)
         return 127
-    open_doors(os.environ)
+    activate(os.environ)
     try:
         os.execv(program, list(words))
     except OSError as error:
@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 126
 
 
-def open_doors(environment: MutableMapping[str, str]) -> None:
-    """Have every interpreter below this process open our door, by PYTHONPATH and by the `.pth` file."""
+def activate(environment: MutableMapping[str, str]) -> None:
+    """Activate ai-otel in every Python started with this environment, by PYTHONPATH and by the `.pth` file."""
     environment["AI_OTEL_ENABLED"] = "true"
     path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if doors.DIRECTORY not in path:
-        environment["PYTHONPATH"] = os.pathsep.join([doors.DIRECTORY, *path])
+    if activation.DIRECTORY not in path:
+        environment["PYTHONPATH"] = os.pathsep.join([activation.DIRECTORY, *path])

@@ -1,4 +1,4 @@
-"""`ai-otel slo`: Prometheus rules for what a service promises."""
+"""`ai-otel slo`: renders Prometheus rules for service level objectives."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ai_otel.collector import fragments as parts
+from ai_otel.collector import fragments
 
 _DESCRIPTION = """\
-Make Prometheus rules of what a service promises: shares per window, budgets, and alerts on how fast they are spent.
+Render Prometheus rules for service level objectives: error ratios per window, error budgets and burn-rate alerts.
 
   ai-otel slo render > slo-rules.yaml         of the template, collector-config/kubernetes/slo/slo.yaml
   ai-otel slo render slo.yaml --out rules.yaml
   ai-otel slo render slo.yaml --plain         for a Prometheus without its operator: a file of `rule_files`
-  ai-otel slo template > slo.yaml             the template itself, to be changed
+  ai-otel slo template > slo.yaml             the template itself, to edit
 """
 
 
 def template() -> Path:
-    """The file to begin with."""
-    return parts.directory() / "kubernetes/slo/slo.yaml"
+    """The template of `slo.yaml`."""
+    return fragments.directory() / "kubernetes/slo/slo.yaml"
 
 
 def add_parser(subparsers: Any) -> None:
     """Add `slo` to the command line."""
     parser = subparsers.add_parser(
         "slo",
-        help="Prometheus rules for what a service promises",
+        help="Prometheus rules for service level objectives",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("template", help="print the file to begin with")
+    actions.add_parser("template", help="print the template")
     render = actions.add_parser("render", help="print the rules")
-    render.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what is promised; default: the template")
+    render.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the objectives; default: the template")
     render.add_argument("--out", type=Path, metavar="FILE", help="write to this file; default: print")
     render.add_argument("--plain", action="store_true", help="bare groups instead of a PrometheusRule")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what was asked; 2 for what cannot be done."""
+    """Render the rules or print the template; 2 for what cannot be done."""
     if arguments.action == "template":
         print(template().read_text(encoding="utf-8"), end="")
         return 0

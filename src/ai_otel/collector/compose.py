@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from ai_otel.collector import fragments as parts
-from ai_otel.collector.fragments import COMMON, DEFAULT_FEATURES, PAGES, PartError
+from ai_otel.collector import fragments
+from ai_otel.collector.fragments import COMMON, DEFAULT_FEATURES, PAGES, FragmentError
 from ai_otel.collector.merge import Tree, merge
 from ai_otel.contract import load as contract
 
 SIGNALS = ("traces", "metrics", "logs")
 LEAVES = ("sidecar", "agent", "cluster")
-# Features that are on anyhow, or that change whatever there is.
+# Features that are on by default, or that change existing components.
 TAKES_WHAT_IS_THERE = (*DEFAULT_FEATURES, "local")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a configuration is to be made of."""
+class Selection:
+    """The fragments of a configuration."""
 
     role: str
     engines: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def all_backends(self) -> tuple[str, ...]:
-        """Where it sends. The first tier has the second in its own part."""
+        """Where it sends. The first tier has the second in its own fragment."""
         if self.backends or self.role == "gateway":
             return self.backends
         return ("gateway",) if self.role in LEAVES else ("otlp",)
@@ -61,19 +61,19 @@ class Composed:
     remarks: list[str] = field(default_factory=list)
 
 
-def compose(choice: Choice) -> Composed:
-    """The complete configuration. Raises `PartError` where a part is unknown or has no place in the role."""
+def compose(selection: Selection) -> Composed:
+    """The complete configuration. Raises `FragmentError` if a fragment is unknown or has no place in the role."""
     composed = Composed({})
-    _add(composed, "roles", choice.role)
-    reads_pages = "metrics/pages" in _pipelines(composed.tree)
-    if reads_pages:
+    _add(composed, "roles", selection.role)
+    scrapes = "metrics/pages" in _pipelines(composed.tree)
+    if scrapes:
         _add(composed, "roles", PAGES)
-        for name in choice.engines or parts.names("engines"):
+        for name in selection.engines or fragments.names("engines"):
             _add(composed, "engines", name)
-        _aim(composed.tree, choice)
-    elif choice.engines:
-        raise PartError(f"the role {choice.role} reads no metrics page, so it takes no engine")
-    _add_features_and_backends(composed, choice)
+        _aim(composed.tree, selection)
+    elif selection.engines:
+        raise FragmentError(f"the role {selection.role} scrapes no metrics endpoint, so it takes no engine")
+    _add_features_and_backends(composed, selection)
     _add(composed, "roles", COMMON)
     composed.remarks += _prune(composed.tree)
     composed.headings = [lines for lines in composed.headings if lines]
@@ -81,33 +81,33 @@ def compose(choice: Choice) -> Composed:
 
 
 def _add(composed: Composed, kind: str, name: str) -> None:
-    composed.tree = merge(composed.tree, parts.load(kind, name))
+    composed.tree = merge(composed.tree, fragments.load(kind, name))
     if kind == "roles" and name not in (COMMON, PAGES):
-        composed.headings.append(parts.heading(kind, name))
+        composed.headings.append(fragments.heading(kind, name))
 
 
-def _joined(tree: Tree, joining: Iterable[Tree]) -> Tree:
-    for part in joining:
-        tree = merge(tree, part)
+def _joined(tree: Tree, fragment_trees: Iterable[Tree]) -> Tree:
+    for fragment in fragment_trees:
+        tree = merge(tree, fragment)
     return tree
 
 
-def _add_features_and_backends(composed: Composed, choice: Choice) -> None:
-    features = {name: parts.load("features", name) for name in choice.all_features}
+def _add_features_and_backends(composed: Composed, selection: Selection) -> None:
+    features = {name: fragments.load("features", name) for name in selection.all_features}
     ended = Composed(composed.tree)
-    for backend in choice.all_backends:
+    for backend in selection.all_backends:
         _add_backend(ended, backend, _open(composed.tree))
-    for name, part in features.items():
-        if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, part):
-            raise PartError(f"the feature {name} has no place in this role; its first lines say which it is for")
+    for name, fragment in features.items():
+        if name not in TAKES_WHAT_IS_THERE and not _has_place(ended.tree, fragment):
+            raise FragmentError(f"the feature {name} has no place in this role; its first lines say which it is for")
     # Before the backends, so that a pipeline that a feature opens is ended too; and once more after them, for what
     # features say of exporters.
     composed.tree = _joined(composed.tree, features.values())
     ends = _open(composed.tree)
-    for backend in choice.all_backends:
+    for backend in selection.all_backends:
         _add_backend(composed, backend, ends)
     composed.tree = _joined(composed.tree, features.values())
-    composed.headings += [parts.heading("features", name) for name in features]
+    composed.headings += [fragments.heading("features", name) for name in features]
 
 
 def _open(tree: Tree) -> list[str]:
@@ -117,30 +117,30 @@ def _open(tree: Tree) -> list[str]:
 
 def _add_backend(composed: Composed, backend: str, open_ones: list[str]) -> None:
     """A backend, for all that it takes or for the signals that were named, at the end of the open pipelines."""
-    name, _, told = backend.partition(":")
-    part = parts.load("backends", name)
-    ((taken, pipeline),) = _pipelines(part).items()
-    signals = told.split(",") if told else []
+    name, _, named = backend.partition(":")
+    fragment = fragments.load("backends", name)
+    ((taken, pipeline),) = _pipelines(fragment).items()
+    signals = named.split(",") if named else []
     for signal in signals:
         if signal not in SIGNALS:
-            raise PartError(f"there is no signal {signal}; there are {', '.join(SIGNALS)}")
+            raise FragmentError(f"there is no signal {signal}; there are {', '.join(SIGNALS)}")
         if not fnmatchcase(signal, taken):
-            raise PartError(f"the backend {name} takes no {signal}")
+            raise FragmentError(f"the backend {name} takes no {signal}")
     ends = [key for key in open_ones if fnmatchcase(key, taken) and (not signals or key.partition("/")[0] in signals)]
     if not ends:
-        raise PartError(f"the backend {name} takes nothing of what this role sends")
-    part["service"]["pipelines"] = dict.fromkeys(ends, pipeline)
-    composed.tree = merge(composed.tree, part)
-    composed.headings.append(parts.heading("backends", name))
+        raise FragmentError(f"the backend {name} takes nothing of what this role sends")
+    fragment["service"]["pipelines"] = dict.fromkeys(ends, pipeline)
+    composed.tree = merge(composed.tree, fragment)
+    composed.headings.append(fragments.heading("backends", name))
 
 
-def _has_place(tree: Tree, part: Tree) -> bool:
-    """Whether one of the part's pipelines, or else one of its components, is there or can be."""
-    wanted = [key for key, pipeline in _pipelines(part).items() if "receivers" not in pipeline]
+def _has_place(tree: Tree, fragment: Tree) -> bool:
+    """Whether the tree has one of the fragment's pipelines, or else one of its components."""
+    wanted = [key for key, pipeline in _pipelines(fragment).items() if "receivers" not in pipeline]
     if wanted:
         return any(_matches(key, _pipelines(tree)) for key in wanted)
-    kinds = [kind for kind in ("receivers", "processors", "exporters") if part.get(kind)]
-    return any(_matches(key, tree.get(kind, {})) for kind in kinds for key in part[kind])
+    kinds = [kind for kind in ("receivers", "processors", "exporters") if fragment.get(kind)]
+    return any(_matches(key, tree.get(kind, {})) for kind in kinds for key in fragment[kind])
 
 
 def _matches(key: str, names: Tree) -> bool:
@@ -152,19 +152,21 @@ def _pipelines(tree: Tree) -> Tree:
     return pipelines
 
 
-# ---------------------------------------------------------------- pages
+# ---------------------------------------------------------------- metrics endpoints
 
 
-def _aim(tree: Tree, choice: Choice) -> None:
-    """Point the scrape at where the chosen engines' pages are unless somebody says otherwise."""
+def _aim(tree: Tree, selection: Selection) -> None:
+    """Point the scrape at the usual endpoints of the selected engines; variables and annotations override it."""
     (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    chosen = [name for name in choice.engines or parts.names("engines") if contract()["engines"][name]["page"]["path"]]
+    chosen = [
+        name for name in selection.engines or fragments.names("engines") if contract().engines[name]["page"]["path"]
+    ]
     if "relabel_configs" in job:
         rules = job["relabel_configs"]
         at = next(index for index, rule in enumerate(rules) if rule.get("target_label") == "__address__") + 1
         rules[at:at] = [rule for name in chosen for rule in _where(name)]
-    elif len(choice.engines) == 1 and chosen:
-        page = contract()["engines"][chosen[0]]["page"]
+    elif len(selection.engines) == 1 and chosen:
+        page = contract().engines[chosen[0]]["page"]
         job["metrics_path"] = f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
         (static,) = job["static_configs"]
         static["targets"] = [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
@@ -172,8 +174,8 @@ def _aim(tree: Tree, choice: Choice) -> None:
 
 
 def _where(name: str) -> Iterator[Tree]:
-    """Relabelling rules for an engine whose page is not at port 8000 and /metrics."""
-    page = contract()["engines"][name]["page"]
+    """Relabelling rules for an engine whose metrics endpoint is not port 8000 and /metrics."""
+    page = contract().engines[name]["page"]
     engine = "__meta_kubernetes_pod_annotation_ai_otel_io_engine"
     if page["port"] != 8000:
         yield {
@@ -226,7 +228,7 @@ def _keep(tree: Tree, kind: str, pipelines: Tree) -> None:
 SECTIONS = ("extensions", "receivers", "connectors", "processors", "exporters", "service")
 
 
-def write(composed: Composed, choice: Choice) -> str:
+def write(composed: Composed, selection: Selection) -> str:
     """The text of the file: how it was made, what it reads from the environment, and the configuration."""
     import yaml
 
@@ -236,7 +238,7 @@ def write(composed: Composed, choice: Choice) -> str:
         def ignore_aliases(self, _data: object) -> bool:
             return True
 
-    head = [f"Made by `{choice.command}`. Change the parts, not this file.", ""]
+    head = [f"Made by `{selection.command}`. Change the parts, not this file.", ""]
     for lines in composed.headings:
         head += [*lines, ""]
     comment = "\n".join(f"# {line}".rstrip() for line in head[:-1])

@@ -1,4 +1,4 @@
-"""The parts of configurations, and where they lie: in the wheel, or in `collector-config/` of a checkout."""
+"""The fragments of configurations: in the wheel, or in `collector-config/` of a checkout."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ DEFAULT_FEATURES = ("limits", "persistence")
 COMMON, PAGES = "common", "pages"
 
 
-class PartError(ValueError):
-    """There is no such part, or it has no place here; the message says what there is."""
+class FragmentError(ValueError):
+    """The fragment is unknown or has no place in the role; the message lists the known ones."""
 
 
 @functools.cache
 def directory() -> Path:
-    """Where the parts are."""
+    """The directory of the fragments."""
     package = Path(ai_otel.__file__).parent
     packed = package / "collector_config"
     return packed if packed.is_dir() else package.parents[1] / "collector-config"
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """What there is of one kind."""
+    """The names of the fragments of one kind."""
     if kind == "roles":
         return ROLES
     return tuple(sorted(path.stem for path in (directory() / kind).glob("*.yaml")))
 
 
 def path_of(kind: str, name: str) -> Path:
-    """The file of a part."""
+    """The file of a fragment."""
     if name not in names(kind) and (kind, name) not in {("roles", COMMON), ("roles", PAGES)}:
-        raise PartError(f"there is no {kind[:-1]} {name}; there are {', '.join(names(kind))}")
+        raise FragmentError(f"there is no {kind[:-1]} {name}; there are {', '.join(names(kind))}")
     below = "roles/src" if kind == "roles" else kind
     return directory() / below / f"{name}.yaml"
 
 
 def load(kind: str, name: str) -> dict[str, Any]:
-    """What a part says."""
+    """The content of a fragment."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-    part: dict[str, Any] = yaml.load(path_of(kind, name).read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe
-    return part
+    fragment: dict[str, Any] = yaml.load(path_of(kind, name).read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe
+    return fragment
 
 
 def heading(kind: str, name: str) -> list[str]:
-    """The comment that a part begins with, line by line: what it is, and the variables that it reads."""
+    """The lines of the comment at the start of a fragment: what it does, and the variables that it reads."""
     lines = []
     for line in path_of(kind, name).read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):

@@ -1,7 +1,7 @@
 """
-How a part joins a configuration.
+How a fragment is merged into a configuration.
 
-A part is written like any Collector configuration, with three additions:
+A fragment is written like any Collector configuration, with three additions:
 
 * lists of components (a pipeline's receivers, processors, exporters; the service's extensions) are joined, not
   replaced; an entry `-name` takes that one out;
@@ -10,7 +10,7 @@ A part is written like any Collector configuration, with three additions:
 
 Everything else is the Collector's own rule: maps are merged, values and other lists replaced.
 
-The order of processors is not the parts' business: `ORDER` says where each belongs, in every pipeline alike.
+Fragments do not order processors: `ORDER` does, in every pipeline alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JOINED = {"extensions", "receivers", "processors", "exporters"}
 ORDER = (
     "memory_limiter",
     "filter/values",
-    # A page: whose it is, the engines' normalisers, what is left of it.
+    # A scrape: its engine, the engines' normalisers, what remains of it.
     "metric_start_time",
     "transform/page_begin",
     "groupbyattrs/derived",
@@ -34,12 +34,12 @@ ORDER = (
     "filter/page",
     "groupbyattrs/page",
     "transform/page_end",
-    # Who speaks; while the connection is still that of the first sender.
+    # Who sends, while the connection is still that of the first sender.
     "transform/identity",
     "k8s_attributes",
     "filter/unknown_pod",
     "transform/container",
-    # One vocabulary, before anything asks for a name.
+    # Current names, before anything reads a name.
     "transform/names",
     # What must not leave.
     "transform/redaction",
@@ -55,10 +55,10 @@ ORDER = (
 )
 
 
-def merge(tree: Tree, part: Tree) -> Tree:
-    """The tree with the part joined to it; neither is changed."""
+def merge(tree: Tree, fragment: Tree) -> Tree:
+    """Return the tree with the fragment merged into it; neither is changed."""
     result = deepcopy(tree)
-    _merge(result, deepcopy(part), ())
+    _merge(result, deepcopy(fragment), ())
     for pipeline in result.get("service", {}).get("pipelines", {}).values():
         if "processors" in pipeline:
             pipeline["processors"].sort(key=rank)
@@ -73,8 +73,8 @@ def rank(processor: str) -> tuple[int, str]:
     return next(place for place, pattern in enumerate(ORDER) if fnmatchcase(processor, pattern)), processor
 
 
-def _merge(tree: Tree, part: Tree, path: tuple[str, ...]) -> None:
-    for key, value in part.items():
+def _merge(tree: Tree, fragment: Tree, path: tuple[str, ...]) -> None:
+    for key, value in fragment.items():
         for name in _matching(tree, key):
             if value is None:
                 tree.pop(name, None)

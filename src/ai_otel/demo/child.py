@@ -92,7 +92,7 @@ class Child:
 
 
 def make_model(recipe: Recipe, directory: Path) -> Path:
-    """Write the model, in a process of its own: its libraries are large and nobody needs them afterwards."""
+    """Write the model, in a process of its own: its libraries are large and not needed afterwards."""
     path = directory / "model"
     done = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, *recipe.make_model, str(path)],
@@ -119,7 +119,7 @@ def serving(recipe: Recipe, model: Path, endpoint: str, log: Path) -> Iterator[C
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours: the server ends when we say so, and after it has told us all
+            start_new_session=True,  # Ctrl-C stops the demo, which then stops the server
         )
     typed = shlex.join(["ai-otel", "run", "--", "python", *words])
     child = Child(f"http://127.0.0.1:{port}", typed, log, running)
@@ -154,7 +154,7 @@ def _wait_until_ready(child: Child, timeout_s: float) -> None:
 
 
 def stop(child: Child) -> None:
-    """Ask it to end, then make it."""
+    """Interrupt it; kill it after `STOP_TIMEOUT_S`."""
     if child.running.poll() is None:
         child.running.send_signal(signal.SIGINT)
         try:

@@ -1,4 +1,4 @@
-"""What the demo found out: the client's books on one side, the spans that arrived on the other."""
+"""Compares the client's counts with the spans that arrived."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Figures:
     duration: Percentiles | None
     first_token: Percentiles | None
     tokens_per_s: float
-    told: Tokens
-    """What the server told its clients in `usage`."""
+    reported: Tokens
+    """Reported to clients in `usage`."""
     counted: Tokens
     """What the spans of the same requests say."""
     read_before_hang_up: int
@@ -72,11 +72,11 @@ class Figures:
     @property
     def complete(self) -> bool:
         """Whether every request has its span, with the same outcome and the same tokens."""
-        return self.traced == self.requests and self.disagreeing == 0 and self.told == self.counted
+        return self.traced == self.requests and self.disagreeing == 0 and self.reported == self.counted
 
 
 def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
-    """Hold the client's books against the spans."""
+    """Compare the client's counts with the spans."""
     ended = [call for call in calls if call.outcome is not None]
     spans = sink.roots(call.trace_id for call in ended)
     pairs = [(call, spans[call.trace_id]) for call in ended if call.trace_id in spans]
@@ -91,7 +91,7 @@ def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
         duration=Percentiles.of([span.duration_s for _, span in finished]),
         first_token=Percentiles.of([value for value in first_tokens if value is not None]),
         tokens_per_s=sum(_output(span) for span in spans.values()) / seconds if seconds else 0.0,
-        told=Tokens(sum(c.input_tokens or 0 for c, _ in finished), sum(c.output_tokens or 0 for c, _ in finished)),
+        reported=Tokens(sum(c.input_tokens or 0 for c, _ in finished), sum(c.output_tokens or 0 for c, _ in finished)),
         counted=Tokens(sum(_input(s) for _, s in finished), sum(_output(s) for _, s in finished)),
         read_before_hang_up=sum(call.pieces for call, _ in left),
         produced_for_hang_up=sum(_output(span) for _, span in left),
@@ -126,7 +126,7 @@ def _output(span: ArrivedSpan) -> int:
 
 
 def example(calls: Sequence[Call], sink: Sink) -> ArrivedSpan | None:
-    """A request worth looking at: streamed, finished, with phases, of middling length."""
+    """An example request: streamed, finished, with phases, of median duration."""
     spans = sink.roots(call.trace_id for call in calls if call.outcome == "finished")
     parents = {span.parent_id for span in list(sink.spans)}
     phased = [span for span in spans.values() if span.span_id in parents]

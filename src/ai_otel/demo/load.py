@@ -1,5 +1,5 @@
 """
-A mixed load on an OpenAI-compatible server, by a client that keeps books: what it asked and was told, how it ended.
+A mixed load on an OpenAI-compatible server. The client records each request, its response and its outcome.
 
 Each request carries a W3C `traceparent` of its own, so that its trace can be found again.
 """

@@ -48,7 +48,7 @@ class Screen:
             yield
 
     def summary(self, figures: Figures, span: ArrivedSpan | None, sink: Sink) -> None:
-        """Everything that was found out."""
+        """Print the example, the tables and the checks."""
         print_ = self.console.print
         if span is not None:
             print_()
@@ -88,11 +88,11 @@ def trace_tree(span: ArrivedSpan, children: Sequence[ArrivedSpan]) -> Renderable
     for number, child in enumerate(children, start=1):
         branch = "└─" if number == len(children) else "├─"
         table.add_row(f"  {branch} {child.name}", milliseconds(child.duration_s), bar(child, span))
-    told = Table.grid(padding=(0, 2))
+    attributes = Table.grid(padding=(0, 2))
     for name, value in sorted(span.attributes.items()):
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        told.add_row(f"     {name}", shown, style="dim")
-    return Group(table, told)
+        attributes.add_row(f"     {name}", shown, style="dim")
+    return Group(table, attributes)
 
 
 def bar(span: ArrivedSpan, whole: ArrivedSpan) -> str:
@@ -127,16 +127,16 @@ def outcome_table(figures: Figures) -> RenderableType:
 
 
 def checks(figures: Figures) -> Iterator[Text]:
-    """The books against the telemetry, one line each."""
+    """The client's counts against the telemetry, one line each."""
     yield _check(
         figures.traced == figures.requests and not figures.disagreeing,
         f"{figures.traced} of {figures.requests} requests have their trace, {figures.disagreeing} with another outcome",
     )
-    told, counted = figures.told, figures.counted
+    reported, counted = figures.reported, figures.counted
     yield _check(
-        told == counted,
-        f"tokens on spans = tokens told to clients: "
-        f"{counted.input} = {told.input} in, {counted.output} = {told.output} out",
+        reported == counted,
+        f"tokens on spans = tokens reported to clients: "
+        f"{counted.input} = {reported.input} in, {counted.output} = {reported.output} out",
     )
     if figures.read_before_hang_up:
         yield Text(

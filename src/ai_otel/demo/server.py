@@ -32,7 +32,7 @@ Handle = Callable[..., Any]
 
 
 class Refused(Exception):
-    """The request cannot be served; the client is told why, in the words of OpenAI's interface."""
+    """The request cannot be served; the response gives the reason in OpenAI's format."""
 
     def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
         super().__init__(message)
@@ -179,7 +179,7 @@ def start_engine(model: Path, alias: str, slots: int, context: int, threads: int
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal stops it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
     parser.add_argument("--name", default="", help="what clients call the model; left out: the file's name")

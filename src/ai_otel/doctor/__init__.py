@@ -1,1 +1,1 @@
-"""What `ai-otel doctor` looks at: one module a question, each yields findings."""
+"""The checks of `ai-otel doctor`: one module for each subject. Each check yields findings."""

@@ -1,4 +1,4 @@
-"""Which common metrics an engine has, from the library or from its own page, and which flag turns on the rest."""
+"""Which common metrics an engine has, from the library or its metrics endpoint, and which flag adds the others."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ai_otel.contract import Engine, Native, load
+from ai_otel.contract import Engine, MetricMapping, load
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.reach import classify
 
-_NOT_OF_ENGINES = ("hardware", "health")
 _PAGE_LIMIT_BYTES = 64 * 1024 * 1024
 
 
-def common() -> list[str]:
-    """Every common metric that is about requests or engines."""
-    return [metric["name"] for metric in load()["metrics"] if metric["subject"] not in _NOT_OF_ENGINES]
-
-
 def check_contract(engines: frozenset[str], flags: frozenset[str] | None = None) -> Iterator[Finding]:
-    """For each engine: what it has, which flag adds more, and what it does not tell. `flags` are those it runs with."""
+    """The metrics that each engine exposes, that a flag adds, and that it lacks; `flags` are those of its process."""
     for name in sorted(engines):
-        engine = load()["engines"].get(name)
+        engine = load().engines.get(name)
         if engine is not None:
             yield from _check_engine(name, engine, flags)
 
@@ -34,23 +28,23 @@ def _check_engine(name: str, engine: Engine, flags: frozenset[str] | None) -> It
     page: dict[str, str] = {}
     for row in engine["metrics"]:
         page.setdefault(row["to"], row.get("needs", ""))
-    free = [metric for metric in common() if "" in (library.get(metric), page.get(metric))]
+    free = [metric for metric in load().common if "" in (library.get(metric), page.get(metric))]
     only_page = [metric for metric in free if library.get(metric) != ""]
     known = {**page, **library, **dict.fromkeys(free, "")}
-    where = f"{len(free) - len(only_page)} of {len(common())} common metrics from the library"
-    says = f"{where}, {len(only_page)} more from its {engine['page']['path']} page" if only_page else where
+    where = f"{len(free) - len(only_page)} of {len(load().common)} common metrics from the library"
+    says = f"{where}, {len(only_page)} more from its {engine['page']['path']} endpoint" if only_page else where
     yield Finding("metrics", name, Level.OK, says, details={"library": sorted(library), "page": sorted(page)})
     for flag, metrics in _by_flag(known).items():
         yield _flag(name, flag, metrics, flags)
-    absent = [metric for metric in common() if metric not in known]
+    absent = [metric for metric in load().common if metric not in known]
     if absent:
-        says = f"{engine['title']} does not tell: {_listed(absent)}"
+        says = f"{engine['title']} does not expose: {_listed(absent)}"
         yield Finding("metrics", f"{name} absent", Level.NOTE, says, details={"metrics": absent})
 
 
 def _by_flag(known: Mapping[str, str]) -> dict[str, list[str]]:
     flags: dict[str, list[str]] = defaultdict(list)
-    for metric in common():
+    for metric in load().common:
         if known.get(metric):
             flags[known[metric]].append(metric)
     return flags
@@ -67,18 +61,18 @@ def _listed(metrics: list[str]) -> str:
     return ", ".join(metrics)
 
 
-# An engine's own page.
+# An engine's metrics endpoint.
 
 
-class Page(NamedTuple):
-    """The names on a metrics page, and those of them that have a value."""
+class Scrape(NamedTuple):
+    """The metric names of an endpoint, and those that have a value."""
 
     declared: frozenset[str]
     valued: frozenset[str]
 
 
-def check_page(url: str) -> Iterator[Finding]:
-    """Read the page, find out whose it is, and go through the common metrics."""
+def check_endpoint(url: str) -> Iterator[Finding]:
+    """Scrape the endpoint, recognise its engine, and check each common metric."""
     try:
         text = _fetch(url)
     except urllib.error.HTTPError as error:
@@ -90,10 +84,14 @@ def check_page(url: str) -> Iterator[Finding]:
         yield Finding("metrics", url, Level.WRONG, says, "Is the server up, and is this the port of its API?")
         return
     try:
-        page = read_page(text)
+        page = parse(text)
     except ValueError as error:
         yield Finding(
-            "metrics", url, Level.WRONG, f"is no Prometheus page: {error}", "Most engines have it at /metrics."
+            "metrics",
+            url,
+            Level.WRONG,
+            f"is not in Prometheus text format: {error}",
+            "Most engines have it at /metrics.",
         )
         return
     yield from _compared(url, page)
@@ -108,14 +106,14 @@ def _fetch(url: str) -> str:
 def _after_status(status: int) -> str:
     hints = [
         f"{engine['title']}: {engine['page']['absent']}"
-        for engine in load()["engines"].values()
+        for engine in load().engines.values()
         if engine["page"]["needs"]
     ]
-    return " ".join(hints) if status in (404, 501) else "Look at the server's log."
+    return " ".join(hints) if status in (404, 501) else "See the server's log."
 
 
-def read_page(text: str) -> Page:
-    """The names of a page in Prometheus' text format; raises `ValueError` where it is none."""
+def parse(text: str) -> Scrape:
+    """The names in Prometheus text format; raises `ValueError` for any other text."""
     from prometheus_client.parser import text_string_to_metric_families
 
     declared, valued = set[str](), set[str]()
@@ -124,25 +122,25 @@ def read_page(text: str) -> Page:
         names |= {sample.name for sample in family.samples}
         declared |= names
         valued |= names if family.samples else set()
-    return Page(frozenset(declared), frozenset(valued))
+    return Scrape(frozenset(declared), frozenset(valued))
 
 
-def _compared(url: str, page: Page) -> Iterator[Finding]:
-    engines = load()["engines"]
+def _compared(url: str, page: Scrape) -> Iterator[Finding]:
+    engines = load().engines
     counts = {name: len({row["native"] for row in engines[name]["metrics"]} & page.declared) for name in engines}
     name = max(counts, key=lambda each: counts[each])
     if not counts[name]:
         hints = " ".join(f"{engine['title']}: {engine['page']['absent']}" for engine in engines.values())
-        yield Finding("metrics", url, Level.WRONG, "has no metric of an engine that ai-otel knows", hints)
+        yield Finding("metrics", url, Level.WRONG, "exposes no metric of a known engine", hints)
         return
-    rows = [_one(metric, engines[name], page) for metric in common()]
+    rows = [_one(metric, engines[name], page) for metric in load().common]
     here = sum(1 for row in rows if row.details["state"] == "present")
     says = f"{engines[name]['title']}: {here} of {len(rows)} common metrics"
     yield Finding("metrics", url, Level.OK, says, details={"engine": name, "present": here, "of": len(rows)})
     yield from rows
 
 
-def _one(metric: str, engine: Engine, page: Page) -> Finding:
+def _one(metric: str, engine: Engine, page: Scrape) -> Finding:
     natives = [row for row in engine["metrics"] if row["to"] == metric]
     here = [row["native"] for row in natives if row["native"] in page.valued and row.get("unless") not in page.valued]
     if here:
@@ -151,7 +149,7 @@ def _one(metric: str, engine: Engine, page: Page) -> Finding:
     return _missing(metric, engine, natives, page)
 
 
-def _missing(metric: str, engine: Engine, natives: list[Native], page: Page) -> Finding:
+def _missing(metric: str, engine: Engine, natives: list[MetricMapping], page: Scrape) -> Finding:
     flags = sorted({row["needs"] for row in natives if row.get("needs")})
     library = any(row["metric"] == metric for row in engine["library"])
     if any(row["native"] in page.declared for row in natives):
@@ -165,7 +163,7 @@ def _missing(metric: str, engine: Engine, natives: list[Native], page: Page) -> 
         )
         next_step = f"{engine['page']['absent']} Else compare the engine's version."
     elif library:
-        state, says, next_step = "library", "not on the page; the library measures it in the server", ""
+        state, says, next_step = "library", "not exposed by the endpoint; the library measures it", ""
     else:
-        state, says, next_step = "not told", f"{engine['title']} does not tell", ""
+        state, says, next_step = "not exposed", f"{engine['title']} does not expose it", ""
     return Finding("metrics", metric, Level.NOTE, says, next_step, {"state": state, "flags": flags})

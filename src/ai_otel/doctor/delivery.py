@@ -1,4 +1,4 @@
-"""Sends one real, tiny export through the SDK's own exporter and says what became of it."""
+"""Sends one span or metric point through the SDK's exporter and reports the outcome."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from opentelemetry.util.re import parse_env_headers
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from ai_otel import semconv
-from ai_otel.doctor.destination import PROTOCOLS, Destination
-from ai_otel.doctor.logs import overheard
+from ai_otel.doctor.destination import Destination
+from ai_otel.doctor.logs import captured_messages
 from ai_otel.doctor.reach import Reach, chain, classify
 from ai_otel.instruments import observable
+from ai_otel.providers import PROTOCOLS
 from ai_otel.version import __version__
 
 SERVICE = "ai-otel-doctor"
 SPAN = "ai-otel doctor"
 ATTEMPT_S = 3.0
-"""What an exporter gets; name resolution, which has no limit of its own, is cut off a little later."""
+"""Timeout of an exporter in seconds. Name resolution has none, so it is abandoned after twice this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of the export. `detail` is in the words of whoever failed."""
+    """The outcome of the export. `detail` is the message of the server or of the failing library."""
 
     reach: Reach
     detail: str = ""
@@ -44,16 +45,16 @@ class Verdict:
     """The HTTP status, or the name of the gRPC one."""
 
 
-def deliver_all(goals: Sequence[Destination]) -> dict[Destination, Verdict]:
+def deliver_all(destinations: Sequence[Destination]) -> dict[Destination, Verdict]:
     """Try all OTLP destinations at the same time."""
-    verdicts = dict.fromkeys(goals, Verdict(Reach.NO_ANSWER))
+    verdicts = dict.fromkeys(destinations, Verdict(Reach.NO_ANSWER))
 
-    def attempt(goal: Destination) -> None:
-        verdicts[goal] = deliver(goal)
+    def attempt(destination: Destination) -> None:
+        verdicts[destination] = deliver(destination)
 
-    with overheard("opentelemetry"):
-        # Daemons: what hangs is left behind, nobody waits for it.
-        threads = [threading.Thread(target=attempt, args=(goal,), daemon=True) for goal in goals]
+    with captured_messages("opentelemetry"):
+        # Daemon threads: one that hangs does not keep the process alive.
+        threads = [threading.Thread(target=attempt, args=(destination,), daemon=True) for destination in destinations]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -61,31 +62,33 @@ def deliver_all(goals: Sequence[Destination]) -> dict[Destination, Verdict]:
     return verdicts
 
 
-def deliver(goal: Destination) -> Verdict:
+def deliver(destination: Destination) -> Verdict:
     """Send one span or one metric."""
-    if goal.address is None:
+    if destination.address is None:
         return Verdict(Reach.MALFORMED)
     try:
-        exporter_class = _exporter_class(goal)
+        exporter_class = _exporter_class(destination)
     except (ImportError, TypeError) as error:
         return Verdict(Reach.NOT_TRIED, f"its exporter cannot be loaded: {error}")
     if exporter_class is None:
-        return Verdict(Reach.NOT_TRIED, f"no exporter {PROTOCOLS[goal.protocol]} is installed")
-    data = probe_span() if goal.signal == "traces" else probe_metric()
+        return Verdict(Reach.NOT_TRIED, f"no exporter {PROTOCOLS[destination.protocol]} is installed")
+    data = probe_span() if destination.signal == "traces" else probe_metric()
     if not data:
         return Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set")
-    send = _over_grpc if goal.protocol == "grpc" else _over_http
-    return send(goal, exporter_class, data)
+    send = _over_grpc if destination.protocol == "grpc" else _over_http
+    return send(destination, exporter_class, data)
 
 
-def _exporter_class(goal: Destination) -> type[Any] | None:
-    for entry in entry_points(group=f"opentelemetry_{goal.signal}_exporter", name=PROTOCOLS[goal.protocol]):
+def _exporter_class(destination: Destination) -> type[Any] | None:
+    for entry in entry_points(
+        group=f"opentelemetry_{destination.signal}_exporter", name=PROTOCOLS[destination.protocol]
+    ):
         loaded: type[Any] = entry.load()
         return loaded
     return None
 
 
-# What is sent.
+# The data.
 
 
 def _resource() -> Resource:
@@ -119,7 +122,7 @@ def probe_metric() -> Any:
     return reader.get_metrics_data()
 
 
-# Over HTTP: the exporter's own session tells what was answered.
+# Over HTTP: the exporter's session keeps the response.
 
 
 class _Answered(Exception):
@@ -127,7 +130,7 @@ class _Answered(Exception):
 
 
 class _Session(requests.Session):
-    """Keeps what became of the first request."""
+    """Keeps the outcome of the first request."""
 
     def __init__(self, signal: str) -> None:
         super().__init__()
@@ -148,16 +151,16 @@ class _Session(requests.Session):
         return response
 
 
-def _over_http(goal: Destination, exporter_class: type[Any], data: Any) -> Verdict:
-    session = _Session(goal.signal)
+def _over_http(destination: Destination, exporter_class: type[Any], data: Any) -> Verdict:
+    session = _Session(destination.signal)
     exporter = exporter_class(
-        endpoint=goal.endpoint,
-        certificate_file=goal.certificate,
-        client_key_file=goal.client_key,
-        client_certificate_file=goal.client_certificate,
-        headers=parse_env_headers(goal.headers, liberal=True),
+        endpoint=destination.endpoint,
+        certificate_file=destination.certificate,
+        client_key_file=destination.client_key,
+        client_certificate_file=destination.client_certificate,
+        headers=parse_env_headers(destination.headers, liberal=True),
         timeout=ATTEMPT_S,
-        compression=Compression(goal.compression),
+        compression=Compression(destination.compression),
         session=session,
     )
     try:
@@ -200,24 +203,24 @@ def _left_out(signal: str, response: requests.Response) -> str:
     return (partial.error_message or f"{count} left out") if count else ""
 
 
-# Over gRPC: an empty request first, because the exporter keeps the server's answer to itself.
+# Over gRPC: an empty request first, because the exporter does not expose the server's response.
 
 
-def _over_grpc(goal: Destination, exporter_class: type[Any], data: Any) -> Verdict:
+def _over_grpc(destination: Destination, exporter_class: type[Any], data: Any) -> Verdict:
     from ai_otel.doctor import grpc_call
 
     try:
-        credentials = grpc_call.credentials(goal) if goal.secure else None
+        credentials = grpc_call.credentials(destination) if destination.secure else None
     except OSError as error:
         return Verdict(Reach.TLS, f"{error.filename}: {error.strerror}")
-    refusal = grpc_call.refusal(goal, credentials, ATTEMPT_S)
+    refusal = grpc_call.refusal(destination, credentials, ATTEMPT_S)
     if refusal is not None:
         return Verdict(*refusal)
     exporter = exporter_class(
-        endpoint=goal.endpoint,
-        insecure=not goal.secure,
+        endpoint=destination.endpoint,
+        insecure=not destination.secure,
         credentials=credentials,
-        headers=parse_env_headers(goal.headers, liberal=True),
+        headers=parse_env_headers(destination.headers, liberal=True),
         timeout=ATTEMPT_S,
     )
     done = exporter.export(data).name == "SUCCESS"

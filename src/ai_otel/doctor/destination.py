@@ -1,4 +1,4 @@
-"""Where telemetry goes, per signal, as the SDK's exporters resolve it from the `OTEL_*` variables."""
+"""The destinations of each signal, as the SDK's exporters resolve it from the `OTEL_*` variables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
-PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
-"""Protocol → the name of the exporter's entry point."""
+from ai_otel.providers import exporter_names, otlp_protocol
 
 SIGNALS = ("traces", "metrics")
 
@@ -40,7 +39,7 @@ class Destination:
 
     @property
     def shown(self) -> str:
-        """The endpoint without a password that somebody put into it."""
+        """The endpoint without its password."""
         parts = urlsplit(self.endpoint)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -63,8 +62,7 @@ class Destination:
 def destinations(otel: Mapping[str, str]) -> Iterator[Destination]:
     """Every exporter that the library makes for its own providers."""
     for signal in SIGNALS:
-        names = otel.get(f"OTEL_{signal.upper()}_EXPORTER") or "otlp"
-        for name in filter(None, (part.strip() for part in names.split(","))):
+        for name in exporter_names(signal, otel):
             if name == "otlp":
                 yield _otlp(signal, otel)
             else:
@@ -77,7 +75,7 @@ def _otlp(signal: str, otel: Mapping[str, str]) -> Destination:
             otel.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{option}") or otel.get(f"OTEL_EXPORTER_OTLP_{option}") or ""
         )
 
-    protocol = protocol_of(signal, otel)
+    protocol, _ = otlp_protocol(signal, otel)
     endpoint, origin = _endpoint(signal, protocol, otel)
     return Destination(
         signal,
@@ -98,14 +96,6 @@ def _known(compression: str) -> str:
     """Unknown ones count as none, as they do in the SDK."""
     lowered = compression.strip().lower()
     return lowered if lowered in ("gzip", "deflate") else "none"
-
-
-def protocol_of(signal: str, otel: Mapping[str, str]) -> str:
-    """The protocol that is used; unknown ones count as http/protobuf, as they do in the library."""
-    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if otel.get(variable, "").strip() in PROTOCOLS:
-            return otel[variable].strip()
-    return "http/protobuf"
 
 
 def _endpoint(signal: str, protocol: str, otel: Mapping[str, str]) -> tuple[str, str]:

@@ -33,7 +33,7 @@ def installed_engines(engines: Mapping[str, Engine]) -> Iterator[Installed | Fin
         try:
             adapter: EngineAdapter = getattr(importlib.import_module(module), cls)()
         except (ImportError, AttributeError) as error:
-            says = f"is installed, but our adapter cannot be loaded: {error}"
+            says = f"is installed, but its adapter cannot be loaded: {error}"
             yield Finding(
                 "engines", name, Level.WRONG, says, "Reinstall ai-otel, or the package that brings the adapter."
             )
@@ -62,7 +62,7 @@ def _carriers() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def check_engines(found: Iterable[Installed | Finding], *, edge: bool) -> Iterator[Finding]:
+def check_engines(found: Iterable[Installed | Finding], *, http: bool) -> Iterator[Finding]:
     """One finding for each engine, then one for each of its hooks."""
     any_engine, source = False, InstalledSource()
     for each in found:
@@ -72,12 +72,12 @@ def check_engines(found: Iterable[Installed | Finding], *, edge: bool) -> Iterat
         else:
             yield from _check_engine(each, source)
     if not any_engine:
-        says = "none is installed that ai-otel knows"
+        says = "no known engine is installed"
         yield Finding(
             "engines", "engines", Level.WRONG, says, "Install ai-otel into the environment that runs the server."
         )
-    elif edge:
-        yield from _check_edge(source)
+    elif http:
+        yield from _check_http(source)
 
 
 def _check_engine(engine: Installed, source: InstalledSource) -> Iterator[Finding]:
@@ -100,8 +100,8 @@ def _judge_version(engine: Installed, *, any_hook: bool) -> tuple[Level, str, st
     oldest, newest = engine.adapter.tested
     tested = f"tested from {oldest} to {newest}"
     if engine.version is None:
-        says = f"version unknown, {tested}: hooks attach whatever their versions say"
-        return Level.NOTE, says, "Install the engine as a distribution, so that its version can be told."
+        says = f"version unknown, {tested}: hooks attach regardless of their version ranges"
+        return Level.NOTE, says, "Install the engine as a distribution, so that its version is known."
     says = f"{engine.distribution} {engine.version}, {tested}"
     if not any_hook:
         return (
@@ -154,11 +154,11 @@ def _state_of(source: InstalledSource, engine_version: str | None, point: HookPo
     return "here", ""
 
 
-def _check_edge(source: InstalledSource) -> Iterator[Finding]:
+def _check_http(source: InstalledSource) -> Iterator[Finding]:
     from ai_otel.http.asgi import STARLETTE
 
     if not package_folders("starlette"):
-        says = "is not installed: the HTTP layer is not watched, requests are what the engine sees of them"
+        says = "is not installed: no HTTP middleware, requests are observed in the engine only"
         yield Finding("engines", "starlette", Level.NOTE, says, details={"state": "not installed"})
         return
     try:

@@ -1,13 +1,14 @@
-"""Where telemetry goes and whether it arrives, in sentences with the next step."""
+"""Checks where telemetry is exported and whether it arrives; each failure has a next step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from ai_otel.doctor.delivery import Verdict, deliver_all
-from ai_otel.doctor.destination import PROTOCOLS, SIGNALS, Destination, destinations
+from ai_otel.doctor.destination import SIGNALS, Destination, destinations
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.reach import Reach
+from ai_otel.providers import PROTOCOLS
 
 
 def check_export(otel: Mapping[str, str]) -> Iterator[Finding]:
@@ -17,10 +18,10 @@ def check_export(otel: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("export", "traces, metrics", Level.NOTE, says)
         return
     yield from _unknown_protocols(otel)
-    goals = list(destinations(otel))
-    verdicts = deliver_all([goal for goal in goals if goal.exporter == "otlp"])
-    for goal in goals:
-        yield _told(goal, verdicts[goal]) if goal in verdicts else _not_otlp(goal)
+    found = list(destinations(otel))
+    verdicts = deliver_all([destination for destination in found if destination.exporter == "otlp"])
+    for destination in found:
+        yield _delivered(destination, verdicts[destination]) if destination in verdicts else _not_otlp(destination)
 
 
 def _unknown_protocols(otel: Mapping[str, str]) -> Iterator[Finding]:
@@ -31,51 +32,55 @@ def _unknown_protocols(otel: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("export", variable, Level.WRONG, says, f"Write {' or '.join(PROTOCOLS)}.")
 
 
-def _not_otlp(goal: Destination) -> Finding:
-    details = {"signal": goal.signal, "exporter": goal.exporter}
-    if goal.exporter == "none":
-        return Finding("export", goal.signal, Level.NOTE, "go nowhere: the exporter is none", details=details)
+def _not_otlp(destination: Destination) -> Finding:
+    details = {"signal": destination.signal, "exporter": destination.exporter}
+    if destination.exporter == "none":
+        return Finding("export", destination.signal, Level.NOTE, "go nowhere: the exporter is none", details=details)
     return Finding(
-        "export", goal.signal, Level.NOTE, f"go to the exporter {goal.exporter}; it is not tried", details=details
+        "export",
+        destination.signal,
+        Level.NOTE,
+        f"go to the exporter {destination.exporter}; it is not tried",
+        details=details,
     )
 
 
-def _told(goal: Destination, verdict: Verdict) -> Finding:
-    where = f"{goal.protocol} to {goal.shown}"
-    if goal.header_names:
-        where += f" with headers {', '.join(goal.header_names)}"
+def _delivered(destination: Destination, verdict: Verdict) -> Finding:
+    where = f"{destination.protocol} to {destination.shown}"
+    if destination.header_names:
+        where += f" with headers {', '.join(destination.header_names)}"
     answer = f"{verdict.reach.value} {verdict.status}" if verdict.status is not None else verdict.reach.value
     details = {
-        "signal": goal.signal,
-        "exporter": goal.exporter,
-        "protocol": goal.protocol,
-        "endpoint": goal.shown,
-        "from": goal.origin,
-        "tls": goal.secure,
-        "headers": goal.header_names,
+        "signal": destination.signal,
+        "exporter": destination.exporter,
+        "protocol": destination.protocol,
+        "endpoint": destination.shown,
+        "from": destination.origin,
+        "tls": destination.secure,
+        "headers": destination.header_names,
         "reach": verdict.reach.value,
         "status": verdict.status,
     }
     if verdict.reach is Reach.ACCEPTED:
-        return Finding("export", goal.signal, Level.OK, f"{where}: accepted", details=details)
+        return Finding("export", destination.signal, Level.OK, f"{where}: accepted", details=details)
     says = f"{where}: {answer}" + (f" ({verdict.detail})" if verdict.detail else "")
-    return Finding("export", goal.signal, Level.WRONG, says, next_step(goal, verdict), details)
+    return Finding("export", destination.signal, Level.WRONG, says, next_step(destination, verdict), details)
 
 
-def next_step(goal: Destination, verdict: Verdict) -> str:
-    """What to try."""
+def next_step(destination: Destination, verdict: Verdict) -> str:
+    """What to do about a failed delivery."""
     if isinstance(verdict.status, str):
         return _after_grpc_status(verdict.status)
     if verdict.reach is Reach.STATUS and verdict.status is not None:
-        return _after_status(goal, verdict.status)
-    if verdict.reach in (Reach.OTHER_PROTOCOL, Reach.NO_ANSWER, Reach.TLS) and _wrong_port(goal):
-        return _wrong_port(goal)
-    if verdict.reach is Reach.TLS and goal.protocol == "grpc" and "://" not in goal.endpoint:
-        return f"Without a scheme gRPC means TLS: write http://{goal.endpoint} if the server speaks plain text."
-    if verdict.reach is Reach.TLS and goal.protocol != "grpc" and goal.certificate:
+        return _after_status(destination, verdict.status)
+    if verdict.reach in (Reach.OTHER_PROTOCOL, Reach.NO_ANSWER, Reach.TLS) and _wrong_port(destination):
+        return _wrong_port(destination)
+    if verdict.reach is Reach.TLS and destination.protocol == "grpc" and "://" not in destination.endpoint:
+        return f"Without a scheme gRPC means TLS: write http://{destination.endpoint} if the server speaks plain text."
+    if verdict.reach is Reach.TLS and destination.protocol != "grpc" and destination.certificate:
         # requests asks these variables before its session's `verify`, which newer exporters set (psf/requests#3829).
-        return f"Did {goal.certificate} sign it? Where set, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE win over it."
-    if verdict.reach is Reach.REFUSED and goal.address is not None and _is_local(goal.address[0]):
+        return f"Did {destination.certificate} sign it? Where set, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE win over it."
+    if verdict.reach is Reach.REFUSED and destination.address is not None and _is_local(destination.address[0]):
         return (
             "Start a Collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT. In a Kubernetes pod localhost is the pod "
             "itself: run the Collector as its sidecar, or name the node (status.hostIP) or the Collector's service."
@@ -86,26 +91,27 @@ def next_step(goal: Destination, verdict: Verdict) -> str:
 _STEPS: Mapping[Reach, str] = {
     Reach.PARTLY: "The server says why; telemetry of that kind is lost.",
     Reach.REFUSED: "Nothing listens there: is the Collector up, and its otlp receiver bound to 0.0.0.0?",
-    Reach.NO_ANSWER: "A firewall or network policy drops it, or the server hangs: allow the port, or look at its log.",
+    Reach.NO_ANSWER: "A firewall or network policy drops it, or the server hangs: allow the port, or see its log.",
     Reach.NO_NAME: "Correct the host name; across namespaces a Kubernetes service is NAME.NAMESPACE.svc.",
     Reach.TLS: "Set OTEL_EXPORTER_OTLP_CERTIFICATE to the CA that signed it, or write http:// if it speaks plain text.",
     Reach.UNREACHABLE: "There is no route to that address: correct the endpoint.",
     Reach.OTHER_PROTOCOL: "The port speaks something else: OTLP over HTTP is usually on 4318, over gRPC on 4317.",
-    Reach.STATUS: "Look at the server's log.",
+    Reach.STATUS: "See the server's log.",
     Reach.MALFORMED: "Write it like http://HOST:4318.",
     Reach.NOT_TRIED: "pip install opentelemetry-exporter-otlp",
 }
 
 
-def _after_status(goal: Destination, status: int) -> str:
-    whole = goal.endpoint.endswith(f"/v1/{goal.signal}")
+def _after_status(destination: Destination, status: int) -> str:
+    whole = destination.endpoint.endswith(f"/v1/{destination.signal}")
     if status in (404, 405) and not whole:
         return (
-            f"{goal.origin} is taken as it stands: end it with /v1/{goal.signal}, or set OTEL_EXPORTER_OTLP_ENDPOINT."
+            f"{destination.origin} is taken as it stands: end it with /v1/{destination.signal}, "
+            "or set OTEL_EXPORTER_OTLP_ENDPOINT."
         )
     if status in (404, 405):
-        return f"No OTLP receiver for {goal.signal} at that path: is this a Collector's otlp port?"
-    return next((step for statuses, step in _AFTER_STATUS if status in statuses), "Look at the server's log.")
+        return f"No OTLP receiver for {destination.signal} at that path: is this a Collector's otlp port?"
+    return next((step for statuses, step in _AFTER_STATUS if status in statuses), "See the server's log.")
 
 
 _AFTER_STATUS = (
@@ -114,7 +120,7 @@ _AFTER_STATUS = (
     ((401, 403), "Put the credentials into OTEL_EXPORTER_OTLP_HEADERS, as NAME=VALUE; a space is written %20."),
     (
         (408, 429, 502, 503, 504),
-        "It is there, but overloaded or not ready: look at the Collector's log and memory limiter.",
+        "It is there, but overloaded or not ready: see the Collector's log and memory limiter.",
     ),
 )
 
@@ -124,14 +130,14 @@ def _after_grpc_status(code: str) -> str:
         return "The server speaks gRPC, but takes no OTLP of this signal: add a pipeline for it to the Collector."
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return "Put the credentials into OTEL_EXPORTER_OTLP_HEADERS, as NAME=VALUE; names in small letters."
-    return "Look at the server's log."
+    return "See the server's log."
 
 
-def _wrong_port(goal: Destination) -> str:
-    port = goal.address[1] if goal.address is not None else None
-    if port == 4317 and goal.protocol != "grpc":
+def _wrong_port(destination: Destination) -> str:
+    port = destination.address[1] if destination.address is not None else None
+    if port == 4317 and destination.protocol != "grpc":
         return "4317 is the gRPC port: write 4318, or set OTEL_EXPORTER_OTLP_PROTOCOL=grpc."
-    if port == 4318 and goal.protocol == "grpc":
+    if port == 4318 and destination.protocol == "grpc":
         return "4318 is the HTTP port: write 4317, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf."
     return ""
 

@@ -1,4 +1,4 @@
-"""One thing that a check found out, and what to do about it."""
+"""The result of one check, and the next step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 GROUPS: Mapping[str, str] = {
     "server": "the running server",
     "engines": "engines in this environment",
-    "switch": "switched on?",
-    "export": "where telemetry goes, and whether it arrives",
+    "switch": "activation",
+    "export": "export",
     "metrics": "metrics",
     "gpu": "GPUs",
     "packages": "packages",

@@ -1,4 +1,4 @@
-"""What a library says in its log while we call it: the sentences are written once, where they arise."""
+"""Captures log messages as findings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class _Ear(logging.Handler):
+class _Capture(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.messages: list[str] = []
@@ -17,20 +17,20 @@ class _Ear(logging.Handler):
 
 
 @contextmanager
-def overheard(logger_name: str) -> Iterator[list[str]]:
-    """Collect what is logged below this logger, and keep it from everybody else meanwhile."""
-    logger, ear = logging.getLogger(logger_name), _Ear()
+def captured_messages(logger_name: str) -> Iterator[list[str]]:
+    """Collect the messages of a logger and its children, and do not propagate them meanwhile."""
+    logger, capture = logging.getLogger(logger_name), _Capture()
     before, logger.propagate = logger.propagate, False
-    logger.addHandler(ear)
+    logger.addHandler(capture)
     try:
-        yield ear.messages
+        yield capture.messages
     finally:
-        logger.removeHandler(ear)
+        logger.removeHandler(capture)
         logger.propagate = before
 
 
 def complaints(call: Callable[[], object]) -> list[str]:
-    """What ai-otel itself complains of while `call` runs."""
-    with overheard("ai_otel") as messages:
+    """The messages that ai-otel logs while `call` runs, without their prefix."""
+    with captured_messages("ai_otel") as messages:
         call()
     return [message.removeprefix("ai-otel: ") for message in messages]

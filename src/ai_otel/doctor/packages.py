@@ -1,4 +1,4 @@
-"""Packages that contradict each other, or that do the same work as we do."""
+"""Packages that contradict each other, or that instrument the same engine."""
 
 from __future__ import annotations
 
@@ -130,6 +130,6 @@ def _span_per_chunk() -> Iterator[Finding]:
 
 def _early_prometheus(otel: Mapping[str, str]) -> Iterator[Finding]:
     if "prometheus" in otel.get("OTEL_METRICS_EXPORTER", ""):
-        says = "prometheus imports prometheus_client early: an engine with several processes then shows an empty page"
+        says = "prometheus imports prometheus_client early: an engine with several processes then exposes nothing"
         next_step = "Export OTLP to a Collector, and let Prometheus read from there."
         yield Finding("packages", "OTEL_METRICS_EXPORTER", Level.WRONG, says, next_step)

@@ -1,4 +1,4 @@
-"""A running server, as `/proc` shows it: what it was started with. Linux only."""
+"""A running server: its command line and environment, from `/proc`. Linux only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROC = Path("/proc")
 
 
 class UnknownServerError(LookupError):
-    """That process cannot be looked at; the message says why, and what to do."""
+    """The process cannot be read; the message gives the reason and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Server:
 
     @classmethod
     def read(cls, pid: int) -> Server:
-        """Look at it now; raises `UnknownServerError`."""
+        """Read it from `/proc`; raises `UnknownServerError`."""
         folder = PROC / str(pid)
         try:
             words = _words(folder / "cmdline")
@@ -80,6 +80,6 @@ def check_server(server: Server) -> Iterator[Finding]:
 
 
 def _elsewhere(program: str) -> bool:
-    """Whether a Python of another environment runs it; other programs and relative names do not tell."""
+    """Whether a Python of another environment runs it; unknown for other programs and relative names."""
     path = Path(program)
     return path.is_absolute() and path.name.startswith("python") and not path.is_relative_to(sys.prefix)

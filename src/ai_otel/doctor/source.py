@@ -12,11 +12,11 @@ _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Absent(LookupError):
-    """What was looked for is not in the installed version; the message says what."""
+    """The installed version does not have the name in the message."""
 
 
 class Unreadable(LookupError):
-    """It may be there, but not as Python source."""
+    """The module exists, but not as Python source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,9 @@ def _bound(statement: ast.stmt) -> set[str]:
 
 def _signature(statement: ast.stmt) -> Signature:
     if not isinstance(statement, _Function):
-        return Signature(frozenset(), anything=True)  # an alias or a decorated value: it exists, more cannot be told
+        return Signature(
+            frozenset(), anything=True
+        )  # an alias or a decorated value: it exists, its parameters are unknown
     taken = statement.args
     names = [each.arg for each in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]
     return Signature(frozenset(names), anything=taken.kwarg is not None)

@@ -1,4 +1,4 @@
-"""Would ai-otel be on here: the switch, the doors, and what keeps them shut."""
+"""Whether ai-otel is active: the switch, the entry points, and what disables them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ai_otel import activation as doors
+from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.logs import complaints, overheard
+from ai_otel.doctor.logs import captured_messages, complaints
 from ai_otel.settings import Settings, Surroundings
 
 
@@ -23,41 +23,41 @@ class Configuration:
     """What the environment says, and what is wrong with it."""
 
     settings: Settings
-    surroundings: Surroundings
+    environment: Surroundings
     complaints: tuple[str, ...]
-    door_open: bool = False
-    """The door of `ai-otel run` is on the path."""
+    run_active: bool = False
+    """The directory of `ai-otel run` is on the path."""
     pid: int | None = None
     """The process it belongs to, where it is not this one."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None, pid: int | None = None) -> Configuration:
         """Read it as the library does; `None` is this process's environment."""
-        with overheard("ai_otel") as messages:
+        with captured_messages("ai_otel") as messages:
             settings = Settings.from_environment(environment)
-        told = tuple(message.removeprefix("ai-otel: ") for message in messages)
+        complaints = tuple(message.removeprefix("ai-otel: ") for message in messages)
         path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
-        return cls(settings, Surroundings.read(environment), told, doors.DIRECTORY in path, pid)
+        return cls(settings, Surroundings.read(environment), complaints, activation.DIRECTORY in path, pid)
 
 
 def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
-    """The switch, the doors, then everything that would leave them open for nothing."""
+    """The switch, the entry points, then everything that disables them."""
     yield _switched(configuration)
-    yield from _doors(configuration, vllm="vllm" in engines)
+    yield from _entry_points(configuration, vllm="vllm" in engines)
     if "vllm" in engines:
-        yield from _shut_by_vllm(configuration.surroundings)
-    for told in configuration.complaints:
-        named = re.search(r"AI_OTEL_\w+", told)
-        yield Finding("switch", named[0] if named else "settings", Level.WRONG, told)
+        yield from _disabled_by_vllm(configuration.environment)
+    for complaint in configuration.complaints:
+        named = re.search(r"AI_OTEL_\w+", complaint)
+        yield Finding("switch", named[0] if named else "settings", Level.WRONG, complaint)
     yield from _signals(configuration)
-    yield from _config_file(configuration.surroundings.otel.get("OTEL_CONFIG_FILE"))
+    yield from _config_file(configuration.environment.otel.get("OTEL_CONFIG_FILE"))
 
 
 def _switched(configuration: Configuration) -> Finding:
     name, level = "AI_OTEL_ENABLED", Level.OK
     if configuration.settings.enabled:
         return Finding(
-            "switch", name, level, "on: doors open in every Python process that inherits it", details={"on": True}
+            "switch", name, level, "on: active in every Python process that inherits it", details={"on": True}
         )
     if configuration.pid is not None:
         says = "was not set for this process: it is observed only if its own code calls ai_otel.instrument()"
@@ -67,14 +67,14 @@ def _switched(configuration: Configuration) -> Finding:
     return Finding("switch", name, Level.NOTE, says, details={"on": False})
 
 
-def _doors(configuration: Configuration, *, vllm: bool) -> Iterator[Finding]:
-    """The ways in from outside; one is enough."""
-    if configuration.door_open:
-        yield Finding("switch", "ai-otel run", Level.OK, "its door is on the path of every Python below it")
+def _entry_points(configuration: Configuration, *, vllm: bool) -> Iterator[Finding]:
+    """The entry points; one is enough."""
+    if configuration.run_active:
+        yield Finding("switch", "ai-otel run", Level.OK, "active in every Python process below it")
         return
     yield _pth()
     if vllm and not entry_points(group="vllm.general_plugins", name="ai_otel"):
-        says = "our plug-in is not in this environment's metadata: vLLM's own processes open no door"
+        says = "the plug-in is not in this environment's metadata: it does not activate vLLM's processes"
         yield Finding("switch", "vllm plug-in", Level.NOTE, says, "Use `ai-otel run`, or pip install ai-otel.")
 
 
@@ -88,14 +88,14 @@ def _pth() -> Finding:
     return Finding("switch", "ai_otel.pth", Level.NOTE, says, next_step, {"paths": []})
 
 
-def _shut_by_vllm(surroundings: Surroundings) -> Iterator[Finding]:
-    for sentence in complaints(lambda: doors.tell_shut("vllm", surroundings)):
+def _disabled_by_vllm(environment: Surroundings) -> Iterator[Finding]:
+    for sentence in complaints(lambda: activation.tell_shut("vllm", environment)):
         subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
         yield Finding("switch", subject, Level.WRONG, sentence)
 
 
 def _signals(configuration: Configuration) -> Iterator[Finding]:
-    settings, otel = configuration.settings, configuration.surroundings.otel
+    settings, otel = configuration.settings, configuration.environment.otel
     for signal, on in (("traces", settings.traces), ("metrics", settings.metrics)):
         if not on:
             yield Finding("switch", f"AI_OTEL_{signal.upper()}", Level.NOTE, f"off: there are no {signal}")
@@ -107,7 +107,7 @@ def _signals(configuration: Configuration) -> Iterator[Finding]:
         yield Finding("switch", "OTEL_TRACES_SAMPLER", Level.WRONG, says, "Unset it, or set parentbased_always_on.")
     left_out = {name.strip() for name in otel.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
     if left_out & {"ai_otel", "*"}:
-        says = "shuts us out of opentelemetry-instrument"
+        says = "disables ai-otel under opentelemetry-instrument"
         yield Finding(
             "switch", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", Level.NOTE, says, "Take ai_otel and * out of it."
         )

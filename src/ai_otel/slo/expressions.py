@@ -10,13 +10,14 @@ from ai_otel.slo.objective import ERRORS, LATENCIES, Objective, Slo
 # As AiOtelRequestsFail: who hangs up, and who asks for what cannot be, are no failures of the server. A full queue is.
 NOT_VALID = 'error_type!~"cancelled|4[0-9][0-9]"'
 ERROR, NO_ERROR = 'error_type!=""', 'error_type=""'
-# What the library or the engine's page tells while the server lives, requests or none. Not what the GPU agent tells.
+# Series that the library or the engine's endpoint exposes while the server lives, with or without requests. The GPU
+# agent's series are excluded.
 ALIVE = "(gen_ai_server|ai_otel_(request|token|engine|kv_cache|record))_.+"
 
 
 def series_of(metric: str) -> str:
     """The name of a metric in Prometheus."""
-    return next(each["prometheus"] for each in load()["metrics"] if each["name"] == metric)
+    return next(each.prometheus for each in load().metrics if each.name == metric)
 
 
 class Expressions:
@@ -78,7 +79,7 @@ class Expressions:
         return f"sum({self._bucket(objective, window)})"
 
     def _samples(self, objective: Objective, window: str) -> str:
-        """Samples a second, of those series only that have the bound: an engine's own page may have others."""
+        """Samples a second, of those series only that have the bound: an engine's own endpoint may have others."""
         count = self._rate(series_of(LATENCIES[objective.name]) + "_count", window)
         return f"sum({count} and ignoring (le) {self._bucket(objective, window)})"
 

@@ -1,4 +1,4 @@
-"""What `slo.yaml` asks for: read, and refused where no histogram could tell it."""
+"""Parses `slo.yaml`, and rejects objectives that no histogram can measure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LATENCIES = {
     "output_token": "gen_ai.server.time_per_output_token",
     "token_interval": "ai_otel.token.interval",
 }
-"""Objective → the histogram that tells it."""
+"""Objective -> the histogram that measures it."""
 ERRORS, GOODPUT = "errors", "goodput"
 OBJECTIVES = (*LATENCIES, ERRORS, GOODPUT)
 # Below four weeks the slow alert would fire on what the budget allows; above, its windows are too short to be slow.
@@ -36,7 +36,7 @@ class SloError(ValueError):
 
 @dataclass(frozen=True)
 class Objective:
-    """One promise: `target` is the share (0 to 1) of good events, `threshold_s` the bound that a good one keeps."""
+    """One objective: `target` is the share (0 to 1) of good events, `threshold_s` the bound that a good one keeps."""
 
     name: str
     target: Decimal
@@ -51,7 +51,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Slo:
-    """What one service promises."""
+    """The objectives of one service."""
 
     name: str
     selector: Mapping[str, str]
@@ -89,9 +89,9 @@ def parsed(tree: Any) -> Slo:
 
 
 def bounds(objective: str) -> list[float]:
-    """The bounds in seconds of the histogram that tells an objective: what a threshold may be."""
-    (metric,) = (each for each in load()["metrics"] if each["name"] == LATENCIES[objective])
-    return list(metric["buckets"] or ())
+    """The bucket bounds in seconds of the histogram of an objective: the possible thresholds."""
+    (metric,) = (each for each in load().metrics if each.name == LATENCIES[objective])
+    return list(metric.buckets or ())
 
 
 def _objectives(given: Any) -> dict[str, Objective]:

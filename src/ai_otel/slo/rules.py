@@ -162,7 +162,7 @@ class _Rules:
         }
 
     def meta(self) -> Iterator[Tree]:
-        """The promise, and what is left of its budget."""
+        """The objective, and the rest of its error budget."""
         budget = self._series("slo:error_budget:ratio")
         by = "/ on (sloth_id, sloth_service, sloth_slo) group_left ()"
         current = f"{self._series('slo:sli_error:ratio_rate5m')}\n{by}\n{budget}"
@@ -176,15 +176,15 @@ class _Rules:
             "slo:period_error_budget_remaining:ratio": f"1 - {self._series('slo:period_burn_rate:ratio')}",
         }.items():
             yield {"record": record, "expr": expression, "labels": self.labels}
-        told = {
+        info = {
             "sloth_mode": "ai-otel",
             "sloth_objective": _plain(self.objective.target * 100),
             "sloth_spec": "ai-otel",
         }
-        yield {"record": "sloth_slo_info", "expr": "vector(1)", "labels": {**self.labels, **told}}
+        yield {"record": "sloth_slo_info", "expr": "vector(1)", "labels": {**self.labels, **info}}
 
     def alerts(self) -> Iterator[Tree]:
-        """One that wakes somebody, and one for the working day."""
+        """One alert to page, and one for a ticket."""
         yield self._alert("AiOtelSloBurnsFast", FAST, "critical", "page")
         yield self._alert("AiOtelSloBurnsSlowly", SLOW, "warning", "ticket")
 
@@ -192,13 +192,13 @@ class _Rules:
         either = "\nor ignoring (sloth_window)\n".join(self._both(*pair) for pair in pairs)
         hours, end = ("hours", "within days") if sloth == "page" else ("days", "before its period ends")
         meaning = _MEANING[self.objective.name].format(threshold=f"{self.objective.threshold_s or 0:g}")
-        promise = f"{_plain(self.objective.target * 100)} % in {self.slo.window_days} days"
+        objective = f"{_plain(self.objective.target * 100)} % in {self.slo.window_days} days"
         return {
             "alert": name,
             "expr": either,
             "labels": {"severity": severity, "sloth_severity": sloth, **self.labels, **self.slo.alert_labels},
             "annotations": {
-                "summary": f"{self.id}: the error budget of {promise} will be spent {end}",
+                "summary": f"{self.id}: the error budget of {objective} will be spent {end}",
                 "description": "{{ $value | humanizePercentage }} " + meaning + f", and for {hours} too many were.",
                 "runbook": _RUNBOOK[self.objective.name],
                 **_url(self.slo),

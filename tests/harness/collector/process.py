@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 import parts
-from ai_otel.collector.compose import Choice, compose
+from ai_otel.collector.compose import Selection, compose
 from harness.server import end, free_port
 
 Tree = dict[str, Any]
@@ -44,9 +44,9 @@ def strict(tree: Tree) -> Tree:
     return tree
 
 
-def composed(**choice: Any) -> Tree:
+def composed(**selection: Any) -> Tree:
     """What `ai-otel collector render` would print, as a tree; strict, and with a file that is written at once."""
-    tree = strict(compose(Choice(**choice)).tree)
+    tree = strict(compose(Selection(**selection)).tree)
     for name, exporter in tree.get("exporters", {}).items():
         if name.startswith("file"):
             exporter["flush_interval"] = "50ms"

@@ -1,4 +1,4 @@
-"""Findings for people, and for machines."""
+"""The findings as text and as JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _lines_of(findings: Sequence[Finding], width: int, *, coloured: bool) -> Ite
     for finding, next_step in zip(findings, following, strict=True):
         level = f"{finding.level.value:<5}"
         head = f"  {_painted(level, finding.level) if coloured else level}  {finding.subject:<{column}}  "
-        first, *rest = _wrapped(_said(finding), indent, width) or [indent]
+        first, *rest = _wrapped(_sentence(finding), indent, width) or [indent]
         if len(finding.subject) > column:
             yield head.rstrip()
             yield first
@@ -57,7 +57,7 @@ def _wrapped(text: str, indent: str, width: int) -> list[str]:
     )
 
 
-def _said(finding: Finding) -> str:
+def _sentence(finding: Finding) -> str:
     """A hook's line also says how deep it reaches, and for which versions it is."""
     details = finding.details
     if "rung" not in details:
@@ -78,8 +78,8 @@ def summary(findings: Iterable[Finding]) -> str:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """The same for machines: keys, groups, subjects, levels and details are stable, sentences may change."""
-    report: dict[str, Any] = {
+    """The findings as JSON: keys, groups, subjects, levels and details are stable, sentences may change."""
+    diagnosis: dict[str, Any] = {
         "ai_otel": __version__,
         "python": platform.python_version(),
         "prefix": sys.prefix,
@@ -97,4 +97,4 @@ def as_json(findings: Sequence[Finding]) -> str:
             for finding in findings
         ],
     }
-    return json.dumps(report, indent=2, ensure_ascii=False)
+    return json.dumps(diagnosis, indent=2, ensure_ascii=False)

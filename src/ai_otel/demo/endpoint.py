@@ -1,4 +1,4 @@
-"""What arrived, as a page for Prometheus, under the names that Prometheus itself gives OpenTelemetry's metrics."""
+"""The metrics that arrived, in Prometheus text format, under the names that Prometheus gives OTLP metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"s": "seconds", "By": "bytes", "J": "joules", "W": "watts", "Hz": "her
 
 
 def render(sink: Sink) -> tuple[str, bytes]:
-    """Content type and content of the page."""
+    """Content type and content of the metrics endpoint."""
     registry = CollectorRegistry()
     registry.register(_Arrived(sink))
     return CONTENT_TYPE_LATEST, generate_latest(registry)
