@@ -35,6 +35,9 @@ class Outcome(str, Enum):
 # When one call has several inferences its outcome is the worst of theirs, in this order.
 _WORST_FIRST = (Outcome.FAILED, Outcome.REJECTED, Outcome.CANCELLED, Outcome.ABANDONED, Outcome.FINISHED)
 
+FINISH_REASON_NAMES: Mapping[str, str] = {"abort": "error", "tool_calls": "tool_call"}
+"""Finish reasons of engines → of the conventions, where they differ."""
+
 
 @dataclass(slots=True)
 class Parameters:

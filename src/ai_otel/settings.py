@@ -248,8 +248,8 @@ class Surroundings:
     """The SDK's variables, `OTEL_*`."""
     pod: Mapping[str, str]
     """Kubernetes' downward API, by the attribute each fills."""
-    vllm_plugins: str | None
-    rust_front_end: bool
+    variables: Mapping[str, str] = field(repr=False)
+    """All variables, for the checks of an engine's adapter. Not in the representation: they may hold secrets."""
     api_server: tuple[str, int] | None = None
     """Host and port of the Kubernetes API server, inside a pod."""
 
@@ -257,12 +257,10 @@ class Surroundings:
     def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
         """Read them now."""
         environment = os.environ if environment is None else environment
-        rust = environment.get("VLLM_USE_RUST_FRONTEND", "").strip().lower() in ("1", "true")
         return cls(
             otel={name: value for name, value in environment.items() if name.startswith("OTEL_")},
             pod=_pod(environment),
-            vllm_plugins=environment.get("VLLM_PLUGINS"),
-            rust_front_end=rust,
+            variables=dict(environment),
             api_server=_api_server(environment),
         )
 

@@ -15,7 +15,7 @@ import wrapt
 from ai_otel import activation as doors
 from ai_otel.energy.stage import DeviceOptions
 from ai_otel.engines import ENGINES, Engine
-from ai_otel.engines.adapter import tell_out_of_range
+from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher, imported_version
 from ai_otel.pipeline import Pipeline
@@ -106,9 +106,9 @@ class Handle:
         patcher = Patcher(name, lambda: self.version_of(name))
         self.adapters[name] = adapter
         self.patchers[name] = patcher
-        tell_out_of_range(name, self.version_of(name), adapter)
+        warn_out_of_range(name, self.version_of(name), adapter)
         adapter.attach(self.recorder, patcher)
-        doors.tell_shut(name, self.surroundings)
+        warn_blocked(adapter, self.surroundings.variables)
 
     def _attach_edge(self) -> None:
         if not self.active or "starlette" in self.patchers:

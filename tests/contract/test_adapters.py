@@ -239,7 +239,7 @@ def test_out_of_range_nothing_is_touched_and_one_message_says_so(
         assert all(made.looked_up(point) is original for point, original in originals.items())
     handle.stop()
     (told,) = caplog.messages
-    assert told.startswith(f"ai-otel: {engine} {ANCIENT} is not observed: our hooks hold for >=")
+    assert told.startswith(f"ai-otel: {engine} {ANCIENT} is not observed: the hooks cover >=")
     assert told.endswith("Use such a version, or upgrade ai-otel.")
 
 

@@ -105,7 +105,7 @@ def test_an_engine_out_of_range_is_left_alone_and_told_once(caplog: pytest.LogCa
         ask(engine)
         assert telemetry.spans == ()
     assert caplog.messages == [
-        "ai-otel: fake 2.0 is not observed: our hooks hold for >=1,<2. Use such a version, or upgrade ai-otel."
+        "ai-otel: fake 2.0 is not observed: the hooks cover >=1,<2. Use such a version, or upgrade ai-otel."
     ]
 
 

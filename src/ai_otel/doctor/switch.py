@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ai_otel import activation as doors
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.logs import complaints, overheard
+from ai_otel.doctor.logs import overheard
+from ai_otel.engines.vllm.activation import blocked
 from ai_otel.settings import Settings, Surroundings
 
 
@@ -89,7 +90,7 @@ def _pth() -> Finding:
 
 
 def _shut_by_vllm(surroundings: Surroundings) -> Iterator[Finding]:
-    for sentence in complaints(lambda: doors.tell_shut("vllm", surroundings)):
+    for sentence in blocked(surroundings.variables):
         subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
         yield Finding("switch", subject, Level.WRONG, sentence)
 

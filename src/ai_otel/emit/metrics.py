@@ -15,10 +15,10 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
-from ai_otel.emit.spans import FINISH_REASONS, model_of, operation_of
+from ai_otel.emit.spans import model_of, operation_of
 from ai_otel.engine_counters import Labels, Tallies
 from ai_otel.instruments import histogram, observable
-from ai_otel.record import Choice, Inference, Outcome, RequestRecord
+from ai_otel.record import FINISH_REASON_NAMES, Choice, Inference, Outcome, RequestRecord
 
 Attributes = dict[str, Any]
 
@@ -123,7 +123,7 @@ class MetricEmitter:
 def _reason(choice: Choice) -> Labels:
     if choice.finish_reason is None:
         return ()
-    return ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASONS.get(choice.finish_reason, choice.finish_reason)),)
+    return ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(choice.finish_reason, choice.finish_reason)),)
 
 
 def _labels(engine: str, model: str | None) -> Labels:

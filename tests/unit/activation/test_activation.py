@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ai_otel import activation as doors
-from ai_otel.settings import Surroundings
+from ai_otel.engines.adapter import warn_blocked
+from ai_otel.engines.llama_cpp import LlamaCppAdapter
+from ai_otel.engines.vllm import VllmAdapter
 from isolated import python
 
 ON = {"AI_OTEL_ENABLED": "true"}
@@ -128,7 +130,7 @@ def test_adapters_of_other_distributions_are_found(
     ]
 
 
-# ---------------------------------------------------------------- doors that the engine keeps shut
+# ---------------------------------------------------------------- variables of the engine that block telemetry
 
 
 @pytest.mark.parametrize(
@@ -137,30 +139,30 @@ def test_adapters_of_other_distributions_are_found(
         ({}, []),
         ({"VLLM_PLUGINS": "ai_otel"}, []),
         ({"VLLM_PLUGINS": "lora, ai_otel"}, []),
-        ({"VLLM_PLUGINS": "lora"}, ["Set VLLM_PLUGINS=lora,ai_otel to have them."]),
-        ({"VLLM_PLUGINS": ""}, ["Set VLLM_PLUGINS=ai_otel to have them."]),
+        ({"VLLM_PLUGINS": "lora"}, ["Set VLLM_PLUGINS=lora,ai_otel to observe them."]),
+        ({"VLLM_PLUGINS": ""}, ["Set VLLM_PLUGINS=ai_otel to observe them."]),
         ({"VLLM_USE_RUST_FRONTEND": "0"}, []),
         ({"VLLM_USE_RUST_FRONTEND": "1"}, ["or use --otlp-traces-endpoint."]),
         (
             {"VLLM_USE_RUST_FRONTEND": "true", "VLLM_PLUGINS": "lora"},
-            ["Set VLLM_PLUGINS=lora,ai_otel to have them.", "or use --otlp-traces-endpoint."],
+            ["Set VLLM_PLUGINS=lora,ai_otel to observe them.", "or use --otlp-traces-endpoint."],
         ),
     ],
 )
-def test_a_door_that_vllm_keeps_shut_is_told_with_the_next_step(
+def test_a_plugin_that_vllm_excludes_is_logged_with_the_next_step(
     environment: dict[str, str], told: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors.tell_shut("vllm", Surroundings.read(environment))
+    warn_blocked(VllmAdapter(), environment)
     assert len(caplog.messages) == len(told)
     assert all(message.endswith(end) for message, end in zip(caplog.messages, told, strict=True))
 
 
-def test_vllms_doors_are_no_business_of_other_engines(caplog: pytest.LogCaptureFixture) -> None:
-    doors.tell_shut("llama_cpp", Surroundings.read({"VLLM_PLUGINS": "lora", "VLLM_USE_RUST_FRONTEND": "1"}))
+def test_variables_of_vllm_do_not_concern_other_engines(caplog: pytest.LogCaptureFixture) -> None:
+    warn_blocked(LlamaCppAdapter(), {"VLLM_PLUGINS": "lora", "VLLM_USE_RUST_FRONTEND": "1"})
     assert caplog.messages == []
 
 
-def test_shut_doors_are_told_once_a_process() -> None:
+def test_blocking_variables_are_logged_once_per_process() -> None:
     code = """
 import logging, sys, types
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -176,5 +178,5 @@ for _ in range(2):
     notify_module_loaded(sys.modules["vllm"])
 """
     told = python(code, VLLM_PLUGINS="lora", VLLM_USE_RUST_FRONTEND="1", OTEL_SDK_DISABLED="true")
-    assert told.count("VLLM_PLUGINS=lora shuts our plug-ins out") == 1
+    assert told.count("VLLM_PLUGINS=lora excludes the plug-ins of ai-otel") == 1
     assert told.count("VLLM_USE_RUST_FRONTEND is on") == 1

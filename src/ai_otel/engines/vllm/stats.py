@@ -13,15 +13,13 @@ from typing import Any, Protocol
 from ai_otel import semconv
 from ai_otel.engine_counters import Tally
 from ai_otel.hooks.guard import Guard
+from ai_otel.record import FINISH_REASON_NAMES
 from ai_otel.recorder import Recorder
 
 _REMOTE = ((semconv.AI_OTEL_CACHE_TIER, "remote"),)
 _DEVICE = ((semconv.AI_OTEL_CACHE_TIER, "device"),)
 _CAPACITY = ((semconv.AI_OTEL_WAIT_REASON, "capacity"),)
 _DEFERRED = ((semconv.AI_OTEL_WAIT_REASON, "deferred"),)
-
-# vLLM's finish reasons in the words of the conventions; the others are the same word.
-FINISH_REASONS = {"tool_calls": "tool_call", "abort": "error"}
 
 
 class PrefixCacheStats(Protocol):
@@ -141,7 +139,7 @@ class EngineStats:
             self._add_cached(prompts)
         for finished in stats.finished_requests:
             reason = str(finished.finish_reason)
-            label = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASONS.get(reason, reason)),)
+            label = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(reason, reason)),)
             tally.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
 
     def _add_cached(self, prompts: Any) -> None:
