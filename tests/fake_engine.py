@@ -15,7 +15,8 @@ from typing import Any
 from wrapt import importer
 
 from ai_otel.engines import Engine
-from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.arguments import Arguments
+from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 from ai_otel.record import Choice, Inference, Outcome, clock
 from ai_otel.recorder import Recorder

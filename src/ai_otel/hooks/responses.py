@@ -16,7 +16,7 @@ from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.streams import GeneratorStream, SyncStream, Watch, _Stream
 
 if TYPE_CHECKING:
-    from ai_otel.hooks.patch import Arguments
+    from ai_otel.hooks.arguments import Arguments
 
 INSIDE: ContextVar[Watch | None] = ContextVar("ai_otel_inside", default=None)
 """

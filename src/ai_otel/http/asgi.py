@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
-from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 from ai_otel.http.routes import is_background, known_route, operation_of, path_of
 from ai_otel.record import Exchange, RequestRecord, clock

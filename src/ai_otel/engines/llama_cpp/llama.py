@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from ai_otel.engines.llama_cpp.reply import read_parameters
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.responses import INSIDE
 from ai_otel.record import Choice, Inference, Outcome, Progress, clock
 from ai_otel.recorder import Recorder

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ai_otel.engines.llama_cpp.reply import Json, Reply, count_choices, count_prompts, read_parameters
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, clock
 from ai_otel.recorder import Recorder
 

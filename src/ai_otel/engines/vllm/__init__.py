@@ -108,7 +108,7 @@ class VllmAdapter:
         hooks.async_stream(GENERATE, serving.generate)
         hooks.async_stream(ENCODE, serving.encode)
         hooks.call(ADD_REQUEST, serving.states.before, serving.states.after)
-        hooks.call(CHECK_ADMISSION, serving.asked_admission, serving.admission)
+        hooks.after_call(CHECK_ADMISSION, serving.admission)
         for point in BEAM_SEARCH:
             hooks.async_stream(point, serving.beam_search)
 

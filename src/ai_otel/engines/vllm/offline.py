@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ai_otel.engines.vllm.reading import fill, judge, read_sampling, reasons_of
 from ai_otel.engines.vllm.states import OFFLINE, RequestState, read_progress
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, RequestRecord
 from ai_otel.recorder import CURRENT, Recorder
 

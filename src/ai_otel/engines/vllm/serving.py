@@ -23,7 +23,7 @@ from ai_otel.engines.vllm.reading import (
 )
 from ai_otel.engines.vllm.states import InFlight, RequestState, States, read_progress
 from ai_otel.engines.vllm.stats import StatsState
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, Progress, clock
 from ai_otel.recorder import Recorder
 
@@ -219,13 +219,8 @@ class ServingHooks:
             self._beams.add(inference.request_id, owner_of(inference), watch)
         return watch
 
-    @staticmethod
-    def asked_admission(_engine: Any, _arguments: Arguments) -> bool:
-        """`AsyncLLM.check_admission` is called; what matters is whether it raises."""
-        return True
-
-    def admission(self, _: bool, __: Any, error: BaseException | None) -> None:
-        """It refused, if it raised."""
+    def admission(self, _result: Any, error: BaseException | None) -> None:
+        """`AsyncLLM.check_admission` returned, or raised because it refuses the request."""
         reason = refusal_of(error)
         if reason is not None:
             self.recorder.refuse(reason)
