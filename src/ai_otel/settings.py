@@ -241,7 +241,7 @@ _NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"})
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What else the environment tells us: read here, so that nothing else needs `os.environ`."""
 
     otel: Mapping[str, str]
@@ -254,7 +254,7 @@ class Surroundings:
     """Host and port of the Kubernetes API server, inside a pod."""
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
+    def read(cls, environment: Mapping[str, str] | None = None) -> Environment:
         """Read them now."""
         environment = os.environ if environment is None else environment
         return cls(

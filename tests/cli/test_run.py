@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import activation as doors
+from ai_otel import activation
 
 # Says whether ai-otel is on in the interpreter that runs it.
 IS_ON = "import sys; start = sys.modules.get('ai_otel.start'); print(start is not None and start.current() is not None)"
@@ -62,7 +62,7 @@ def test_the_command_and_all_its_children_are_observed(ai_otel, parent) -> None:
         "subprocess": True,
     }
     assert said["enabled"] == "true"
-    assert said["path"] == doors.DIRECTORY
+    assert said["path"] == activation.DIRECTORY
 
 
 def test_the_command_replaces_us(clean, parent) -> None:
@@ -96,13 +96,13 @@ def test_an_existing_pythonpath_is_kept_behind_ours(ai_otel, tmp_path: Path) -> 
     (tmp_path / "of_the_user.py").write_text("here = True\n")
     program = "import os, of_the_user; print(os.environ['PYTHONPATH'])"
     done = ai_otel("run", "--", sys.executable, "-c", program, PYTHONPATH=str(tmp_path))
-    assert done.stdout.strip() == os.pathsep.join([doors.DIRECTORY, str(tmp_path)])
+    assert done.stdout.strip() == os.pathsep.join([activation.DIRECTORY, str(tmp_path)])
 
 
 def test_running_inside_a_run_adds_nothing(ai_otel) -> None:
     program = "import os; print(os.environ['PYTHONPATH'])"
     nested = ["run", "--", sys.executable, "-m", "ai_otel.cli", "run", "--", sys.executable, "-c", program]
-    assert ai_otel(*nested).stdout.strip() == doors.DIRECTORY
+    assert ai_otel(*nested).stdout.strip() == activation.DIRECTORY
 
 
 def test_all_ways_in_at_once_are_one(ai_otel) -> None:

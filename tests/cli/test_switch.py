@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import activation as doors
+from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.switch import Configuration, check_switch
 
@@ -88,7 +88,7 @@ def test_a_configuration_file_is_read_as_the_sdk_reads_it(tmp_path: Path) -> Non
 
 
 def test_a_server_below_ai_otel_run_needs_no_other_door() -> None:
-    below = found({"PYTHONPATH": f"/other:{doors.DIRECTORY}"}, "vllm")
+    below = found({"PYTHONPATH": f"/other:{activation.DIRECTORY}"}, "vllm")
     assert below["ai-otel run"].level is Level.OK
     assert not {"ai_otel.pth", "vllm plug-in"} & set(below)
     assert "ai_otel.pth" in found({}, "vllm")

@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ai_otel.engines import Engine
+from ai_otel.engines import EngineEntry
 
 log = logging.getLogger("ai_otel")
 
@@ -26,12 +26,12 @@ def show() -> None:
         sys.path.append(DIRECTORY)
 
 
-def third_party_engines() -> dict[str, Engine]:
+def third_party_engines() -> dict[str, EngineEntry]:
     """Return the adapters that other distributions offer in the entry point group `ai_otel.engines`."""
     found = {}
     for entry in entry_points(group="ai_otel.engines"):
         try:
-            found[entry.name] = Engine(entry.value, tuple(entry.load().packages))
+            found[entry.name] = EngineEntry(entry.value, tuple(entry.load().packages))
         except (ImportError, AttributeError) as error:
             log.warning("ai-otel: engine adapter %s (%s) cannot be used: %s", entry.name, entry.value, error)
     return found

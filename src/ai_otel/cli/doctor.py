@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def examine(server: Server | None = None, metrics_url: str | None = None) -> Iterator[Finding]:
     """Everything there is to find, of this environment or of a server that runs in it."""
-    from ai_otel import activation as doors
+    from ai_otel import activation
     from ai_otel.doctor import common_metrics, engines, packages
     from ai_otel.doctor.export import check_export
     from ai_otel.doctor.gpus import check_gpus
@@ -79,9 +79,9 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     if server is not None:
         yield from check_server(server)
     configuration = Configuration.read(server.environment, server.pid) if server is not None else Configuration.read()
-    otel = configuration.surroundings.otel
+    otel = configuration.environment.otel
     with overheard("ai_otel") as told:
-        found = list(engines.installed_engines({**ENGINES, **doors.third_party_engines()}))
+        found = list(engines.installed_engines({**ENGINES, **activation.third_party_engines()}))
     yield from (engines.broken_adapter(sentence) for sentence in told)
     names = frozenset(each.name for each in found if isinstance(each, engines.Installed))
     yield from engines.check_engines(found, edge=configuration.settings.edge)

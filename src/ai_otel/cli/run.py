@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from ai_otel import activation as doors
+from ai_otel import activation
 
 _DESCRIPTION = """\
 Run a server with telemetry. Everything after `--` is your command, unchanged:
@@ -58,5 +58,5 @@ def open_doors(environment: MutableMapping[str, str]) -> None:
     """Have every interpreter below this process open our door, by PYTHONPATH and by the `.pth` file."""
     environment["AI_OTEL_ENABLED"] = "true"
     path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if doors.DIRECTORY not in path:
-        environment["PYTHONPATH"] = os.pathsep.join([doors.DIRECTORY, *path])
+    if activation.DIRECTORY not in path:
+        environment["PYTHONPATH"] = os.pathsep.join([activation.DIRECTORY, *path])

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ai_otel import activation as doors
+from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.logs import overheard
 from ai_otel.engines.vllm.activation import blocked
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Configuration:
     """What the environment says, and what is wrong with it."""
 
     settings: Settings
-    surroundings: Surroundings
+    environment: Environment
     complaints: tuple[str, ...]
     door_open: bool = False
     """The door of `ai-otel run` is on the path."""
@@ -38,7 +38,7 @@ class Configuration:
             settings = Settings.from_environment(environment)
         told = tuple(message.removeprefix("ai-otel: ") for message in messages)
         path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
-        return cls(settings, Surroundings.read(environment), told, doors.DIRECTORY in path, pid)
+        return cls(settings, Environment.read(environment), told, activation.DIRECTORY in path, pid)
 
 
 def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
@@ -46,12 +46,12 @@ def check_switch(configuration: Configuration, engines: frozenset[str]) -> Itera
     yield _switched(configuration)
     yield from _doors(configuration, vllm="vllm" in engines)
     if "vllm" in engines:
-        yield from _shut_by_vllm(configuration.surroundings)
+        yield from _shut_by_vllm(configuration.environment)
     for told in configuration.complaints:
         named = re.search(r"AI_OTEL_\w+", told)
         yield Finding("switch", named[0] if named else "settings", Level.WRONG, told)
     yield from _signals(configuration)
-    yield from _config_file(configuration.surroundings.otel.get("OTEL_CONFIG_FILE"))
+    yield from _config_file(configuration.environment.otel.get("OTEL_CONFIG_FILE"))
 
 
 def _switched(configuration: Configuration) -> Finding:
@@ -89,14 +89,14 @@ def _pth() -> Finding:
     return Finding("switch", "ai_otel.pth", Level.NOTE, says, next_step, {"paths": []})
 
 
-def _shut_by_vllm(surroundings: Surroundings) -> Iterator[Finding]:
-    for sentence in blocked(surroundings.variables):
+def _shut_by_vllm(environment: Environment) -> Iterator[Finding]:
+    for sentence in blocked(environment.variables):
         subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
         yield Finding("switch", subject, Level.WRONG, sentence)
 
 
 def _signals(configuration: Configuration) -> Iterator[Finding]:
-    settings, otel = configuration.settings, configuration.surroundings.otel
+    settings, otel = configuration.settings, configuration.environment.otel
     for signal, on in (("traces", settings.traces), ("metrics", settings.metrics)):
         if not on:
             yield Finding("switch", f"AI_OTEL_{signal.upper()}", Level.NOTE, f"off: there are no {signal}")

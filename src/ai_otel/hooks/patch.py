@@ -23,7 +23,7 @@ from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.hooked import HookedFunction
 from ai_otel.hooks.point import HookPoint
 from ai_otel.hooks.responses import answered
-from ai_otel.hooks.streams import Watch, async_watched, watched
+from ai_otel.hooks.streams import StreamListener, async_observed, observed
 
 log = logging.getLogger("ai_otel")
 
@@ -33,7 +33,7 @@ Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], A
 Before = Callable[[Any, Arguments], Any]
 After = Callable[[Any, Any, BaseException | None], None]
 AfterOnly = Callable[[Any, BaseException | None], None]
-OpenWatch = Callable[[Any, Arguments], Watch | None]
+OpenListener = Callable[[Any, Arguments], StreamListener | None]
 
 
 @dataclass(slots=True)
@@ -119,52 +119,54 @@ class Patcher:
 
         self._when_imported(point, make, "call")
 
-    def async_stream(self, point: HookPoint, watch: OpenWatch) -> None:
+    def async_stream(self, point: HookPoint, listener: OpenListener) -> None:
         """
-        Listen to a function that returns an asynchronous iterator; `watch` may decline with `None`.
+        Listen to a function that returns an asynchronous iterator; `listener` may decline with `None`.
 
         A result that is none is an answer in one piece: the one item of its stream.
         """
-        self._stream(point, watch, async_watched, "__anext__")
+        self._stream(point, listener, async_observed, "__anext__")
 
-    def stream(self, point: HookPoint, watch: OpenWatch) -> None:
+    def stream(self, point: HookPoint, listener: OpenListener) -> None:
         """Listen to a function that returns an iterator; like `async_stream`."""
-        self._stream(point, watch, watched, "__next__")
+        self._stream(point, listener, observed, "__next__")
 
-    def _stream(self, point: HookPoint, watch: OpenWatch, proxy: Callable[[Any, Watch, Guard], Any], step: str) -> None:
+    def _stream(
+        self, point: HookPoint, listener: OpenListener, proxy: Callable[[Any, StreamListener, Guard], Any], step: str
+    ) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                watching = guard(watch, instance, Arguments(positions, args, kwargs))
+                listening = guard(listener, instance, Arguments(positions, args, kwargs))
                 try:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
-                    if watching is not None:
-                        guard.finish(_failed_at_once, watching, error)
+                    if listening is not None:
+                        guard.finish(_failed_at_once, listening, error)
                     raise
-                if watching is None:
+                if listening is None:
                     return stream
                 if hasattr(type(stream), step):
-                    return proxy(stream, watching, guard)
-                guard.finish(_ended_at_once, watching, stream)
+                    return proxy(stream, listening, guard)
+                guard.finish(_ended_at_once, listening, stream)
                 return stream
 
             return wrapper
 
         self._when_imported(point, make, "stream")
 
-    def answer(self, point: HookPoint, watch: OpenWatch, callback: str = "") -> None:
+    def answer(self, point: HookPoint, listener: OpenListener, callback: str = "") -> None:
         """
         Listen to a function that returns its answer, whole or as an iterator, or gives it in pieces to the function
-        that the caller passes as `callback`; `watch` may decline with `None`.
+        that the caller passes as `callback`; `listener` may decline with `None`.
         """
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
                 arguments = Arguments(positions, args, kwargs)
-                watching = guard(watch, instance, arguments)
-                if watching is None:
+                listening = guard(listener, instance, arguments)
+                if listening is None:
                     return wrapped(*args, **kwargs)
-                return answered(wrapped, arguments, callback, watching, guard)
+                return answered(wrapped, arguments, callback, listening, guard)
 
             return wrapper
 
@@ -277,15 +279,15 @@ async def _await(awaitable: Any, after: AfterOnly, guard: Guard) -> Any:
     return result
 
 
-def _failed_at_once(watch: Watch, error: BaseException) -> None:
-    watch.ended(error, closed=False)
+def _failed_at_once(listener: StreamListener, error: BaseException) -> None:
+    listener.ended(error, closed=False)
 
 
-def _ended_at_once(watch: Watch, result: Any) -> None:
-    watch.last = result
-    if watch.item is not None:
-        watch.item(result)
-    watch.ended(None, closed=False)
+def _ended_at_once(listener: StreamListener, result: Any) -> None:
+    listener.last = result
+    if listener.item is not None:
+        listener.item(result)
+    listener.ended(None, closed=False)
 
 
 def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> None:

@@ -17,7 +17,7 @@ UVICORN = HookPoint(
 )
 
 
-class UvicornEnding:
+class UvicornShutdown:
     """Calls `hand_over` when a uvicorn server has served its last request."""
 
     hooks = (UVICORN,)

@@ -100,7 +100,7 @@ class InFlight(Generic[T]):
         return next(iter(entries.values())) if len(entries) == 1 else entries.get(_CALL.get())
 
 
-class States:
+class RequestStates:
     """Passes each new request state to its collector, by the request id that `generate` was called with."""
 
     def __init__(self) -> None:
