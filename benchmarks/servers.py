@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from ai_otel.engines import ENGINES
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 from ai_otel.start import Handle
 
 HERE = Path(__file__).parent
@@ -121,7 +121,7 @@ class Observed(Server):
         self.telemetry = Telemetry()
         self.handle = Handle(
             Settings(edge=http, phases=phases, flush_interval=0.02),
-            Surroundings.read({}),
+            Environment.read({}),
             self.telemetry.tracer_provider,
             self.telemetry.meter_provider,
         )

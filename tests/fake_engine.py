@@ -14,8 +14,9 @@ from typing import Any
 
 from wrapt import importer
 
-from ai_otel.engines import Engine
-from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.engines import EngineEntry
+from ai_otel.hooks.arguments import Arguments
+from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 from ai_otel.record import Choice, Inference, Outcome, clock
 from ai_otel.recorder import Recorder
@@ -116,7 +117,7 @@ GENERATE = HookPoint(
 CALL = at("Server.call")
 
 
-class GenerateWatch:
+class GenerateListener:
     """Fills one inference from one stream of words."""
 
     def __init__(self, recorder: Recorder, inference: Inference, prompt: str) -> None:
@@ -134,7 +135,7 @@ class GenerateWatch:
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The stream is over."""
-        self.inference.complete = self._complete
+        self.inference.read_engine = self._read_engine
         if isinstance(error, Exception):
             self._recorder.end(self.inference, Outcome.FAILED, type(error).__name__)
         elif error is not None or closed:
@@ -142,7 +143,7 @@ class GenerateWatch:
         else:
             self._recorder.end(self.inference, Outcome.FINISHED)
 
-    def _complete(self, inference: Inference) -> None:
+    def _read_engine(self, inference: Inference) -> None:
         done = inference.outcome is Outcome.FINISHED
         count = len(self._prompt.split())
         inference.input_tokens, inference.output_tokens = count, self._pieces
@@ -164,17 +165,17 @@ class FakeAdapter:
     def attach(self, recorder: Recorder, hooks: Patcher) -> None:
         """Register the hooks."""
 
-        def watch(server: Any, arguments: Arguments) -> GenerateWatch:
+        def watch(server: Any, arguments: Arguments) -> GenerateListener:
             request_id = arguments.get("request_id")
             inference = Inference("fake", "chat", request_id, server.model, server.model, stream=True)
             recorder.begin(inference, arguments.get("trace_headers"))
-            return GenerateWatch(recorder, inference, arguments.get("prompt"))
+            return GenerateListener(recorder, inference, arguments.get("prompt"))
 
         hooks.async_stream(GENERATE, watch)
         hooks.call(CALL, lambda _server, _arguments: None)
 
 
-ENGINE = Engine("fake_engine:FakeAdapter", (MODULE,))
+ENGINE = EngineEntry("fake_engine:FakeAdapter", (MODULE,))
 """The row that makes it known: `{"fake": ENGINE}`."""
 
 

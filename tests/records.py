@@ -194,6 +194,6 @@ EVERY_KIND: Mapping[str, Make] = {
     "abandoned": lambda: call(inference(outcome=Outcome.ABANDONED, error_type="abandoned")),
     "unknown in every way": lambda: call(unknown(), operation=None),
     "unknown, streamed": lambda: call(unknown(stream=True), operation=None, exchange=exchange(route=None)),
-    "counted by the engine": lambda: call(inference(tallied=True), exchange=exchange()),
+    "counted by the engine": lambda: call(inference(counted_by_engine=True), exchange=exchange()),
     "behind a socket file": lambda: call(inference(), exchange=exchange(server_address="/run/s", server_port=None)),
 }

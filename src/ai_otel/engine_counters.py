@@ -1,4 +1,4 @@
-"""Sums and states of engines, as plain data; read when metrics are collected. Nothing of ours is imported here."""
+"""Sums and states of engines, as plain data; read when metrics are collected. Imports nothing of the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 Labels = tuple[tuple[str, str | int | bool], ...]
 
 
-class Tally:
+class EngineCounter:
     """
     Sums and states of one engine, read when metrics are collected.
 
@@ -31,33 +31,28 @@ class Tally:
         """Replace the present value of a state."""
         self.states[metric, labels] = value
 
-    def forget(self, metric: str) -> None:
-        """Make a state unknown again."""
-        for key in [key for key in self.states if key[0] == metric]:
-            self.states.pop(key, None)
 
-
-class Tallies:
-    """All tallies of this process."""
+class EngineCounters:
+    """All counters of this process."""
 
     def __init__(self) -> None:
-        self._tallies: dict[Labels, Tally] = {}
+        self._counters: dict[Labels, EngineCounter] = {}
 
-    def of(self, labels: Labels) -> Tally:
-        """The tally with these labels; made at the first call."""
-        tally = self._tallies.get(labels)
-        if tally is None:
-            tally = self._tallies.setdefault(labels, Tally(labels))
-        return tally
+    def of(self, labels: Labels) -> EngineCounter:
+        """Return the counter with these labels; the first call makes it."""
+        counter = self._counters.get(labels)
+        if counter is None:
+            counter = self._counters.setdefault(labels, EngineCounter(labels))
+        return counter
 
     def values(self, metric: str) -> Iterator[tuple[dict[str, str | int | bool], int | float]]:
-        """Labels and value of everything known under this name; what nobody knows is absent."""
-        for tally in list(self._tallies.values()):
-            for known in (tally.sums, tally.states):
+        """Yield labels and value of each series of this metric; unknown values are absent."""
+        for counter in list(self._counters.values()):
+            for known in (counter.sums, counter.states):
                 for (name, labels), value in list(known.items()):
                     if name == metric:
-                        yield dict((*tally.labels, *labels)), value
+                        yield dict((*counter.labels, *labels)), value
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._tallies.clear()
+        """Remove all."""
+        self._counters.clear()

@@ -1,7 +1,7 @@
 """
 The way of a closed record to telemetry, on the recorder's thread.
 
-    read       the adapter reads what the engine kept of each inference (`Inference.complete`)
+    read       the adapter reads what the engine kept of each inference (`Inference.read_engine`)
     settle     the record decides its outcome
     defer      with `AI_OTEL_ENERGY`, it waits until the energy of its time is settled
     emit       spans and points are created, with explicit times
@@ -120,9 +120,9 @@ class Pipeline:
 
     def _read_and_settle(self, record: RequestRecord) -> None:
         for inference in record.inferences:
-            if inference.complete is not None:
+            if inference.read_engine is not None:
                 # What cannot be read stays unknown; the request is emitted all the same.
-                self._read_guard(inference.complete, inference)
+                self._read_guard(inference.read_engine, inference)
         record.settle()
 
     def _resume(self, record: RequestRecord) -> None:

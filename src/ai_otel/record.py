@@ -35,6 +35,9 @@ class Outcome(str, Enum):
 # When one call has several inferences its outcome is the worst of theirs, in this order.
 _WORST_FIRST = (Outcome.FAILED, Outcome.REJECTED, Outcome.CANCELLED, Outcome.ABANDONED, Outcome.FINISHED)
 
+FINISH_REASON_NAMES: Mapping[str, str] = {"abort": "error", "tool_calls": "tool_call"}
+"""Finish reasons of engines → of the conventions, where they differ."""
+
 
 @dataclass(slots=True)
 class Parameters:
@@ -161,11 +164,11 @@ class Inference:
     outcome: Outcome | None = None
     error_type: str | None = None
 
-    tallied: bool = False
+    counted_by_engine: bool = False
     """The engine's own statistics already count this inference: its tokens must not be added a second time."""
     traced: bool = False
     """The engine's own tracing has made a span for this inference."""
-    complete: Callable[[Inference], None] | None = None
+    read_engine: Callable[[Inference], None] | None = None
     """Fills the fields above from engine objects that no longer change. Runs once, off the request's path."""
 
     progress: Callable[[], Progress | None] | None = None
@@ -239,7 +242,7 @@ class RequestRecord:
         without this a request's tokens stay in memory until the garbage collector looks at the oldest generation.
         """
         for inference in self.inferences:
-            inference.record = inference.complete = inference.progress = None
+            inference.record = inference.read_engine = inference.progress = None
 
     def settle(self) -> None:
         """Decide outcome and error from the two views. The client's leaving wins over what it caused."""

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakMethod
 
-from ai_otel.engine_counters import Labels, Tallies, Tally
+from ai_otel.engine_counters import EngineCounter, EngineCounters, Labels
 from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock, share_clock
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
@@ -61,7 +61,7 @@ class Recorder:
         self._limit = limit
         self._interval_s = interval_s
         self.dropped: Counter[str] = Counter()
-        self.tallies = Tallies()
+        self.counters = EngineCounters()
         self._begin_life()
         forget = WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
@@ -82,7 +82,7 @@ class Recorder:
         # What the parent had recorded or was recording is the parent's to report.
         self._begin_life()
         self.dropped.clear()
-        self.tallies.clear()
+        self.counters.clear()
 
     def open(self, operation: str | None = None, headers: Mapping[str, str] | None = None) -> RequestRecord:
         """Open the record of one call."""
@@ -166,11 +166,11 @@ class Recorder:
             if record.generation == self.generation:
                 self.open_count -= 1
 
-    def tally(self, labels: Labels) -> Tally:
-        """The tally with these labels, which from now on is observed."""
-        tally = self.tallies.of(labels)
+    def counter(self, labels: Labels) -> EngineCounter:
+        """The counter with these labels, which from now on is observed."""
+        counter = self.counters.of(labels)
         self.wake()
-        return tally
+        return counter
 
     def wake(self) -> None:
         """Make sure that the thread runs soon, starting it if need be."""

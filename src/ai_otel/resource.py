@@ -15,12 +15,12 @@ from typing import Any
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from ai_otel import semconv
-from ai_otel.settings import Surroundings
+from ai_otel.settings import Environment
 from ai_otel.version import __version__
 
 
 def build(
-    surroundings: Surroundings,
+    environment: Environment,
     engine: str | None = None,
     engine_version: str | None = None,
     *,
@@ -35,16 +35,16 @@ def build(
     Kubernetes' downward API, then what the process knows of itself. `forked` tells that its parent may speak too.
     """
     user: dict[str, Any] = dict(OTELResourceDetector().detect().attributes)
-    own = {**_process(), **surroundings.pod, **_engine(engine, engine_version)}
+    own = {**_process(), **environment.pod, **_engine(engine, engine_version)}
     own[semconv.SERVICE_NAME] = service or engine or "ai-otel"
-    pod = {**surroundings.pod, **{key: str(user[key]) for key in _NAMES if key in user}}
+    pod = {**environment.pod, **{key: str(user[key]) for key in _NAMES if key in user}}
     container = _container(pod)
     own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(container, forked=forked)
     if container is not None and user.get(semconv.SERVICE_INSTANCE_ID) == container:
         # What the OpenTelemetry Operator writes for a container, it writes for all workers of it alike.
         del user[semconv.SERVICE_INSTANCE_ID]
-    if "k8s.namespace.name" in surroundings.pod:
-        own[semconv.SERVICE_NAMESPACE] = surroundings.pod["k8s.namespace.name"]
+    if "k8s.namespace.name" in environment.pod:
+        own[semconv.SERVICE_NAMESPACE] = environment.pod["k8s.namespace.name"]
     # The SDK makes up a name and a random id where it is told none.
     made_up = (semconv.SERVICE_NAME, semconv.SERVICE_INSTANCE_ID)
     detected = {key: value for key, value in _detect().items() if key not in made_up}

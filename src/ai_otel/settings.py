@@ -241,28 +241,26 @@ _NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"})
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What else the environment tells us: read here, so that nothing else needs `os.environ`."""
 
     otel: Mapping[str, str]
     """The SDK's variables, `OTEL_*`."""
     pod: Mapping[str, str]
     """Kubernetes' downward API, by the attribute each fills."""
-    vllm_plugins: str | None
-    rust_front_end: bool
+    variables: Mapping[str, str] = field(repr=False)
+    """All variables, for the checks of an engine's adapter. Not in the representation: they may hold secrets."""
     api_server: tuple[str, int] | None = None
     """Host and port of the Kubernetes API server, inside a pod."""
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] | None = None) -> Surroundings:
+    def read(cls, environment: Mapping[str, str] | None = None) -> Environment:
         """Read them now."""
         environment = os.environ if environment is None else environment
-        rust = environment.get("VLLM_USE_RUST_FRONTEND", "").strip().lower() in ("1", "true")
         return cls(
             otel={name: value for name, value in environment.items() if name.startswith("OTEL_")},
             pod=_pod(environment),
-            vllm_plugins=environment.get("VLLM_PLUGINS"),
-            rust_front_end=rust,
+            variables=dict(environment),
             api_server=_api_server(environment),
         )
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from ai_otel import activation as doors
+from ai_otel import activation
 from ai_otel.energy.stage import DeviceOptions
-from ai_otel.engines import ENGINES, Engine
-from ai_otel.engines.adapter import tell_out_of_range
+from ai_otel.engines import ENGINES, EngineEntry
+from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher, imported_version
 from ai_otel.pipeline import Pipeline
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -38,12 +38,12 @@ class Handle:
     def __init__(
         self,
         settings: Settings,
-        surroundings: Surroundings,
+        environment: Environment,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         self.settings = settings
-        self.surroundings = surroundings
+        self.environment = environment
         self.adapters: dict[str, EngineAdapter] = {}
         self.patchers: dict[str, Patcher] = {}
         self.providers: Providers | None = None
@@ -70,7 +70,7 @@ class Handle:
 
     # Engines.
 
-    def watch(self, engines: Mapping[str, Engine]) -> None:
+    def watch(self, engines: Mapping[str, EngineEntry]) -> None:
         """Attach each engine's adapter as soon as one of its packages is imported."""
         wanted = self.settings.engines
         for name in wanted:
@@ -82,7 +82,7 @@ class Handle:
             attaching = Guard(f"attach {name}")
             for package in engine.packages:
 
-                def attach(_: Any, name: str = name, engine: Engine = engine, run: Guard = attaching) -> None:
+                def attach(_: Any, name: str = name, engine: EngineEntry = engine, run: Guard = attaching) -> None:
                     run(self._attach, name, engine)
 
                 wrapt.register_post_import_hook(attach, package)
@@ -91,7 +91,7 @@ class Handle:
             wrapt.register_post_import_hook(lambda _: edge(self._attach_edge), "starlette.applications")
             wrapt.register_post_import_hook(lambda _: edge(self._attach_ending), "uvicorn.server")
 
-    def _attach(self, name: str, engine: Engine) -> None:
+    def _attach(self, name: str, engine: EngineEntry) -> None:
         if not self.active or name in self.adapters:
             return
         from opentelemetry.context import get_current
@@ -106,27 +106,27 @@ class Handle:
         patcher = Patcher(name, lambda: self.version_of(name))
         self.adapters[name] = adapter
         self.patchers[name] = patcher
-        tell_out_of_range(name, self.version_of(name), adapter)
+        warn_out_of_range(name, self.version_of(name), adapter)
         adapter.attach(self.recorder, patcher)
-        doors.tell_shut(name, self.surroundings)
+        warn_blocked(adapter, self.environment.variables)
 
     def _attach_edge(self) -> None:
         if not self.active or "starlette" in self.patchers:
             return
-        from ai_otel.http.asgi import StarletteEdge
+        from ai_otel.http.asgi import StarletteInstrumentation
 
         patcher = Patcher("starlette", lambda: imported_version("starlette", ("starlette",)))
         self.patchers["starlette"] = patcher
-        StarletteEdge(self.recorder, lambda: bool(self.adapters)).attach(patcher)
+        StarletteInstrumentation(self.recorder, lambda: bool(self.adapters)).attach(patcher)
 
     def _attach_ending(self) -> None:
         if not self.active or "uvicorn" in self.patchers:
             return
-        from ai_otel.http.shutdown import UvicornEnding
+        from ai_otel.http.shutdown import UvicornShutdown
 
         patcher = Patcher("uvicorn", lambda: imported_version("uvicorn", ("uvicorn",)))
         self.patchers["uvicorn"] = patcher
-        UvicornEnding(self._hand_over).attach(patcher)
+        UvicornShutdown(self._hand_over).attach(patcher)
 
     def _hand_over(self) -> None:
         if not self.adapters:
@@ -163,7 +163,7 @@ class Handle:
 
         engine = self.engine
         version = self.version_of(engine) if engine is not None else None
-        return resource.build(self.surroundings, engine, version, forked=os.getpid() != self._born)
+        return resource.build(self.environment, engine, version, forked=os.getpid() != self._born)
 
     def _build(self) -> None:
         from opentelemetry import metrics, trace
@@ -174,7 +174,7 @@ class Handle:
         from ai_otel.emit.spans import SpanEmitter
         from ai_otel.version import __version__
 
-        self.providers = chosen = providers.choose(self._choose(), self._resource, self.surroundings.otel)
+        self.providers = chosen = providers.choose(self._choose(), self._resource, self.environment.otel)
         tracer_provider = chosen.tracer_provider if self.settings.traces else trace.NoOpTracerProvider()
         meter_provider = chosen.meter_provider if self.settings.metrics else metrics.NoOpMeterProvider()
         gen_ai = meter_provider.get_meter(semconv.SCOPE_GEN_AI, __version__, semconv.SCHEMA_URL_GEN_AI)
@@ -191,7 +191,7 @@ class Handle:
         emitter = self.pipeline.metrics if not chosen.own_metrics else None
         observed = emitter is not None
         if emitter is None:
-            emitter = MetricEmitter(gen_ai, own, self.recorder.tallies)
+            emitter = MetricEmitter(gen_ai, own, self.recorder.counters)
             observe_health(own, self.pipeline)
         self.pipeline.connect(chosen, spans, emitter)
         self.pipeline.start_devices(hw, own, observed=observed)
@@ -235,10 +235,10 @@ def instrument(
         if _handle is not None and _handle.active:
             return _handle
         chosen = Settings.from_environment(**settings)
-        handle = Handle(chosen, Surroundings.read(), tracer_provider, meter_provider)
+        handle = Handle(chosen, Environment.read(), tracer_provider, meter_provider)
         _handle = handle
-    doors.show()
-    handle.watch({**ENGINES, **doors.third_party_engines()})
+    activation.show()
+    handle.watch({**ENGINES, **activation.third_party_engines()})
     atexit.register(handle.stop)
     return handle
 

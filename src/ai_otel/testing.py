@@ -32,7 +32,7 @@ from ai_otel import record, semconv
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.recorder import Recorder
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 from ai_otel.start import Handle, current, instrument, uninstrument
 
 _SHOWN = (
@@ -217,7 +217,7 @@ def captured(
             stack.callback(uninstrument)
         else:
             chosen = Settings.from_environment({}, **settings)
-            telemetry.handle = bench = _Bench(chosen, Surroundings.read({}), tracers, meters)
+            telemetry.handle = bench = _Bench(chosen, Environment.read({}), tracers, meters)
             bench.named = engine
             bench.recorder.capture = get_current
             stack.callback(bench.stop)

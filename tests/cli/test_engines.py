@@ -11,7 +11,7 @@ import pytest
 from ai_otel.doctor.engines import Installed, check_engines, installed_engines
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.source import Absent, InstalledSource, Unreadable, package_folders
-from ai_otel.engines import Engine
+from ai_otel.engines import EngineEntry
 from ai_otel.hooks.point import HookPoint, Rung
 
 Install = Callable[..., Path]
@@ -49,7 +49,7 @@ class ToyAdapter:
     tested = ("1.0", "1.9")
 
 
-TOY = {"toy": Engine(f"{__name__}:ToyAdapter", ("toy",))}
+TOY = {"toy": EngineEntry(f"{__name__}:ToyAdapter", ("toy",))}
 
 
 def examined(*hooks: HookPoint) -> list[Finding]:
@@ -142,7 +142,7 @@ def test_no_engine_at_all_is_wrong() -> None:
 
 def test_an_adapter_that_cannot_be_loaded_is_reported(install: Install) -> None:
     install()
-    (found,) = installed_engines({"toy": Engine("ai_otel.engines.no_such:Adapter", ("toy",))})
+    (found,) = installed_engines({"toy": EngineEntry("ai_otel.engines.no_such:Adapter", ("toy",))})
     assert isinstance(found, Finding)
     assert found.level is Level.WRONG
     assert "no_such" in found.says

@@ -15,7 +15,7 @@ from ai_otel import resource, semconv
 from ai_otel.engines.vllm.stats import EngineStats
 from ai_otel.hooks import guard
 from ai_otel.record import RequestRecord
-from ai_otel.settings import Surroundings
+from ai_otel.settings import Environment
 from ai_otel.testing import Captured, captured
 from records import EVERY_KIND, deliver
 
@@ -93,7 +93,7 @@ def test_what_we_say_of_ourselves_is_as_the_contract_says(telemetry: Captured) -
 
 @pytest.mark.parametrize("environment", [{}, {"K8S_POD_NAME": "p", "K8S_NAMESPACE_NAME": "n", "K8S_NODE_NAME": "node"}])
 def test_who_is_speaking_is_as_the_contract_says(environment: dict[str, str]) -> None:
-    built = resource.build(Surroundings.read(environment), "vllm", "0.32.0")
+    built = resource.build(Environment.read(environment), "vllm", "0.32.0")
     assert oracle.check_resource(built.attributes) == []
 
 

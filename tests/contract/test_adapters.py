@@ -20,7 +20,7 @@ from ai_otel.hooks import guard
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung, in_range, release_numbers
 from ai_otel.recorder import Recorder
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 from ai_otel.start import Handle
 from fake_engine import forget
 from isolated import python
@@ -229,7 +229,7 @@ def test_out_of_range_nothing_is_touched_and_one_message_says_so(
 ) -> None:
     if any(point.covers(ANCIENT) for point in adapter.hooks):
         pytest.fail(f"{engine} claims to hold for {ANCIENT}")
-    handle = Handle(Settings(edge=False), Surroundings.read({}))
+    handle = Handle(Settings(edge=False), Environment.read({}))
     with standing_in(adapter, adapter.tested[1]) as made:
         for package in adapter.packages:
             made.modules[package].__version__ = ANCIENT  # type: ignore[attr-defined]
@@ -239,7 +239,7 @@ def test_out_of_range_nothing_is_touched_and_one_message_says_so(
         assert all(made.looked_up(point) is original for point, original in originals.items())
     handle.stop()
     (told,) = caplog.messages
-    assert told.startswith(f"ai-otel: {engine} {ANCIENT} is not observed: our hooks hold for >=")
+    assert told.startswith(f"ai-otel: {engine} {ANCIENT} is not observed: the hooks cover >=")
     assert told.endswith("Use such a version, or upgrade ai-otel.")
 
 

@@ -86,8 +86,10 @@ EXCEPTIONS = (
 # What a function must return at once for each way of listening to it.
 LISTENS_TO = {
     "call": Kind.FUNCTION,
+    "after_call": Kind.FUNCTION,
     "defaults": Kind.FUNCTION,
     "coroutine": Kind.COROUTINE,
+    "after_coroutine": Kind.COROUTINE,
     "stream": Kind.GENERATOR,
     "async_stream": Kind.ASYNC_GENERATOR,
 }

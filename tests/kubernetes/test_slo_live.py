@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 
 from ai_otel.cli.slo import template
 from ai_otel.emit.metrics import MetricEmitter
-from ai_otel.engine_counters import Tallies
+from ai_otel.engine_counters import EngineCounters
 from ai_otel.slo.expressions import Expressions
 from ai_otel.slo.objective import OBJECTIVES, parsed
 from harness.collector.process import until
@@ -48,7 +48,7 @@ def test_shares_are_those_of_the_calls(tmp_path: Path) -> None:
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
         resource = Resource({"service.name": "chat", "k8s.namespace.name": "models"})
         provider = MeterProvider([reader], resource)
-        emitter = MetricEmitter(provider.get_meter("ai_otel.gen_ai"), provider.get_meter("ai_otel"), Tallies())
+        emitter = MetricEmitter(provider.get_meter("ai_otel.gen_ai"), provider.get_meter("ai_otel"), EngineCounters())
 
         def ask(expression: str) -> list[float]:
             return [each.value for each in prometheus.query(expression)]

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ai_otel.hooks import guard
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import FAILURES_IN_A_ROW
-from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 
 MODULE = "fragile_app"
@@ -228,6 +229,7 @@ app_errors = st.one_of(st.none(), st.sampled_from(APP_FAILURES).map(lambda kind:
 PLAIN = {
     "call": lambda patcher, hook: patcher.call(at("call"), hook.before, hook.after),
     "call without end": lambda patcher, hook: patcher.call(at("call"), hook.before),
+    "after_call": lambda patcher, hook: patcher.after_call(at("call"), hook.after),
     "around": lambda patcher, hook: patcher.around(
         at("call"), hook.wants, lambda wrapped, /, *a, **k: wrapped(*a, **k)
     ),
@@ -266,10 +268,17 @@ def test_a_plain_function_is_untouched(
     assert same(given_arguments, arrived)
 
 
+COROUTINES = {
+    "coroutine": lambda patcher, hook: patcher.coroutine(at("coroutine"), hook.before, hook.after),
+    "after_coroutine": lambda patcher, hook: patcher.after_coroutine(at("coroutine"), hook.after),
+}
+
+
+@pytest.mark.parametrize("kind", COROUTINES)
 @settings(max_examples=60)
 @given(plan=plans, given_arguments=arguments, error=app_errors, silent=st.booleans())
 def test_a_coroutine_is_untouched(
-    plan: list[Any], given_arguments: Any, error: BaseException | None, silent: bool
+    kind: str, plan: list[Any], given_arguments: Any, error: BaseException | None, silent: bool
 ) -> None:
     app, hook = App(error=error), Fragile(plan, silent=silent)
     args, kwargs = given_arguments
@@ -282,7 +291,7 @@ def test_a_coroutine_is_untouched(
         except StopIteration as stop:
             return stop.value
 
-    with listening(app, lambda patcher: patcher.coroutine(at("coroutine"), hook.before, hook.after)) as module:
+    with listening(app, lambda patcher: COROUTINES[kind](patcher, hook)) as module:
         came_out = outcome_of(lambda: step(module.coroutine(*args, **kwargs)))
     if isinstance(error, (StopIteration, StopAsyncIteration)) and isinstance(came_out, RuntimeError):
         came_out = came_out.__cause__  # Python itself does not let these out of a coroutine

@@ -159,10 +159,10 @@ def test_a_stat_logger_follows_its_engine(stat_logger: Any) -> None:
     logger.log_engine_initialized()
     logger.record_sleep_state(1, 1)
     states = {
-        labels["ai_otel.state"]: value for labels, value in handle.recorder.tallies.values("ai_otel.engine.state")
+        labels["ai_otel.state"]: value for labels, value in handle.recorder.counters.values("ai_otel.engine.state")
     }
     assert states == {"awake": 0, "weights_offloaded": 1, "weights_discarded": 0}
-    ((labels, capacity),) = handle.recorder.tallies.values("ai_otel.kv_cache.capacity")
+    ((labels, capacity),) = handle.recorder.counters.values("ai_otel.kv_cache.capacity")
     assert capacity == 160
     assert labels["ai_otel.engine.index"] == 1
     handle.pipeline._prepare = lambda: None  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ai_otel.engine_counters import Tallies, Tally
+from ai_otel.engine_counters import EngineCounter, EngineCounters
 from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord, begin_clock, clock
 from ai_otel.testing import Clock
 
@@ -117,43 +117,32 @@ def test_the_time_in_the_engine_is_known_only_when_both_parts_are() -> None:
     assert Choice(decode_s=0.5).inference_s is None
 
 
-# ---------------------------------------------------------------- tallies
+# ---------------------------------------------------------------- counters
 
 
-def test_a_tally_adds_sums_and_replaces_states() -> None:
-    tally = Tally(())
-    tally.add("tokens", 3)
-    tally.add("tokens", 4)
-    tally.set("running", 3)
-    tally.set("running", 1)
-    assert tally.sums == {("tokens", ()): 7}
-    assert tally.states == {("running", ()): 1}
+def test_a_counter_adds_sums_and_replaces_states() -> None:
+    counter = EngineCounter(())
+    counter.add("tokens", 3)
+    counter.add("tokens", 4)
+    counter.set("running", 3)
+    counter.set("running", 1)
+    assert counter.sums == {("tokens", ()): 7}
+    assert counter.states == {("running", ()): 1}
 
 
 def test_zero_is_a_measurement_and_what_nobody_knows_is_absent() -> None:
-    tallies = Tallies()
-    tallies.of((("model", "a"),)).add("tokens", 0)
-    assert list(tallies.values("tokens")) == [({"model": "a"}, 0)]
-    assert list(tallies.values("running")) == []
+    counters = EngineCounters()
+    counters.of((("model", "a"),)).add("tokens", 0)
+    assert list(counters.values("tokens")) == [({"model": "a"}, 0)]
+    assert list(counters.values("running")) == []
 
 
-def test_a_state_can_become_unknown_again() -> None:
-    tallies = Tallies()
-    tally = tallies.of(())
-    tally.set("waiting", 1, (("reason", "capacity"),))
-    tally.set("waiting", 2, (("reason", "deferred"),))
-    tally.set("running", 3)
-    tally.forget("waiting")
-    assert list(tallies.values("waiting")) == []
-    assert list(tallies.values("running")) == [({}, 3)]
-
-
-def test_tallies_are_one_for_each_set_of_labels() -> None:
-    tallies = Tallies()
-    assert tallies.of((("model", "a"),)) is tallies.of((("model", "a"),))
-    tallies.of((("model", "a"),)).add("tokens", 1, (("tier", "device"),))
-    tallies.of((("model", "b"),)).add("tokens", 2)
+def test_each_set_of_labels_has_one_counter() -> None:
+    counters = EngineCounters()
+    assert counters.of((("model", "a"),)) is counters.of((("model", "a"),))
+    counters.of((("model", "a"),)).add("tokens", 1, (("tier", "device"),))
+    counters.of((("model", "b"),)).add("tokens", 2)
     expected = [({"model": "a", "tier": "device"}, 1), ({"model": "b"}, 2)]
-    assert list(tallies.values("tokens")) == expected
-    tallies.clear()
-    assert list(tallies.values("tokens")) == []
+    assert list(counters.values("tokens")) == expected
+    counters.clear()
+    assert list(counters.values("tokens")) == []

@@ -222,10 +222,10 @@ def test_one_thread_runs_from_the_first_request_to_the_end() -> None:
     assert ours() == []
 
 
-def test_a_tally_wakes_the_thread_that_will_observe_it() -> None:
+def test_a_counter_wakes_the_thread_that_will_observe_it() -> None:
     prepared = threading.Event()
     recorder = Recorder(lambda _: None, prepare=prepared.set, interval_s=0.001)
-    recorder.tally(()).add("tokens", 1)
+    recorder.counter(()).add("tokens", 1)
     assert prepared.wait(5)
     assert recorder.flush()
     recorder.stop()
@@ -311,7 +311,7 @@ def test_after_the_end_records_are_counted_as_dropped() -> None:
     assert recorder.dropped == {"stopped": 1}
     assert recorder.open_count == 0
     assert len(recorder._queue) == 0
-    recorder.tally(())
+    recorder.counter(())
     assert recorder.flush(0.1)
 
 
@@ -343,7 +343,7 @@ def test_a_child_starts_anew_and_reports_only_its_own() -> None:
         a_closed_record(recorder)
         recorder.flush()
         recorder.dropped["queue_full"] += 5
-        recorder.tally(()).add("tokens", 7)
+        recorder.counter(()).add("tokens", 7)
 
         def child() -> bool:
             delivered.clear()
@@ -351,7 +351,7 @@ def test_a_child_starts_anew_and_reports_only_its_own() -> None:
                 recorder.open_count,
                 len(recorder._queue),
                 dict(recorder.dropped),
-                list(recorder.tallies.values("tokens")),
+                list(recorder.counters.values("tokens")),
             )
             recorder.close(inherited)  # the parent's to report
             recorder.discard(recorder.open())

@@ -11,7 +11,7 @@ import oracle
 import pytest
 
 from ai_otel import resource
-from ai_otel.settings import Surroundings
+from ai_otel.settings import Environment
 from ai_otel.version import __version__
 
 POD = {"K8S_POD_NAME": "vllm-0", "K8S_NAMESPACE_NAME": "models", "K8S_CONTAINER_NAME": "server"}
@@ -24,7 +24,7 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def built(environment: Mapping[str, str] | None = None, *engine: str, forked: bool = False) -> dict[str, Any]:
-    return dict(resource.build(Surroundings.read(environment or {}), *engine, forked=forked).attributes)
+    return dict(resource.build(Environment.read(environment or {}), *engine, forked=forked).attributes)
 
 
 def test_a_process_says_what_it_knows_of_itself() -> None:

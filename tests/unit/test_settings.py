@@ -8,7 +8,7 @@ import pytest
 
 import ai_otel
 from ai_otel import settings
-from ai_otel.settings import DOWNWARD_API, Price, Settings, SettingsError, Surroundings
+from ai_otel.settings import DOWNWARD_API, Environment, Price, Settings, SettingsError
 
 READ = Settings.from_environment
 
@@ -172,24 +172,24 @@ def test_a_malformed_switch_is_off_and_told_once(
     assert "write true or false; ai-otel is off" in caplog.messages[0]
 
 
-# ---------------------------------------------------------------- surroundings
+# ---------------------------------------------------------------- environment
 
 COMMON = {"POD_NAME": "p", "POD_NAMESPACE": "n", "NODE_NAME": "node", "POD_UID": "u", "POD_IP": "10.0.0.1"}
 
 
 def test_the_downward_api_is_read_by_our_names() -> None:
     environment = {names[0]: attribute for attribute, names in DOWNWARD_API.items()}
-    assert Surroundings.read(environment).pod == {attribute: attribute for attribute in DOWNWARD_API}
+    assert Environment.read(environment).pod == {attribute: attribute for attribute in DOWNWARD_API}
 
 
 def test_the_operators_names_come_second() -> None:
     environment = {"OTEL_RESOURCE_ATTRIBUTES_POD_NAME": "operator", "K8S_NAMESPACE_NAME": "ours", "POD_NAMESPACE": "x"}
-    assert Surroundings.read(environment).pod == {"k8s.pod.name": "operator", "k8s.namespace.name": "ours"}
+    assert Environment.read(environment).pod == {"k8s.pod.name": "operator", "k8s.namespace.name": "ours"}
 
 
 def test_names_that_everybody_uses_count_only_in_a_pod() -> None:
-    assert Surroundings.read(COMMON).pod == {}
-    inside = Surroundings.read({**COMMON, "KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+    assert Environment.read(COMMON).pod == {}
+    inside = Environment.read({**COMMON, "KUBERNETES_SERVICE_HOST": "10.96.0.1"})
     assert inside.pod == {
         "k8s.pod.name": "p",
         "k8s.namespace.name": "n",
@@ -202,22 +202,21 @@ def test_names_that_everybody_uses_count_only_in_a_pod() -> None:
 def test_a_containers_name_is_nobodys_but_ours() -> None:
     """CONTAINER_NAME is set by container tools outside of Kubernetes, to anything."""
     environment = {"CONTAINER_NAME": "toolbox", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
-    assert Surroundings.read(environment).pod == {}
-    assert Surroundings.read({"K8S_CONTAINER_NAME": "vllm"}).pod == {"k8s.container.name": "vllm"}
+    assert Environment.read(environment).pod == {}
+    assert Environment.read({"K8S_CONTAINER_NAME": "vllm"}).pod == {"k8s.container.name": "vllm"}
 
 
 def test_an_empty_variable_is_unset() -> None:
     environment = {"K8S_POD_NAME": "", "POD_NAME": "p", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
-    assert Surroundings.read(environment).pod == {"k8s.pod.name": "p"}
+    assert Environment.read(environment).pod == {"k8s.pod.name": "p"}
 
 
 def test_the_sdks_variables_are_passed_on() -> None:
-    assert Surroundings.read({"OTEL_SERVICE_NAME": "s", "PATH": "/bin"}).otel == {"OTEL_SERVICE_NAME": "s"}
-    assert Surroundings.read().otel == {name: text for name, text in os.environ.items() if name.startswith("OTEL_")}
+    assert Environment.read({"OTEL_SERVICE_NAME": "s", "PATH": "/bin"}).otel == {"OTEL_SERVICE_NAME": "s"}
+    assert Environment.read().otel == {name: text for name, text in os.environ.items() if name.startswith("OTEL_")}
 
 
-@pytest.mark.parametrize(("text", "on"), [("1", True), ("True", True), ("0", False), ("", False)])
-def test_vllms_doors_are_known(text: str, on: bool) -> None:
-    read = Surroundings.read({"VLLM_USE_RUST_FRONTEND": text, "VLLM_PLUGINS": "a,b"})
-    assert (read.rust_front_end, read.vllm_plugins) == (on, "a,b")
-    assert Surroundings.read({}).vllm_plugins is None
+def test_all_variables_are_passed_on_but_not_shown() -> None:
+    read = Environment.read({"VLLM_PLUGINS": "a,b", "KEY": "secret"})
+    assert read.variables["VLLM_PLUGINS"] == "a,b"
+    assert "secret" not in repr(read)

@@ -18,7 +18,7 @@ import fake_engine
 from ai_otel import start
 from ai_otel.hooks import guard
 from ai_otel.record import Inference, Outcome
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 from ai_otel.start import Handle
 from ai_otel.testing import captured
 from isolated import python
@@ -105,14 +105,14 @@ def test_an_engine_out_of_range_is_left_alone_and_told_once(caplog: pytest.LogCa
         ask(engine)
         assert telemetry.spans == ()
     assert caplog.messages == [
-        "ai-otel: fake 2.0 is not observed: our hooks hold for >=1,<2. Use such a version, or upgrade ai-otel."
+        "ai-otel: fake 2.0 is not observed: the hooks cover >=1,<2. Use such a version, or upgrade ai-otel."
     ]
 
 
 def test_an_adapter_that_cannot_be_loaded_does_not_break_the_engines_import(engine: Any) -> None:
     before = guard.errors["attach broken"]
     handle = start.instrument()
-    handle.watch({"broken": fake_engine.Engine("no_such_module:Adapter", (fake_engine.MODULE,))})
+    handle.watch({"broken": fake_engine.EngineEntry("no_such_module:Adapter", (fake_engine.MODULE,))})
     assert guard.errors["attach broken"] == before + 1
     assert ask(engine) == ["a", "b", "c"]
 
@@ -169,7 +169,7 @@ def test_an_answer_that_cannot_be_read_is_told_all_the_same() -> None:
         raise renamed
 
     with captured(attach=False) as telemetry:
-        deliver(telemetry, call(unknown(model="tiny", complete=unreadable)))
+        deliver(telemetry, call(unknown(model="tiny", read_engine=unreadable)))
         telemetry.recorder.flush()
         assert telemetry._failures == [renamed]
         telemetry._failures.clear()
@@ -191,7 +191,7 @@ def test_a_provider_that_fails_takes_nobody_with_it(caplog: pytest.LogCaptureFix
 
     tracers: Any = Broken()
     meters = MeterProvider(shutdown_on_exit=False)
-    handle = Handle(Settings(flush_interval=0.001), Surroundings.read({}), tracers, meters)
+    handle = Handle(Settings(flush_interval=0.001), Environment.read({}), tracers, meters)
     handle.recorder.end(handle.recorder.begin(inference(outcome=None)), Outcome.FINISHED)
     assert handle.recorder.flush()
     handle.stop()
@@ -201,7 +201,7 @@ def test_a_provider_that_fails_takes_nobody_with_it(caplog: pytest.LogCaptureFix
 def test_stopping_hands_over_what_is_left() -> None:
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader], shutdown_on_exit=False)
-    handle = Handle(Settings(flush_interval=60), Surroundings.read({}), TracerProvider(shutdown_on_exit=False), meters)
+    handle = Handle(Settings(flush_interval=60), Environment.read({}), TracerProvider(shutdown_on_exit=False), meters)
     handle.recorder.end(handle.recorder.begin(Inference("fake", "chat")), Outcome.FINISHED)
     handle.stop()
     data = reader.get_metrics_data()

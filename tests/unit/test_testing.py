@@ -73,7 +73,7 @@ def test_a_hook_that_fails_and_is_swallowed_fails_the_test_at_its_end() -> None:
 
 def test_a_failure_on_our_own_thread_fails_the_test_too() -> None:
     with pytest.raises(AssertionError, match="a hook broke"), captured(attach=False) as telemetry:
-        deliver(telemetry, call(inference(complete=fail)))
+        deliver(telemetry, call(inference(read_engine=fail)))
 
 
 def test_a_test_that_fails_by_itself_says_its_own() -> None:

@@ -96,7 +96,7 @@ def _requirements(place: Path) -> dict[str, str]:
 
 
 def _metadata(place: Path) -> Message:
-    (metadata,) = [each for each in place.glob("*.dist-info/METADATA") if "doors" not in each.parent.name]
+    (metadata,) = [each for each in place.glob("*.dist-info/METADATA") if "activation" not in each.parent.name]
     return Parser().parsestr(metadata.read_text(encoding="utf-8"))
 
 

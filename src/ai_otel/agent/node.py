@@ -20,7 +20,7 @@ from ai_otel.agent.metrics import observe_allocations
 from ai_otel.gpu.monitor import GpuMonitor
 from ai_otel.gpu.registry import make_sources, wanted_sources
 from ai_otel.gpu.source import Device, Options
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 from ai_otel.version import __version__
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ STALE_S = 60.0
 class Agent:
     """Exports the node's devices and allocations, and serves `/healthz`, from `start` to `stop`."""
 
-    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+    def __init__(self, settings: Settings, environment: Environment) -> None:
         self.settings = settings
-        self.surroundings = surroundings
-        self.node = surroundings.pod.get(semconv.K8S_NODE_NAME)
+        self.environment = environment
+        self.node = environment.pod.get(semconv.K8S_NODE_NAME)
         self.port: int | None = None
         """Port of `/healthz`."""
         self._monitor = GpuMonitor(settings.gpu_interval)
@@ -47,7 +47,7 @@ class Agent:
             lambda: make_sources(wanted_sources(settings.gpu), Options(processes=settings.gpu_processes))
         )
         self.poller = KubeletPoller(
-            _options(settings, surroundings),
+            _options(settings, environment),
             self.devices,
             self.sampler.rediscover,
             lambda: self.sampler.snapshot.taken_s is not None,
@@ -61,7 +61,7 @@ class Agent:
     def start(self) -> None:
         """Start all threads. Raises `OSError` if the address of `/healthz` is in use."""
         self.port = self._running.enter_context(health.serving(self.settings.agent_listen, self.status))
-        providers = _providers(self.surroundings, self.node)
+        providers = _providers(self.environment, self.node)
         self._running.callback(providers.shutdown)
         hw = providers.meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
         own = providers.meter_provider.get_meter(semconv.SCOPE, __version__)
@@ -113,7 +113,7 @@ def _ago(now_s: float, then_s: float | None) -> float | None:
     return None if then_s is None else round(now_s - then_s, 3)
 
 
-def _options(settings: Settings, surroundings: Surroundings) -> PollerOptions:
+def _options(settings: Settings, environment: Environment) -> PollerOptions:
     return PollerOptions(
         kubelet=Path(settings.agent_kubelet) / "kubelet.sock",
         pods_api=Path(settings.agent_pods_api) / "pods-api.sock",
@@ -121,12 +121,12 @@ def _options(settings: Settings, surroundings: Surroundings) -> PollerOptions:
         interval_s=settings.agent_interval,
         replicas=settings.agent_replicas,
         slices_on=settings.agent_resource_slices,
-        api_server=ApiServer(*surroundings.api_server) if surroundings.api_server else None,
-        node=surroundings.pod.get(semconv.K8S_NODE_NAME),
+        api_server=ApiServer(*environment.api_server) if environment.api_server else None,
+        node=environment.pod.get(semconv.K8S_NODE_NAME),
     )
 
 
-def resource(surroundings: Surroundings, node: str | None) -> Resource:
+def resource(environment: Environment, node: str | None) -> Resource:
     """
     Return the resource of the node, not of the agent's pod: the devices do not belong to that pod.
 
@@ -135,16 +135,16 @@ def resource(surroundings: Surroundings, node: str | None) -> Resource:
     from ai_otel import resource as resources
 
     pod: Mapping[str, str] = {} if node is None else {semconv.K8S_NODE_NAME: node}
-    built = resources.build(replace(surroundings, pod=pod), service=SERVICE, instance=node)
+    built = resources.build(replace(environment, pod=pod), service=SERVICE, instance=node)
     if node is not None and built.attributes.get(semconv.HOST_NAME) == socket.gethostname():
         # In a pod, the detected host name is the pod's name.
         return built.merge(type(built)({semconv.HOST_NAME: node}))
     return built
 
 
-def _providers(surroundings: Surroundings, node: str | None) -> Providers:
+def _providers(environment: Environment, node: str | None) -> Providers:
     from ai_otel import providers
 
     # The agent exports no spans, so no exporter for them is created.
-    metrics_only = {**surroundings.otel, "OTEL_TRACES_EXPORTER": "none"}
-    return providers.choose(providers.UserProviders(), lambda: resource(surroundings, node), metrics_only)
+    metrics_only = {**environment.otel, "OTEL_TRACES_EXPORTER": "none"}
+    return providers.choose(providers.UserProviders(), lambda: resource(environment, node), metrics_only)

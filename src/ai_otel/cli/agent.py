@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or Ctrl-C; with `--once`, 0 where it sees a device."""
     from ai_otel.agent.node import Agent
-    from ai_otel.settings import Settings, SettingsError, Surroundings
+    from ai_otel.settings import Environment, Settings, SettingsError
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     names = [*(name.replace("-", "_") for name in _OPTIONS), "resource_slices"]
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"ai-otel agent: {error}", file=sys.stderr)
         return 2
-    agent = Agent(settings, Surroundings.read())
+    agent = Agent(settings, Environment.read())
     return _once(agent) if arguments.once else _serve(agent, settings.agent_listen)
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_otel.settings import Surroundings
+from ai_otel.settings import Environment
 
 STOP_TIMEOUT_S = 10.0
 
@@ -138,7 +138,7 @@ def _environment(recipe: Recipe, endpoint: str) -> Sequence[str]:
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
-    unset = [word for name in Surroundings.read().otel for word in ("-u", name)]
+    unset = [word for name in Environment.read().otel for word in ("-u", name)]
     return ["env", *unset, *(f"{name}={value}" for name, value in chosen.items())]
 
 

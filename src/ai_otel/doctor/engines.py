@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.source import Absent, InstalledSource, Unreadable, package_folders
-from ai_otel.engines import Engine
+from ai_otel.engines import EngineEntry
 from ai_otel.engines.adapter import EngineAdapter
 from ai_otel.hooks.point import HookPoint, release_numbers
 
@@ -24,7 +24,7 @@ class Installed(NamedTuple):
     adapter: EngineAdapter
 
 
-def installed_engines(engines: Mapping[str, Engine]) -> Iterator[Installed | Finding]:
+def installed_engines(engines: Mapping[str, EngineEntry]) -> Iterator[Installed | Finding]:
     """Each engine that is installed; where its adapter cannot be loaded, what is wrong with it."""
     for name, engine in engines.items():
         if not any(package_folders(package) for package in engine.packages):

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.logs import captured_messages, complaints
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.doctor.logs import captured_messages
+from ai_otel.engines.vllm.activation import blocked
+from ai_otel.settings import Environment, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Configuration:
     """What the environment says, and what is wrong with it."""
 
     settings: Settings
-    environment: Surroundings
+    environment: Environment
     complaints: tuple[str, ...]
     run_active: bool = False
     """The directory of `ai-otel run` is on the path."""
@@ -37,7 +38,7 @@ class Configuration:
             settings = Settings.from_environment(environment)
         complaints = tuple(message.removeprefix("ai-otel: ") for message in messages)
         path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
-        return cls(settings, Surroundings.read(environment), complaints, activation.DIRECTORY in path, pid)
+        return cls(settings, Environment.read(environment), complaints, activation.DIRECTORY in path, pid)
 
 
 def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
@@ -88,8 +89,8 @@ def _pth() -> Finding:
     return Finding("switch", "ai_otel.pth", Level.NOTE, says, next_step, {"paths": []})
 
 
-def _disabled_by_vllm(environment: Surroundings) -> Iterator[Finding]:
-    for sentence in complaints(lambda: activation.tell_shut("vllm", environment)):
+def _disabled_by_vllm(environment: Environment) -> Iterator[Finding]:
+    for sentence in blocked(environment.variables):
         subject = "VLLM_PLUGINS" if sentence.startswith("VLLM_PLUGINS") else "VLLM_USE_RUST_FRONTEND"
         yield Finding("switch", subject, Level.WRONG, sentence)
 

@@ -15,10 +15,10 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
-from ai_otel.emit.spans import FINISH_REASONS, model_of, operation_of
-from ai_otel.engine_counters import Labels, Tallies
+from ai_otel.emit.spans import model_of, operation_of
+from ai_otel.engine_counters import EngineCounters, Labels
 from ai_otel.instruments import histogram, observable
-from ai_otel.record import Choice, Inference, Outcome, RequestRecord
+from ai_otel.record import FINISH_REASON_NAMES, Choice, Inference, Outcome, RequestRecord
 
 Attributes = dict[str, Any]
 
@@ -26,10 +26,10 @@ _ENGINE_QUEUE = {semconv.AI_OTEL_QUEUE: "engine"}
 
 
 class MetricEmitter:
-    """Records the points of closed records, and observes the tallies."""
+    """Records the points of closed records, and observes the counters."""
 
-    def __init__(self, gen_ai: Meter, own: Meter, tallies: Tallies) -> None:
-        self._tallies = tallies
+    def __init__(self, gen_ai: Meter, own: Meter, counters: EngineCounters) -> None:
+        self._counters = counters
         self._duration = histogram(gen_ai, semconv.GEN_AI_SERVER_REQUEST_DURATION)
         self._first_token = histogram(gen_ai, semconv.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN)
         self._per_token = histogram(gen_ai, semconv.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN)
@@ -42,7 +42,7 @@ class MetricEmitter:
         self._energy = histogram(own, semconv.AI_OTEL_REQUEST_ENERGY)
         for metric in semconv.METRICS:
             if _is_tallied(metric):
-                observable(own, metric, functools.partial(_observe, tallies, metric.name))
+                observable(own, metric, functools.partial(_observe, counters, metric.name))
 
     def emit(self, record: RequestRecord, engine: str, context: Context | None) -> None:
         """Record one call."""
@@ -98,32 +98,32 @@ class MetricEmitter:
     def _count(self, record: RequestRecord, engine: str) -> None:
         if record.outcome is Outcome.REJECTED:
             label: Labels = ((semconv.ERROR_TYPE, record.error_type or "_OTHER"),)
-            self._tallies.of(_labels(engine, model_of(record))).add(semconv.AI_OTEL_REQUEST_REJECTED.name, 1, label)
+            self._counters.of(_labels(engine, model_of(record))).add(semconv.AI_OTEL_REQUEST_REJECTED.name, 1, label)
         for inference in record.inferences:
             # The engine's own statistics are the better source; without them the record is the only one.
-            if not inference.tallied and inference.outcome is not Outcome.REJECTED:
+            if not inference.counted_by_engine and inference.outcome is not Outcome.REJECTED:
                 self._count_inference(inference)
 
     def _count_inference(self, inference: Inference) -> None:
-        tally = self._tallies.of(_labels(inference.engine, inference.model))
+        counter = self._counters.of(_labels(inference.engine, inference.model))
         for choice in inference.choices:
             if choice.counted_input_tokens is not None:
-                tally.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, choice.counted_input_tokens)
+                counter.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, choice.counted_input_tokens)
             if choice.output_tokens is not None:
-                tally.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, choice.output_tokens)
+                counter.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, choice.output_tokens)
             if choice.cached_tokens is not None:
                 tier: Labels = ((semconv.AI_OTEL_CACHE_TIER, "device"),)
-                tally.add(semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name, choice.cached_tokens, tier)
+                counter.add(semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name, choice.cached_tokens, tier)
             if choice.completed:
-                tally.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, _reason(choice))
+                counter.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, _reason(choice))
             if choice.preemptions:
-                tally.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, choice.preemptions)
+                counter.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, choice.preemptions)
 
 
 def _reason(choice: Choice) -> Labels:
     if choice.finish_reason is None:
         return ()
-    return ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASONS.get(choice.finish_reason, choice.finish_reason)),)
+    return ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(choice.finish_reason, choice.finish_reason)),)
 
 
 def _labels(engine: str, model: str | None) -> Labels:
@@ -131,8 +131,8 @@ def _labels(engine: str, model: str | None) -> Labels:
     return provider if model is None else (*provider, (semconv.GEN_AI_REQUEST_MODEL, model))
 
 
-def _observe(tallies: Tallies, name: str) -> Iterator[Observation]:
-    for labels, value in tallies.values(name):
+def _observe(counters: EngineCounters, name: str) -> Iterator[Observation]:
+    for labels, value in counters.values(name):
         yield Observation(value, labels)
 
 

@@ -11,15 +11,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from ai_otel import semconv
 from ai_otel.propagation import http_span_of, parent_of
-from ai_otel.record import Choice, Exchange, Inference, Outcome, Parameters, RequestRecord
+from ai_otel.record import FINISH_REASON_NAMES, Choice, Exchange, Inference, Outcome, Parameters, RequestRecord
 
 Attributes = dict[str, Any]
 
 MAX_INFERENCE_SPANS = 128
 """A rerank of thousands of documents is one call: beyond this many its inferences have no span of their own."""
-
-FINISH_REASONS = {"abort": "error", "tool_calls": "tool_call"}
-"""Engines' finish reasons in the conventions' words; the others are the same word."""
 
 
 class SpanEmitter:
@@ -238,7 +235,7 @@ def _add_inference(attributes: Attributes, inference: Inference, start_ns: int) 
     _add_parameters(attributes, inference.parameters)
     _add_usage(attributes, inference)
     if inference.finish_reasons:
-        told = [FINISH_REASONS.get(reason, reason) for reason in inference.finish_reasons]
+        told = [FINISH_REASON_NAMES.get(reason, reason) for reason in inference.finish_reasons]
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = told
     if inference.first_token_ns is not None:
         # From the span's start: what the API layer did before the engine saw the request is part of the wait.

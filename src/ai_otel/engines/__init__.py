@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Engine(NamedTuple):
+class EngineEntry(NamedTuple):
     """Where an engine's adapter is, and which packages make us load it."""
 
     adapter: str
@@ -13,7 +13,7 @@ class Engine(NamedTuple):
     packages: tuple[str, ...]
 
 
-ENGINES: dict[str, Engine] = {
-    "llama_cpp": Engine("ai_otel.engines.llama_cpp:LlamaCppAdapter", ("llama_cpp", "xllamacpp")),
-    "vllm": Engine("ai_otel.engines.vllm:VllmAdapter", ("vllm",)),
+ENGINES: dict[str, EngineEntry] = {
+    "llama_cpp": EngineEntry("ai_otel.engines.llama_cpp:LlamaCppAdapter", ("llama_cpp", "xllamacpp")),
+    "vllm": EngineEntry("ai_otel.engines.vllm:VllmAdapter", ("vllm",)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -31,14 +32,20 @@ class EngineAdapter(Protocol):
         ...
 
 
-def tell_out_of_range(name: str, version: str | None, adapter: EngineAdapter) -> None:
-    """Say when no hook of an engine is for the version that is here."""
-    # A row that stands aside for another is as it should be; a version that no row knows is told.
+def warn_blocked(adapter: EngineAdapter, variables: Mapping[str, str]) -> None:
+    """Log which of the engine's own variables keep telemetry from being recorded; `blocked` is optional."""
+    blocked = getattr(adapter, "blocked", None)
+    for message in blocked(variables) if blocked is not None else ():
+        log.warning("ai-otel: %s", message)
+
+
+def warn_out_of_range(name: str, version: str | None, adapter: EngineAdapter) -> None:
+    """Log a warning if no hook of an engine covers its installed version."""
     if version is None or not adapter.hooks or any(point.covers(version) for point in adapter.hooks):
         return
     known = " or ".join(dict.fromkeys(point.versions for point in adapter.hooks))
     log.warning(
-        "ai-otel: %s %s is not observed: our hooks hold for %s. Use such a version, or upgrade ai-otel.",
+        "ai-otel: %s %s is not observed: the hooks cover %s. Use such a version, or upgrade ai-otel.",
         name,
         version,
         known,

@@ -18,56 +18,22 @@ from typing import Any
 
 import wrapt
 
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.hooked import HookedFunction
 from ai_otel.hooks.point import HookPoint
 from ai_otel.hooks.responses import answered
-from ai_otel.hooks.streams import Watch, async_watched, watched
+from ai_otel.hooks.streams import StreamListener, async_observed, observed
 
 log = logging.getLogger("ai_otel")
-
-_ABSENT = object()
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Arguments:
-    """The arguments of one call, read by parameter name wherever the caller put them."""
-
-    __slots__ = ("_args", "_kwargs", "_positions")
-
-    def __init__(self, positions: Mapping[str, int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._positions = positions
-        self._args = args
-        self._kwargs = kwargs
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value passed for `name`, or `default` where the caller left it out."""
-        if name in self._kwargs:
-            return self._kwargs[name]
-        position = self._positions.get(name)
-        if position is not None and position < len(self._args):
-            return self._args[position]
-        return default
-
-    def exchanged(self, name: str, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """All arguments; `value`, unless it is `None`, stands where the caller passed `name`."""
-        if value is None:
-            return self._args, self._kwargs
-        if name in self._kwargs:
-            return self._args, {**self._kwargs, name: value}
-        position = self._positions[name]
-        return (*self._args[:position], value, *self._args[position + 1 :]), self._kwargs
-
-    def with_keywords(self, added: Mapping[str, Any]) -> dict[str, Any]:
-        """The call's keyword arguments, and those of `added` that the caller did not pass in any way."""
-        absent = {str(name): value for name, value in added.items() if self.get(name, _ABSENT) is _ABSENT}
-        return {**absent, **self._kwargs}
-
-
 Before = Callable[[Any, Arguments], Any]
 After = Callable[[Any, Any, BaseException | None], None]
-OpenWatch = Callable[[Any, Arguments], Watch | None]
+AfterOnly = Callable[[Any, BaseException | None], None]
+OpenListener = Callable[[Any, Arguments], StreamListener | None]
 
 
 @dataclass(slots=True)
@@ -102,8 +68,8 @@ class Patcher:
         """
         Listen to a plain function.
 
-        `before(instance, arguments)` returns a state; unless that is `None`, `after(state, result, error)` is called
-        with what came out.
+        `before(instance, arguments)` returns a state; unless it is `None`, `after(state, result, error)` is called with
+        the outcome.
         """
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
@@ -111,13 +77,18 @@ class Patcher:
                 state = guard(before, instance, Arguments(positions, args, kwargs))
                 if state is None or after is None:
                     return wrapped(*args, **kwargs)
-                try:
-                    result = wrapped(*args, **kwargs)
-                except BaseException as error:
-                    guard.finish(after, state, None, error)
-                    raise
-                guard.finish(after, state, result, None)
-                return result
+                return _call(functools.partial(wrapped, *args, **kwargs), functools.partial(after, state), guard)
+
+            return wrapper
+
+        self._when_imported(point, make, "call")
+
+    def after_call(self, point: HookPoint, after: AfterOnly) -> None:
+        """Listen to the outcome of a plain function: `after(result, error)`."""
+
+        def make(guard: Guard, _: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+                return _call(functools.partial(wrapped, *args, **kwargs), after, guard)
 
             return wrapper
 
@@ -127,75 +98,75 @@ class Patcher:
         """Listen to an `async def` function; like `call`."""
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
-            async def watched(state: Any, awaitable: Any) -> Any:
-                try:
-                    result = await awaitable
-                except BaseException as error:
-                    guard.finish(after, state, None, error)
-                    raise
-                guard.finish(after, state, result, None)
-                return result
-
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
                 state = guard(before, instance, Arguments(positions, args, kwargs))
-                try:
-                    awaitable = wrapped(*args, **kwargs)
-                except BaseException as error:
-                    if state is not None:
-                        guard.finish(after, state, None, error)
-                    raise
-                return awaitable if state is None else watched(state, awaitable)
+                if state is None:
+                    return wrapped(*args, **kwargs)
+                return _start(functools.partial(wrapped, *args, **kwargs), functools.partial(after, state), guard)
 
             return wrapper
 
         self._when_imported(point, make, "call")
 
-    def async_stream(self, point: HookPoint, watch: OpenWatch) -> None:
+    def after_coroutine(self, point: HookPoint, after: AfterOnly) -> None:
+        """Listen to the outcome of an `async def` function; like `after_call`."""
+
+        def make(guard: Guard, _: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+                return _start(functools.partial(wrapped, *args, **kwargs), after, guard)
+
+            return wrapper
+
+        self._when_imported(point, make, "call")
+
+    def async_stream(self, point: HookPoint, listener: OpenListener) -> None:
         """
-        Listen to a function that returns an asynchronous iterator; `watch` may decline with `None`.
+        Listen to a function that returns an asynchronous iterator; `listener` may decline with `None`.
 
         A result that is none is an answer in one piece: the one item of its stream.
         """
-        self._stream(point, watch, async_watched, "__anext__")
+        self._stream(point, listener, async_observed, "__anext__")
 
-    def stream(self, point: HookPoint, watch: OpenWatch) -> None:
+    def stream(self, point: HookPoint, listener: OpenListener) -> None:
         """Listen to a function that returns an iterator; like `async_stream`."""
-        self._stream(point, watch, watched, "__next__")
+        self._stream(point, listener, observed, "__next__")
 
-    def _stream(self, point: HookPoint, watch: OpenWatch, proxy: Callable[[Any, Watch, Guard], Any], step: str) -> None:
+    def _stream(
+        self, point: HookPoint, listener: OpenListener, proxy: Callable[[Any, StreamListener, Guard], Any], step: str
+    ) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                watching = guard(watch, instance, Arguments(positions, args, kwargs))
+                listening = guard(listener, instance, Arguments(positions, args, kwargs))
                 try:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
-                    if watching is not None:
-                        guard.finish(_failed_at_once, watching, error)
+                    if listening is not None:
+                        guard.finish(_failed_at_once, listening, error)
                     raise
-                if watching is None:
+                if listening is None:
                     return stream
                 if hasattr(type(stream), step):
-                    return proxy(stream, watching, guard)
-                guard.finish(_ended_at_once, watching, stream)
+                    return proxy(stream, listening, guard)
+                guard.finish(_ended_at_once, listening, stream)
                 return stream
 
             return wrapper
 
         self._when_imported(point, make, "stream")
 
-    def answer(self, point: HookPoint, watch: OpenWatch, callback: str = "") -> None:
+    def answer(self, point: HookPoint, listener: OpenListener, callback: str = "") -> None:
         """
         Listen to a function that returns its answer, whole or as an iterator, or gives it in pieces to the function
-        that the caller passes as `callback`; `watch` may decline with `None`.
+        that the caller passes as `callback`; `listener` may decline with `None`.
         """
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
                 arguments = Arguments(positions, args, kwargs)
-                watching = guard(watch, instance, arguments)
-                if watching is None:
+                listening = guard(listener, instance, arguments)
+                if listening is None:
                     return wrapped(*args, **kwargs)
-                return answered(wrapped, arguments, callback, watching, guard)
+                return answered(wrapped, arguments, callback, listening, guard)
 
             return wrapper
 
@@ -279,15 +250,44 @@ class Patcher:
             attachment.state = "undone"
 
 
-def _failed_at_once(watch: Watch, error: BaseException) -> None:
-    watch.ended(error, closed=False)
+def _call(call: Callable[[], Any], after: AfterOnly, guard: Guard) -> Any:
+    try:
+        result = call()
+    except BaseException as error:
+        guard.finish(after, None, error)
+        raise
+    guard.finish(after, result, None)
+    return result
 
 
-def _ended_at_once(watch: Watch, result: Any) -> None:
-    watch.last = result
-    if watch.item is not None:
-        watch.item(result)
-    watch.ended(None, closed=False)
+def _start(call: Callable[[], Any], after: AfterOnly, guard: Guard) -> Any:
+    try:
+        awaitable = call()
+    except BaseException as error:
+        guard.finish(after, None, error)
+        raise
+    return _await(awaitable, after, guard)
+
+
+async def _await(awaitable: Any, after: AfterOnly, guard: Guard) -> Any:
+    try:
+        result = await awaitable
+    except BaseException as error:
+        guard.finish(after, None, error)
+        raise
+    guard.finish(after, result, None)
+    return result
+
+
+def _failed_at_once(listener: StreamListener, error: BaseException) -> None:
+    listener.ended(error, closed=False)
+
+
+def _ended_at_once(listener: StreamListener, result: Any) -> None:
+    listener.last = result
+    if listener.item is not None:
+        listener.item(result)
+    listener.ended(None, closed=False)
 
 
 def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> None:

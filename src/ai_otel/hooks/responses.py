@@ -1,8 +1,7 @@
 """
-Functions that answer in one of three ways: whole, as an iterator, or piece by piece to a callback.
+Functions that return a response whole, as an iterator, or piece by piece to a callback.
 
-Whichever it is, one watch is told of the pieces and of the end; and while the function runs, a hook further in can see
-that it is part of another call.
+In each case one listener receives the pieces and the end. A hook that runs inside the call can see that it does.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from ai_otel.hooks.guard import Guard
-from ai_otel.hooks.streams import GeneratorStream, SyncStream, Watch, _Stream
+from ai_otel.hooks.streams import GeneratorStream, StreamListener, SyncStream, _Stream
 
 if TYPE_CHECKING:
-    from ai_otel.hooks.patch import Arguments
+    from ai_otel.hooks.arguments import Arguments
 
-INSIDE: ContextVar[Watch | None] = ContextVar("ai_otel_inside", default=None)
+INSIDE: ContextVar[StreamListener | None] = ContextVar("ai_otel_inside", default=None)
 """
-The watch of the innermost call that runs now. Set while the function, or one step of its iterator, runs; never while
-the consumer does.
+The listener of the innermost call that runs now. Set while the function, or one step of its iterator, runs; unset while
+the consumer runs.
 """
 
 
 class _Inside:
-    """Steps that are known to be inside the call."""
+    """Marks each step as inside the call."""
 
     __slots__ = ()
 
     def _self_step(self, advance: Callable[..., Any], *arguments: Any) -> Any:
-        outer = INSIDE.set(self._self_watch)  # type: ignore[attr-defined]
+        outer = INSIDE.set(self._self_listener)  # type: ignore[attr-defined]
         try:
             return super()._self_step(advance, *arguments)  # type: ignore[misc]
         finally:
@@ -39,20 +38,20 @@ class _Inside:
 
 
 class _SteppedStream(_Inside, SyncStream):
-    """A watched iterator that says when it runs."""
+    """An observed iterator that sets `INSIDE` while it runs."""
 
 
 class _SteppedGenerator(_Inside, GeneratorStream):
-    """A watched generator that says when it runs."""
+    """An observed generator that sets `INSIDE` while it runs."""
 
     __slots__ = ()
 
 
-class _Listener(_Stream):
-    """The caller's callback, watched. A piece to which it answers true, or raises, is the last one that it wants."""
+class _Callback(_Stream):
+    """The caller's callback, observed. It stops the response if it returns true or raises."""
 
-    def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
-        super().__init__(wrapped, watch, guard)
+    def __init__(self, wrapped: Any, listener: StreamListener, guard: Guard) -> None:
+        super().__init__(wrapped, listener, guard)
         self._self_stopped = False
 
     def __call__(self, piece: Any) -> Any:
@@ -73,31 +72,33 @@ class _Listener(_Stream):
         self._self_end(error, closed=self._self_stopped)
 
 
-def answered(call: Callable[..., Any], arguments: Arguments, callback: str, watch: Watch, guard: Guard) -> Any:
-    """Make the call, and return what it returns; an iterator comes back watched, and a callback goes in watched."""
+def answered(
+    call: Callable[..., Any], arguments: Arguments, callback: str, listener: StreamListener, guard: Guard
+) -> Any:
+    """Make the call and return its result; an iterator and a callback are replaced by observed ones."""
     passed = arguments.get(callback)
-    listener = _Listener(passed, watch, guard) if callable(passed) else None
-    args, kwargs = arguments.exchanged(callback, listener)
-    outer = INSIDE.set(watch)
+    observed_callback = _Callback(passed, listener, guard) if callable(passed) else None
+    args, kwargs = arguments.exchanged(callback, observed_callback)
+    outer = INSIDE.set(listener)
     try:
         answer = call(*args, **kwargs)
     except BaseException as error:
-        guard.finish(_ended, watch, listener, None, error)
+        guard.finish(_ended, listener, observed_callback, None, error)
         raise
     finally:
         INSIDE.reset(outer)
     if hasattr(type(answer), "__next__"):
-        return (_SteppedGenerator if type(answer) is GeneratorType else _SteppedStream)(answer, watch, guard)
-    guard.finish(_ended, watch, listener, answer, None)
+        return (_SteppedGenerator if type(answer) is GeneratorType else _SteppedStream)(answer, listener, guard)
+    guard.finish(_ended, listener, observed_callback, answer, None)
     return answer
 
 
-def _ended(watch: Watch, listener: _Listener | None, answer: Any, error: BaseException | None) -> None:
-    if listener is not None:
-        listener._self_returned(error)  # noqa: SLF001 - a proxy has no other names of its own
+def _ended(listener: StreamListener, callback: _Callback | None, answer: Any, error: BaseException | None) -> None:
+    if callback is not None:
+        callback._self_returned(error)  # noqa: SLF001 - a proxy has no other names of its own
         return
     if error is None:
-        watch.last = answer
-        if watch.item is not None:
-            watch.item(answer)
-    watch.ended(error, closed=False)
+        listener.last = answer
+        if listener.item is not None:
+            listener.item(answer)
+    listener.ended(error, closed=False)

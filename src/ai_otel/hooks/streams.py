@@ -1,11 +1,11 @@
 """
-Proxies that watch an iterator on its way to the caller.
+Proxies that observe an iterator on its way to the caller.
 
 They forward everything (`send`, `throw`, `close`, attributes, `isinstance`) to the real one and deliver the very
 objects it yields. Nothing is attached to the context while the consumer runs.
 
 Each kind of stream has two proxies. Python's own generators are what engines return, and have nothing but their methods
-and attributes: a plain class forwards these at half of what `wrapt` costs. `wrapt` stands for any other iterator.
+and attributes: a plain class forwards these at half of what `wrapt` costs. `wrapt` proxies any other iterator.
 """
 
 from __future__ import annotations
@@ -20,56 +20,56 @@ import wrapt
 from ai_otel.hooks.guard import Guard
 
 
-class Watch(Protocol):
-    """Is told what happens on a stream. Each method runs inside a guard."""
+class StreamListener(Protocol):
+    """Receives stream events. Each method runs inside a guard."""
 
     item: Callable[[Any], None] | None
-    """Called for each item, or `None` when the last one is all that is needed (it is kept as `last`)."""
+    """Called for each item; `None` if only the last one is needed, which is kept as `last`."""
     last: Any
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
-        """Called once: `error` is what came out, `closed` says that the consumer closed or dropped the stream."""
+        """Called once. `error` is the exception raised; `closed` means that the consumer closed or dropped it."""
 
 
-def watched(stream: Any, watch: Watch, guard: Guard) -> Any:
+def observed(stream: Any, listener: StreamListener, guard: Guard) -> Any:
     """The proxy of an iterator."""
-    return (GeneratorStream if type(stream) is GeneratorType else SyncStream)(stream, watch, guard)
+    return (GeneratorStream if type(stream) is GeneratorType else SyncStream)(stream, listener, guard)
 
 
-def async_watched(stream: Any, watch: Watch, guard: Guard) -> Any:
+def async_observed(stream: Any, listener: StreamListener, guard: Guard) -> Any:
     """The proxy of an asynchronous iterator."""
-    return (AsyncGeneratorStream if type(stream) is AsyncGeneratorType else AsyncStream)(stream, watch, guard)
+    return (AsyncGeneratorStream if type(stream) is AsyncGeneratorType else AsyncStream)(stream, listener, guard)
 
 
-class _Watched:
-    """What all share: one watch, told about the end once; a proxy without a watch has told it."""
+class _Observed:
+    """Common base: reports the end to its listener once, then drops it."""
 
     __slots__ = ()
 
     __wrapped__: Any
-    _self_watch: Watch | None
+    _self_listener: StreamListener | None
     _self_guard: Guard
 
     def _self_end(self, error: BaseException | None, closed: bool = False) -> None:
-        watch = self._self_watch
-        if watch is not None:
-            self._self_watch = None  # type: ignore[misc]
-            self._self_guard.finish(lambda: watch.ended(error, closed=closed))
+        listener = self._self_listener
+        if listener is not None:
+            self._self_listener = None  # type: ignore[misc]
+            self._self_guard.finish(lambda: listener.ended(error, closed=closed))
 
     def _self_saw(self, item: Any) -> None:
-        watch = self._self_watch
-        if watch is not None:
-            watch.last = item
-            if watch.item is not None:
-                self._self_guard(watch.item, item)
+        listener = self._self_listener
+        if listener is not None:
+            listener.last = item
+            if listener.item is not None:
+                self._self_guard(listener.item, item)
 
     def __del__(self) -> None:
         # Without an attribute only where __init__ failed.
-        if getattr(self, "_self_watch", None) is not None:
+        if getattr(self, "_self_listener", None) is not None:
             self._self_end(None, closed=True)
 
 
-class _Steps(_Watched):
+class _Steps(_Observed):
     """The steps of an iterator or generator."""
 
     __slots__ = ()
@@ -105,7 +105,7 @@ class _Steps(_Watched):
         return item
 
 
-class _AsyncSteps(_Watched):
+class _AsyncSteps(_Observed):
     """The steps of an asynchronous iterator or generator."""
 
     __slots__ = ()
@@ -141,12 +141,12 @@ class _AsyncSteps(_Watched):
         return item
 
 
-class _Stream(_Watched, wrapt.ObjectProxy):  # type: ignore[type-arg]
-    """Stands for anything. A copy or a pickle is one of the real iterator, where that allows it."""
+class _Stream(_Observed, wrapt.ObjectProxy):  # type: ignore[type-arg]
+    """Proxy of any object. A copy or a pickle is one of the real iterator, if that supports it."""
 
-    def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
+    def __init__(self, wrapped: Any, listener: StreamListener, guard: Guard) -> None:
         super().__init__(wrapped)
-        self._self_watch = watch
+        self._self_listener = listener
         self._self_guard = guard
 
     def __copy__(self) -> Any:
@@ -159,14 +159,14 @@ class _Stream(_Watched, wrapt.ObjectProxy):  # type: ignore[type-arg]
         return self.__wrapped__.__reduce_ex__(protocol)
 
 
-class _Generator(_Watched):
-    """Stands for a generator: its attributes can be read and none can be set."""
+class _Generator(_Observed):
+    """Proxy of a generator: attributes can be read, not set."""
 
-    __slots__ = ("__weakref__", "__wrapped__", "_self_guard", "_self_watch")
+    __slots__ = ("__weakref__", "__wrapped__", "_self_guard", "_self_listener")
 
-    def __init__(self, wrapped: Any, watch: Watch, guard: Guard) -> None:
+    def __init__(self, wrapped: Any, listener: StreamListener, guard: Guard) -> None:
         self.__wrapped__ = wrapped
-        self._self_watch = watch
+        self._self_listener = listener
         self._self_guard = guard
 
     @property  # type: ignore[misc]
@@ -185,20 +185,20 @@ class _Generator(_Watched):
 
 
 class SyncStream(_Steps, _Stream):
-    """A watched iterator."""
+    """An observed iterator."""
 
 
 class GeneratorStream(_Steps, _Generator):
-    """A watched generator."""
+    """An observed generator."""
 
     __slots__ = ()
 
 
 class AsyncStream(_AsyncSteps, _Stream):
-    """A watched asynchronous iterator."""
+    """An observed asynchronous iterator."""
 
 
 class AsyncGeneratorStream(_AsyncSteps, _Generator):
-    """A watched asynchronous generator."""
+    """An observed asynchronous generator."""
 
     __slots__ = ()

@@ -4,8 +4,6 @@ The HTTP view of a request, as a pure ASGI layer.
 It opens one record for each HTTP request that could be an inference, notes status, first byte, last byte and hang-up,
 and closes it. No byte is held back or changed, no span is made for a chunk, and a chunk costs one comparison. What
 the engine's hooks see on the way belongs to the same record, through `recorder.CURRENT`.
-
-Usable alone: `app = AsgiEdge(app, recorder)`.
 """
 
 from __future__ import annotations
@@ -14,8 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
-from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 from ai_otel.http.routes import is_background, known_route, operation_of, path_of
 from ai_otel.record import Exchange, RequestRecord, clock
@@ -67,7 +66,7 @@ class Headers(Mapping[str, str]):
         return sum(1 for _ in self._raw)
 
 
-class _Watch:
+class _ObservedRequest:
     """One HTTP request on its way through the application."""
 
     __slots__ = ("_capture", "_guard", "_receive", "_send", "exchange", "record")
@@ -124,24 +123,8 @@ class _Watch:
         return message
 
 
-class AsgiEdge:
-    """Wraps an ASGI application. `serving` tells whether an engine is observed here at all."""
-
-    def __init__(self, app: App, recorder: Recorder, serving: Callable[[], bool] = lambda: True) -> None:
-        self._app = app
-        self._edge = Edge(recorder, serving)
-        self._guard = Guard("edge")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve as the application does."""
-        if self._guard(self._edge.wants, scope):
-            await self._edge.serve(self._app, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-class Edge:
-    """Serves single requests through an application; what `AsgiEdge` and the Starlette hook share."""
+class HttpMiddleware:
+    """Serves requests through an ASGI application. `serving` returns whether an engine is observed in this process."""
 
     def __init__(self, recorder: Recorder, serving: Callable[[], bool]) -> None:
         self._recorder = recorder
@@ -150,19 +133,19 @@ class Edge:
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app` for a scope that is wanted. What it raises is raised."""
-        watch = self._guard(self._open, scope, receive, send)
-        if watch is None:
+        observed = self._guard(self._open, scope, receive, send)
+        if observed is None:
             await app(scope, receive, send)
             return
-        token = CURRENT.set(watch.record)
+        token = CURRENT.set(observed.record)
         error: BaseException | None = None
         try:
-            await app(scope, watch.receive, watch.send)
+            await app(scope, observed.receive, observed.send)
         except BaseException as raised:
             error = raised
             raise
         finally:
-            self._guard.finish(self._close, watch, scope, error)
+            self._guard.finish(self._close, observed, scope, error)
             try:  # noqa: SIM105 - `suppress` costs half a microsecond here
                 CURRENT.reset(token)
             except ValueError:
@@ -179,7 +162,7 @@ class Edge:
             and not is_background(path_of(scope))
         )
 
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> _Watch:
+    def _open(self, scope: Scope, receive: Receive, send: Send) -> _ObservedRequest:
         scope[_SEEN] = True
         record = self._recorder.open(operation_of(path_of(scope)), Headers(scope["headers"]))
         exchange = Exchange(method=scope["method"])
@@ -187,10 +170,10 @@ class Edge:
         if server is not None and server[1] is not None:
             exchange.server_address, exchange.server_port = server[0], server[1]
         record.exchange = exchange
-        return _Watch(record, exchange, self._recorder.capture, self._guard, receive, send)
+        return _ObservedRequest(record, exchange, self._recorder.capture, self._guard, receive, send)
 
-    def _close(self, watch: _Watch, scope: Scope, error: BaseException | None) -> None:
-        record, exchange = watch.record, watch.exchange
+    def _close(self, observed: _ObservedRequest, scope: Scope, error: BaseException | None) -> None:
+        record, exchange = observed.record, observed.exchange
         exchange.route = route_of(scope)
         if error is not None and exchange.last_byte_ns is None and _is_hang_up(error):
             exchange.hung_up = True
@@ -237,19 +220,19 @@ STARLETTE = HookPoint(
 )
 
 
-class StarletteEdge:
+class StarletteInstrumentation:
     """Puts the edge around every Starlette application of this process."""
 
     hooks = (STARLETTE,)
 
     def __init__(self, recorder: Recorder, serving: Callable[[], bool]) -> None:
-        self._edge = Edge(recorder, serving)
+        self._middleware = HttpMiddleware(recorder, serving)
 
     def attach(self, hooks: Patcher) -> None:
         """Register the hook; waits until Starlette is imported."""
-        hooks.around(STARLETTE, self._wants, self._edge.serve)
+        hooks.around(STARLETTE, self._wants, self._middleware.serve)
 
     def _wants(self, _app: Any, arguments: Arguments) -> bool:
         scope = arguments.get("scope")
         # uvicorn calls an application without arguments to learn which interface it has.
-        return scope is not None and self._edge.wants(scope)
+        return scope is not None and self._middleware.wants(scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ai_otel.hooks.patch import Arguments, Patcher
+from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 
 UVICORN = HookPoint(
@@ -17,7 +17,7 @@ UVICORN = HookPoint(
 )
 
 
-class UvicornEnding:
+class UvicornShutdown:
     """Calls `hand_over` when a uvicorn server has served its last request."""
 
     hooks = (UVICORN,)
@@ -27,11 +27,7 @@ class UvicornEnding:
 
     def attach(self, hooks: Patcher) -> None:
         """Register the hook; waits until uvicorn is imported."""
-        hooks.coroutine(UVICORN, self._begins, self._ended)
+        hooks.after_coroutine(UVICORN, self._ended)
 
-    @staticmethod
-    def _begins(_server: Any, _arguments: Arguments) -> bool:
-        return True
-
-    def _ended(self, _: bool, __: Any, ___: BaseException | None) -> None:
+    def _ended(self, _result: Any, _error: BaseException | None) -> None:
         self._hand_over()

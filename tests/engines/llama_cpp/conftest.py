@@ -30,8 +30,8 @@ class Observed:
         records, self._records[:] = list(self._records), []
         for record in records:
             for inference in record.inferences:
-                if inference.complete is not None:
-                    inference.complete(inference)
+                if inference.read_engine is not None:
+                    inference.read_engine(inference)
             record.settle()
         return records
 

@@ -114,7 +114,7 @@ def test_refusals_at_admission_and_several_api_servers(start: Start, sink: Sink,
 
 
 def test_pooling_requests_without_our_stat_logger(start: Start, sink: Sink) -> None:
-    """Embeddings, scores and reranks; `VLLM_PLUGINS` shuts our plug-ins out, which is told once."""
+    """Embeddings, scores and reranks; a `VLLM_PLUGINS` without ai-otel is logged once."""
     flags = ("--runner", "pooling", "--convert", "embed")
     with start(*flags, environment={"VLLM_PLUGINS": "some_other_plugin"}) as server:
         client = Client(server.url)
@@ -143,7 +143,7 @@ def test_pooling_requests_without_our_stat_logger(start: Start, sink: Sink) -> N
         assert "gen_ai.usage.output_tokens" not in root.attributes
     several = trees[load[1].trace_id][0]
     assert several.attributes["ai_otel.request.inference.count"] == len(several.children) == 4
-    assert log.count("VLLM_PLUGINS=some_other_plugin shuts our plug-ins out") == 1
+    assert log.count("VLLM_PLUGINS=some_other_plugin excludes the plug-ins of ai-otel") == 1
     assert_conforms(sink)
 
 

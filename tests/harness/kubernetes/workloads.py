@@ -58,11 +58,11 @@ def with_components(place: Path, tree: Tree, *components: str, namespace: str = 
 SAYS = """
 import json, sys
 from ai_otel.resource import build
-from ai_otel.settings import Surroundings
+from ai_otel.settings import Environment
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-resource = build(Surroundings.read(), "vllm")
+resource = build(Environment.read(), "vllm")
 provider = TracerProvider(resource=resource)
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
 provider.get_tracer("test").start_span("one").end()

@@ -18,7 +18,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from ai_otel import semconv
 from ai_otel.emit.metrics import MetricEmitter
-from ai_otel.engine_counters import Tallies
+from ai_otel.engine_counters import EngineCounters
 from ai_otel.record import Choice, Inference, Outcome, RequestRecord
 from harness.collector import process as collector
 from harness.collector.process import Pages, Tree, composed
@@ -104,7 +104,7 @@ class Library:
         }
         self._provider = MeterProvider([reader], Resource(told))
         meters = [self._provider.get_meter(name) for name in (semconv.SCOPE_GEN_AI, semconv.SCOPE)]
-        self._emitter = MetricEmitter(*meters, Tallies())
+        self._emitter = MetricEmitter(*meters, EngineCounters())
         self._sampled = set_span_in_context(NonRecordingSpan(SpanContext(TRACE, 1, True, TraceFlags(1))))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel import activation as doors
-from ai_otel.settings import Surroundings
+from ai_otel import activation
+from ai_otel.engines.adapter import warn_blocked
+from ai_otel.engines.llama_cpp import LlamaCppAdapter
+from ai_otel.engines.vllm import VllmAdapter
 from isolated import python
 
 ON = {"AI_OTEL_ENABLED": "true"}
@@ -20,7 +22,7 @@ LOOK = """
 import sys
 from importlib.metadata import entry_points, distributions
 ours = [entry.name for entry in entry_points(group="vllm.stat_logger_plugins")]
-dists = [dist.name for dist in distributions() if dist.name == "ai-otel-doors"]
+dists = [dist.name for dist in distributions() if dist.name == "ai-otel-activation"]
 print(ours, dists, "ai_otel" in sys.modules, "opentelemetry.sdk" in sys.modules)
 """
 
@@ -48,15 +50,15 @@ def test_off_there_is_nothing_at_all(tmp_path: Path) -> None:
 def test_off_even_where_the_directory_is_already_on_the_path(tmp_path: Path) -> None:
     """Below `ai-otel run` a process may switch itself off again."""
     look = "import sys; print('ai_otel.start' in sys.modules, 'wrapt' in sys.modules)"
-    assert python(look, path=(doors.DIRECTORY,)).strip() == "False False"
+    assert python(look, path=(activation.DIRECTORY,)).strip() == "False False"
 
 
 def test_on_by_the_pth_file_the_stat_logger_door_is_visible(tmp_path: Path) -> None:
-    assert python(site_with_pth(tmp_path) + LOOK, **ON).strip() == "['ai_otel'] ['ai-otel-doors'] True False"
+    assert python(site_with_pth(tmp_path) + LOOK, **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
 
 
 def test_on_by_ai_otel_run_the_stat_logger_door_is_visible() -> None:
-    assert python(LOOK, path=(doors.DIRECTORY,), **ON).strip() == "['ai_otel'] ['ai-otel-doors'] True False"
+    assert python(LOOK, path=(activation.DIRECTORY,), **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
 
 
 def test_on_by_all_ways_at_once_there_is_one_handle(tmp_path: Path) -> None:
@@ -67,13 +69,13 @@ first = ai_otel.start.current()
 site(); vllm_general_plugin(); AiOtelInstrumentor().instrument()
 print(first is not None, ai_otel.instrument() is first, ai_otel.start.current() is first)
 """
-    assert python(site_with_pth(tmp_path) + code, path=(doors.DIRECTORY,), **ON).strip() == "True True True"
+    assert python(site_with_pth(tmp_path) + code, path=(activation.DIRECTORY,), **ON).strip() == "True True True"
 
 
 def test_the_next_sitecustomize_runs_too(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('the next one')\n")
     for environment in ({}, ON):
-        told = python("print('done')", path=(doors.DIRECTORY, str(tmp_path)), **environment)
+        told = python("print('done')", path=(activation.DIRECTORY, str(tmp_path)), **environment)
         assert told.split("\n")[:2] == ["the next one", "done"]
 
 
@@ -82,7 +84,7 @@ def test_an_interpreter_without_us_starts_as_ever(tmp_path: Path) -> None:
     venv.create(tmp_path, with_pip=False)
     done = subprocess.run(
         [tmp_path / "bin/python", "-c", "import sys; print('ai_otel' in sys.modules)"],
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": doors.DIRECTORY, **ON},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": activation.DIRECTORY, **ON},
         capture_output=True,
         text=True,
         check=True,
@@ -97,9 +99,9 @@ def test_our_own_metadata_holds_only_doors_that_do_nothing_by_being_seen() -> No
 
 @pytest.mark.usefixtures("hidden")
 def test_showing_twice_shows_once() -> None:
-    doors.show()
-    doors.show()
-    assert sys.path.count(doors.DIRECTORY) == 1
+    activation.show()
+    activation.show()
+    assert sys.path.count(activation.DIRECTORY) == 1
     (entry,) = entry_points(group="vllm.stat_logger_plugins", name="ai_otel")
     assert entry.value == "ai_otel.entrypoints:VllmStatLogger"
 
@@ -119,7 +121,7 @@ def test_adapters_of_other_distributions_are_found(
     )
     (tmp_path / "some_engine.py").write_text("class Adapter:\n    packages = ['engine_a', 'engine_b']\nOther = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = doors.third_party_engines()
+    found = activation.third_party_engines()
     assert found["good"] == ("some_engine:Adapter", ("engine_a", "engine_b"))
     assert set(found) == {"good"}
     assert [message.partition("(")[0] for message in caplog.messages] == [
@@ -128,7 +130,7 @@ def test_adapters_of_other_distributions_are_found(
     ]
 
 
-# ---------------------------------------------------------------- doors that the engine keeps shut
+# ---------------------------------------------------------------- variables of the engine that block telemetry
 
 
 @pytest.mark.parametrize(
@@ -137,30 +139,30 @@ def test_adapters_of_other_distributions_are_found(
         ({}, []),
         ({"VLLM_PLUGINS": "ai_otel"}, []),
         ({"VLLM_PLUGINS": "lora, ai_otel"}, []),
-        ({"VLLM_PLUGINS": "lora"}, ["Set VLLM_PLUGINS=lora,ai_otel to have them."]),
-        ({"VLLM_PLUGINS": ""}, ["Set VLLM_PLUGINS=ai_otel to have them."]),
+        ({"VLLM_PLUGINS": "lora"}, ["Set VLLM_PLUGINS=lora,ai_otel to observe them."]),
+        ({"VLLM_PLUGINS": ""}, ["Set VLLM_PLUGINS=ai_otel to observe them."]),
         ({"VLLM_USE_RUST_FRONTEND": "0"}, []),
         ({"VLLM_USE_RUST_FRONTEND": "1"}, ["or use --otlp-traces-endpoint."]),
         (
             {"VLLM_USE_RUST_FRONTEND": "true", "VLLM_PLUGINS": "lora"},
-            ["Set VLLM_PLUGINS=lora,ai_otel to have them.", "or use --otlp-traces-endpoint."],
+            ["Set VLLM_PLUGINS=lora,ai_otel to observe them.", "or use --otlp-traces-endpoint."],
         ),
     ],
 )
-def test_a_door_that_vllm_keeps_shut_is_told_with_the_next_step(
+def test_a_plugin_that_vllm_excludes_is_logged_with_the_next_step(
     environment: dict[str, str], told: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    doors.tell_shut("vllm", Surroundings.read(environment))
+    warn_blocked(VllmAdapter(), environment)
     assert len(caplog.messages) == len(told)
     assert all(message.endswith(end) for message, end in zip(caplog.messages, told, strict=True))
 
 
-def test_vllms_doors_are_no_business_of_other_engines(caplog: pytest.LogCaptureFixture) -> None:
-    doors.tell_shut("llama_cpp", Surroundings.read({"VLLM_PLUGINS": "lora", "VLLM_USE_RUST_FRONTEND": "1"}))
+def test_variables_of_vllm_do_not_concern_other_engines(caplog: pytest.LogCaptureFixture) -> None:
+    warn_blocked(LlamaCppAdapter(), {"VLLM_PLUGINS": "lora", "VLLM_USE_RUST_FRONTEND": "1"})
     assert caplog.messages == []
 
 
-def test_shut_doors_are_told_once_a_process() -> None:
+def test_blocking_variables_are_logged_once_per_process() -> None:
     code = """
 import logging, sys, types
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -176,5 +178,5 @@ for _ in range(2):
     notify_module_loaded(sys.modules["vllm"])
 """
     told = python(code, VLLM_PLUGINS="lora", VLLM_USE_RUST_FRONTEND="1", OTEL_SDK_DISABLED="true")
-    assert told.count("VLLM_PLUGINS=lora shuts our plug-ins out") == 1
+    assert told.count("VLLM_PLUGINS=lora excludes the plug-ins of ai-otel") == 1
     assert told.count("VLLM_USE_RUST_FRONTEND is on") == 1

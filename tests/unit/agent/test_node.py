@@ -12,7 +12,7 @@ import pytest
 from ai_otel.agent import node
 from ai_otel.agent.node import Agent, resource
 from ai_otel.gpu.source import Device, GpuReading, Unavailable
-from ai_otel.settings import Settings, Surroundings
+from ai_otel.settings import Environment, Settings
 from ai_otel.testing import FakeGpu
 
 IN_A_POD = {
@@ -25,7 +25,7 @@ GPU, OTHER = Device("GPU-1", "nvidia"), Device("GPU-2", "nvidia")
 
 
 def test_the_resource_is_the_node_and_not_the_agents_pod() -> None:
-    attributes = resource(Surroundings.read(IN_A_POD), "node-1").attributes
+    attributes = resource(Environment.read(IN_A_POD), "node-1").attributes
     assert (attributes["service.name"], attributes["service.instance.id"]) == ("ai-otel-agent", "node-1")
     assert (attributes["k8s.node.name"], attributes["host.name"]) == ("node-1", "node-1")
     assert not [name for name in attributes if name.startswith("k8s.") and name != "k8s.node.name"]
@@ -34,7 +34,7 @@ def test_the_resource_is_the_node_and_not_the_agents_pod() -> None:
 def test_user_settings_of_the_resource_have_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "gpus")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=rack-7,service.instance.id=seven,k8s.cluster.name=c")
-    attributes = resource(Surroundings.read(IN_A_POD), "node-1").attributes
+    attributes = resource(Environment.read(IN_A_POD), "node-1").attributes
     assert (attributes["service.name"], attributes["service.instance.id"], attributes["host.name"]) == (
         "gpus",
         "seven",
@@ -44,7 +44,7 @@ def test_user_settings_of_the_resource_have_precedence(monkeypatch: pytest.Monke
 
 
 def test_outside_a_cluster_the_resource_is_this_host() -> None:
-    attributes = resource(Surroundings.read({}), None).attributes
+    attributes = resource(Environment.read({}), None).attributes
     assert attributes["host.name"] == socket.gethostname()
     assert "k8s.node.name" not in attributes
     assert attributes["service.instance.id"]
@@ -62,7 +62,7 @@ def test_outside_a_cluster_the_resource_is_this_host() -> None:
 def test_the_api_servers_address_is_from_the_pods_environment(
     environment: dict[str, str], expected: tuple[str, int] | None
 ) -> None:
-    assert Surroundings.read(environment).api_server == expected
+    assert Environment.read(environment).api_server == expected
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 @pytest.fixture
 def agent(tmp_path) -> Iterator[Agent]:
     """An agent whose two threads are started by the test."""
-    made = Agent(Settings(agent_kubelet=str(tmp_path), gpu_interval=0.05), Surroundings.read(IN_A_POD))
+    made = Agent(Settings(agent_kubelet=str(tmp_path), gpu_interval=0.05), Environment.read(IN_A_POD))
     yield made
     made.sampler.stop()
     made.poller.stop()

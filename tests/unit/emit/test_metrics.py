@@ -169,7 +169,7 @@ def test_the_tokens_of_cancelled_requests_are_counted_too(telemetry: Captured) -
 
 
 def test_what_the_engine_counts_itself_is_not_counted_twice(telemetry: Captured) -> None:
-    deliver(telemetry, call(inference(tallied=True)))
+    deliver(telemetry, call(inference(counted_by_engine=True)))
     for name in ("ai_otel.usage.input_tokens", "ai_otel.usage.output_tokens", "ai_otel.request.finished"):
         assert values(telemetry, name) == {}
     assert telemetry.points(DURATION)[0].count == 1
@@ -204,14 +204,12 @@ def test_an_unknown_count_is_absent_and_zero_is_not(telemetry: Captured, name: s
     assert [point.value for point in telemetry.points(f"ai_otel.usage.{name}")] == [0]
 
 
-def test_a_state_that_an_engine_reports_is_observed_until_it_is_unknown_again(telemetry: Captured) -> None:
-    tally = telemetry.recorder.tally((("gen_ai.provider.name", "fake"), ("gen_ai.request.model", "tiny")))
-    tally.set("ai_otel.request.running", 3)
-    tally.set("ai_otel.kv_cache.utilization", 0.5, (("ai_otel.cache.tier", "device"),))
+def test_a_state_that_an_engine_reports_is_observed(telemetry: Captured) -> None:
+    counter = telemetry.recorder.counter((("gen_ai.provider.name", "fake"), ("gen_ai.request.model", "tiny")))
+    counter.set("ai_otel.request.running", 3)
+    counter.set("ai_otel.kv_cache.utilization", 0.5, (("ai_otel.cache.tier", "device"),))
     assert values(telemetry, "ai_otel.request.running") == {series(): 3}
     assert values(telemetry, "ai_otel.kv_cache.utilization") == {series(ai_otel__cache__tier="device"): 0.5}
-    tally.forget("ai_otel.request.running")
-    assert values(telemetry, "ai_otel.request.running") == {}
 
 
 # ---------------------------------------------------------------- one or none

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ai_otel.engines.llama_cpp.llama import LlamaWatch
-from ai_otel.engines.vllm.serving import ServedWatch, ServingHooks
-from ai_otel.engines.vllm.states import read_progress
+from ai_otel.engines.llama_cpp.llama import LlamaListener
+from ai_otel.engines.vllm.request_states import read_progress
+from ai_otel.engines.vllm.serving import ServedListener, ServingHooks
 from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.hooks.responses import INSIDE
 from ai_otel.record import Inference, Outcome, Progress
@@ -102,7 +102,7 @@ def test_a_served_request_tells_its_model_with_its_progress() -> None:
     hooks = ServingHooks(recorder, StatsState())
     arguments: Any = Arguments({"request_id": "r", "sampling_params": SimpleNamespace(n=1)})
     watch = hooks.generate(Engine(), arguments)
-    assert isinstance(watch, ServedWatch)
+    assert isinstance(watch, ServedListener)
     inference = watch.inference
     assert inference.model is None
     assert inference.progress is not None
@@ -124,10 +124,10 @@ class Arguments(dict[str, Any]):
 # ---------------------------------------------------------------- llama.cpp
 
 
-def watch(recorder: Recorder) -> LlamaWatch:
+def watch(recorder: Recorder) -> LlamaListener:
     arguments: Mapping[str, Any] = {}
     llama: Any = SimpleNamespace(model_path="/models/tiny.gguf")
-    return LlamaWatch(recorder, llama, Inference("llama_cpp", model="tiny.gguf"), Arguments(arguments))  # type: ignore[arg-type]
+    return LlamaListener(recorder, llama, Inference("llama_cpp", model="tiny.gguf"), Arguments(arguments))  # type: ignore[arg-type]
 
 
 def test_a_llama_tells_each_token_of_its_run() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ai_otel.engines.vllm.states import InFlight
+from ai_otel.engines.vllm.request_states import InFlight
 
 
 async def call(entries: InFlight[str], owner: str, ids: list[str]) -> dict[str, str | None]:

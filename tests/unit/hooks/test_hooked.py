@@ -13,7 +13,7 @@ import pytest
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
-from ai_otel.hooks.streams import async_watched, watched
+from ai_otel.hooks.streams import async_observed, observed
 
 
 class Engine:
@@ -132,7 +132,7 @@ async def later() -> Any:
 
 @pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_watched_generator_refuses_like_a_bare_one(copying: Any) -> None:
-    for bare, proxy in ((numbers(), watched), (later(), async_watched)):
+    for bare, proxy in ((numbers(), observed), (later(), async_observed)):
         with pytest.raises(TypeError) as expected:
             copying(bare)
         with pytest.raises(TypeError, match="generator") as raised:
@@ -141,7 +141,7 @@ def test_a_watched_generator_refuses_like_a_bare_one(copying: Any) -> None:
 
 
 def test_a_watched_iterator_copies_like_a_bare_one() -> None:
-    stream = watched(iter([1, 2, 3]), Listener(), Guard("t"))
+    stream = observed(iter([1, 2, 3]), Listener(), Guard("t"))
     assert next(stream) == 1
     assert list(copy.copy(stream)) == [2, 3]
     assert list(copy.deepcopy(stream)) == [2, 3]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import wrapt
 
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import strict
-from ai_otel.hooks.patch import Arguments, Patcher, imported_version
+from ai_otel.hooks.patch import Patcher, imported_version
 from ai_otel.hooks.point import HookPoint, Rung
 from fake_engine import MODULE, at, fresh, install
 
@@ -138,6 +139,18 @@ def test_a_coroutine_is_told_its_result(engine: Any, patcher: Patcher) -> None:
     assert inspect.iscoroutinefunction(server.coroutine)
     assert asyncio.run(server.coroutine(1)) is result
     assert heard.after == [(result, None)]
+
+
+@pytest.mark.parametrize("method", ["call", "coroutine"])
+def test_an_outcome_is_reported_without_a_state(engine: Any, patcher: Patcher, method: str) -> None:
+    outcomes: list[Any] = []
+    getattr(patcher, f"after_{method}")(at(f"Server.{method}"), lambda result, error: outcomes.append((result, error)))
+    server = engine.Server()
+    result = getattr(server, method)(1)
+    result = asyncio.run(result) if method == "coroutine" else result
+    with pytest.raises(TypeError, match="missing 1 required") as raised:
+        getattr(server, method)()
+    assert outcomes == [(result, None), (None, raised.value)]
 
 
 def test_a_coroutine_that_is_called_wrongly_is_told(engine: Any, patcher: Patcher) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard, strict
-from ai_otel.hooks.patch import Arguments
 from ai_otel.hooks.responses import INSIDE, answered
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ai_otel.hooks.guard import Guard, strict
-from ai_otel.hooks.streams import async_watched, watched
+from ai_otel.hooks.streams import async_observed, observed
 
 
 @pytest.fixture(autouse=True)
@@ -98,11 +98,11 @@ async def async_echo() -> AsyncGenerator[Any, Any]:
 
 
 def proxy(stream: Any, log: Log) -> Any:
-    return watched(stream, log, Guard("stream"))
+    return observed(stream, log, Guard("stream"))
 
 
 def async_proxy(stream: Any, log: Log) -> Any:
-    return async_watched(stream, log, Guard("stream"))
+    return async_observed(stream, log, Guard("stream"))
 
 
 SYNC = [counting, Counting]

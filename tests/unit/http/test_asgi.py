@@ -12,7 +12,7 @@ from starlette.routing import Mount, Route
 
 from ai_otel.hooks.guard import strict
 from ai_otel.hooks.patch import Patcher
-from ai_otel.http.asgi import STARLETTE, AsgiEdge, Headers, StarletteEdge
+from ai_otel.http.asgi import STARLETTE, Headers, HttpMiddleware, StarletteInstrumentation
 from ai_otel.record import Exchange, Inference, Outcome, RequestRecord
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -59,8 +59,21 @@ class Client:
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
+def wrap(app: App, recorder: Recorder, serving: Callable[[], bool] = lambda: True) -> App:
+    """The application inside the middleware."""
+    middleware = HttpMiddleware(recorder, serving)
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if middleware.wants(scope):
+            await middleware.serve(app, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return wrapped
+
+
 class Bench:
-    """A recorder, and the edge around an application."""
+    """A recorder, and the middleware around an application."""
 
     def __init__(self) -> None:
         self.delivered: list[RequestRecord] = []
@@ -69,8 +82,8 @@ class Bench:
 
     def serve(self, app: App, scope: Any = None, client: Client | None = None) -> Client:
         client = client or Client()
-        edge = AsgiEdge(app, self.recorder, lambda: self.serving)
-        asyncio.run(edge(http() if scope is None else scope, client.receive, client.send))  # type: ignore[arg-type]
+        wrapped = wrap(app, self.recorder, lambda: self.serving)
+        asyncio.run(wrapped(http() if scope is None else scope, client.receive, client.send))  # type: ignore[arg-type]
         return client
 
     @property
@@ -165,12 +178,12 @@ def test_concurrent_calls_do_not_mix(bench: Bench) -> None:
         bench.recorder.end(inference, Outcome.FINISHED)
         await replies(START, body(b"x"))(None, None, send)
 
-    edge = AsgiEdge(app, bench.recorder)
+    wrapped = wrap(app, bench.recorder)
 
     async def main() -> None:
         clients = [Client() for _ in range(20)]
         await asyncio.gather(
-            *(edge(http(id=str(number)), client.receive, client.send) for number, client in enumerate(clients))
+            *(wrapped(http(id=str(number)), client.receive, client.send) for number, client in enumerate(clients))
         )
 
     asyncio.run(main())
@@ -208,7 +221,7 @@ def test_other_scopes_pass_untouched(bench: Bench, scope: dict[str, Any]) -> Non
         seen.extend(given)
 
     client = Client()
-    asyncio.run(AsgiEdge(app, bench.recorder)(scope, client.receive, client.send))  # type: ignore[arg-type]
+    asyncio.run(wrap(app, bench.recorder)(scope, client.receive, client.send))  # type: ignore[arg-type]
     assert seen[0] is scope
     assert scope == before
     assert seen[1:] == [client.receive, client.send]
@@ -337,7 +350,7 @@ def test_cancellation_is_a_hang_up_and_goes_on(bench: Bench) -> None:
 
     async def main() -> None:
         client = Client()
-        served = AsgiEdge(app, bench.recorder)(http(), client.receive, client.send)  # type: ignore[arg-type]
+        served = wrap(app, bench.recorder)(http(), client.receive, client.send)  # type: ignore[arg-type]
         task = asyncio.ensure_future(served)
         await started.wait()
         task.cancel()
@@ -358,7 +371,7 @@ def test_a_coroutine_that_is_closed_in_another_context_ends_quietly(bench: Bench
 
     async def begin() -> Any:
         client = Client()
-        served = AsgiEdge(app, bench.recorder)(http(), client.receive, client.send)  # type: ignore[arg-type]
+        served = wrap(app, bench.recorder)(http(), client.receive, client.send)  # type: ignore[arg-type]
         await asyncio.ensure_future(asyncio.sleep(0))
         asyncio.get_running_loop().call_soon(lambda: served.send(None))
         await asyncio.sleep(0.001)
@@ -381,7 +394,7 @@ def test_an_application_that_never_answers_has_failed(bench: Bench) -> None:
 def starlette(bench: Bench) -> Iterator[Bench]:
     """The edge as the library puts it around every Starlette application."""
     patcher = Patcher("starlette")
-    StarletteEdge(bench.recorder, lambda: bench.serving).attach(patcher)
+    StarletteInstrumentation(bench.recorder, lambda: bench.serving).attach(patcher)
     yield bench
     patcher.undo()
 
@@ -412,7 +425,7 @@ def test_a_mounted_application_is_the_same_request(starlette: Bench) -> None:
 
 def test_an_edge_of_the_users_own_is_not_doubled(starlette: Bench) -> None:
     app = Starlette(routes=[Route(CHAT, chat, methods=["POST"])])
-    run(AsgiEdge(app, starlette.recorder), http())  # type: ignore[arg-type]
+    run(wrap(app, starlette.recorder), http())  # type: ignore[arg-type]
     assert len(starlette.records) == 1
 
 

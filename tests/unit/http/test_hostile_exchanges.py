@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import FAILURES_IN_A_ROW
-from ai_otel.http.asgi import Edge, Headers
+from ai_otel.http.asgi import Headers, HttpMiddleware
 from ai_otel.propagation import extract
 from ai_otel.record import Inference, Outcome, RequestRecord
 from ai_otel.recorder import Recorder
@@ -26,7 +26,7 @@ class Bench:
     def __init__(self) -> None:
         self.records: list[RequestRecord] = []
         self.recorder = Recorder(self.records.append, limit=10_000, interval_s=0.001)
-        self.edge = Edge(self.recorder, lambda: True)
+        self.middleware = HttpMiddleware(self.recorder, lambda: True)
 
     def serve(self, app: Any, path: str = "/v1/completions", **scope: Any) -> RequestRecord | None:
         """Serve one request; return its record, settled, if there is one."""
@@ -40,7 +40,7 @@ class Bench:
 
         full = {"type": "http", "method": "POST", "path": path, "headers": [], "server": None, **scope}
         before = len(self.records)
-        asyncio.run(self.edge.serve(app, full, receive, send))
+        asyncio.run(self.middleware.serve(app, full, receive, send))
         assert self.recorder.flush(5)
         if len(self.records) == before:
             return None
@@ -91,7 +91,7 @@ def test_a_refused_request_below_a_prefix_is_counted(bench: Bench, path: str, ro
 @pytest.mark.parametrize("path", ["/llm/health", "/llm/metrics"])
 def test_a_health_page_below_a_prefix_makes_nothing(bench: Bench, path: str) -> None:
     scope = {"type": "http", "method": "POST", "path": path, "root_path": "/llm"}
-    assert not bench.edge.wants(scope)
+    assert not bench.middleware.wants(scope)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from ai_otel.engines.llama_cpp.reply import read_parameters
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.responses import INSIDE
 from ai_otel.record import Choice, Inference, Outcome, Progress, clock
 from ai_otel.recorder import Recorder
@@ -71,7 +71,7 @@ class Run:
         return choice
 
 
-class LlamaWatch:
+class LlamaListener:
     """Watches one call of the engine, answered whole or as a stream, and fills one inference."""
 
     __slots__ = ("_asked", "_finish_reason", "_recorder", "_usage", "inference", "item", "last", "llama", "runs")
@@ -121,7 +121,7 @@ class LlamaWatch:
         if len(self.runs) == 1:
             inference.choices[0].output_tokens = self._produced(self.runs[0])
         self.llama = None  # a record that waits for its turn must not keep a model in memory
-        inference.complete = self._complete
+        inference.read_engine = self._read_engine
         self._recorder.end(inference, outcome, error_type)
 
     def _judge(self, error: BaseException | None, *, closed: bool) -> tuple[Outcome, str | None]:
@@ -143,7 +143,7 @@ class LlamaWatch:
             return run.tokens if self._finish_reason in (None, "length") else None
         return run.tokens - ending
 
-    def _complete(self, inference: Inference) -> None:
+    def _read_engine(self, inference: Inference) -> None:
         inference.parameters = read_parameters(self._asked)
         inference.finish_reasons = (self._finish_reason,) if self._finish_reason is not None else None
         for choice in inference.choices:
@@ -177,10 +177,10 @@ def _dimensions(data: Any) -> int | None:
     return len(vector) if vector and isinstance(vector[0], float) else None
 
 
-def _call_around(llama: Llama) -> LlamaWatch | None:
+def _call_around(llama: Llama) -> LlamaListener | None:
     """The call of the same engine that runs now, of which this one is a part."""
     watch: object = INSIDE.get()
-    return watch if isinstance(watch, LlamaWatch) and watch.llama is llama else None
+    return watch if isinstance(watch, LlamaListener) and watch.llama is llama else None
 
 
 class LlamaHooks:
@@ -189,19 +189,19 @@ class LlamaHooks:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def completion(self, llama: Llama, arguments: Arguments) -> LlamaWatch | None:
+    def completion(self, llama: Llama, arguments: Arguments) -> LlamaListener | None:
         """`create_completion` is called, by a program, by `__call__`, or by a chat format."""
         return self._open(llama, arguments, "text_completion", stream=bool(arguments.get("stream")))
 
-    def chat(self, llama: Llama, arguments: Arguments) -> LlamaWatch | None:
+    def chat(self, llama: Llama, arguments: Arguments) -> LlamaListener | None:
         """`create_chat_completion` is called."""
         return self._open(llama, arguments, "chat", stream=bool(arguments.get("stream")))
 
-    def embedding(self, llama: Llama, arguments: Arguments) -> LlamaWatch | None:
+    def embedding(self, llama: Llama, arguments: Arguments) -> LlamaListener | None:
         """`create_embedding` is called."""
         return self._open(llama, arguments, "embeddings")
 
-    def embed(self, llama: Llama, arguments: Arguments) -> LlamaWatch | None:
+    def embed(self, llama: Llama, arguments: Arguments) -> LlamaListener | None:
         """`embed` is called, by a program or by `create_embedding`."""
         return self._open(llama, arguments, "embeddings")
 
@@ -217,10 +217,10 @@ class LlamaHooks:
 
     def _open(
         self, llama: Llama, arguments: Arguments, operation: str, *, stream: bool | None = None
-    ) -> LlamaWatch | None:
+    ) -> LlamaListener | None:
         if _call_around(llama) is not None:
             return None
         # The name that the caller passes, and gets back, can be any client's invention.
         model = PurePath(llama.model_path).name
         inference = Inference("llama_cpp", operation, model=model, response_model=model, stream=stream)
-        return LlamaWatch(self._recorder, llama, inference, arguments)
+        return LlamaListener(self._recorder, llama, inference, arguments)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ai_otel.engines.llama_cpp.reply import Json, Reply, count_choices, count_prompts, read_parameters
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, clock
 from ai_otel.recorder import Recorder
 
@@ -38,7 +38,7 @@ _KEPT = frozenset(
 )
 
 
-class NativeWatch:
+class NativeListener:
     """Watches one request and fills one inference."""
 
     __slots__ = ("_asked", "_expected", "_prompts", "_raw", "_recorder", "_reply", "inference", "item", "last")
@@ -75,10 +75,10 @@ class NativeWatch:
         for piece in self._raw:
             self._reply.add(_parsed(piece))
         outcome, error_type = self._reply.judge(error, expected=self._expected, closed=closed)
-        self.inference.complete = self._complete
+        self.inference.read_engine = self._read_engine
         self._recorder.end(self.inference, outcome, error_type)
 
-    def _complete(self, inference: Inference) -> None:
+    def _read_engine(self, inference: Inference) -> None:
         inference.parameters = read_parameters(self._asked)
         self._reply.fill(inference, prompts=self._prompts, expected=self._expected)
         if self._expected == 1 and inference.choices:
@@ -131,10 +131,10 @@ class NativeHooks:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def opener(self, operation: str) -> Callable[[Any, Arguments], NativeWatch]:
+    def opener(self, operation: str) -> Callable[[Any, Arguments], NativeListener]:
         """What to do when a request of this operation comes."""
 
-        def opened(_server: Any, arguments: Arguments) -> NativeWatch:
-            return NativeWatch(self._recorder, operation, arguments.get("prompt"))
+        def opened(_server: Any, arguments: Arguments) -> NativeListener:
+            return NativeListener(self._recorder, operation, arguments.get("prompt"))
 
         return opened

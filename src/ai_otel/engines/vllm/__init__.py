@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ai_otel.engines.vllm.activation import blocked
 from ai_otel.engines.vllm.offline import OfflineHooks
 from ai_otel.engines.vllm.serving import ServingHooks
 from ai_otel.engines.vllm.stats import EngineStats, StatsState, front_ends_of
@@ -96,6 +97,8 @@ class VllmAdapter:
     hooks = (GENERATE, ENCODE, ADD_REQUEST, CHECK_ADMISSION, *BEAM_SEARCH, LLM_INIT, *LLM_CALLS)
     tested = ("0.11.1", "0.33.0")
 
+    blocked = staticmethod(blocked)
+
     def __init__(self) -> None:
         self.stats = StatsState()
 
@@ -105,7 +108,7 @@ class VllmAdapter:
         hooks.async_stream(GENERATE, serving.generate)
         hooks.async_stream(ENCODE, serving.encode)
         hooks.call(ADD_REQUEST, serving.states.before, serving.states.after)
-        hooks.call(CHECK_ADMISSION, serving.asked_admission, serving.admission)
+        hooks.after_call(CHECK_ADMISSION, serving.admission)
         for point in BEAM_SEARCH:
             hooks.async_stream(point, serving.beam_search)
 

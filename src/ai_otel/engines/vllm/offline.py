@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from ai_otel.engines.vllm.reading import fill, judge, read_sampling, reasons_of
-from ai_otel.engines.vllm.states import OFFLINE, RequestState, read_progress
-from ai_otel.hooks.patch import Arguments
+from ai_otel.engines.vllm.request_states import OFFLINE, RequestState, read_progress
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, RequestRecord
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -61,12 +61,12 @@ class OfflineCall:
         reasons = dict(reasons_of(output))
         params = self._params
 
-        def complete(ended: Inference) -> None:
+        def read_engine(ended: Inference) -> None:
             if hasattr(params, "n"):
                 ended.parameters = read_sampling(params)
             fill(ended, states, output, reasons)
 
-        inference.complete = complete
+        inference.read_engine = read_engine
         if error is None:
             outcome, error_type = judge(None, reasons, finished=True, produced=True, closed=False)
         else:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ai_otel.engines.vllm.states import RequestState, first_stats, read_choice
+from ai_otel.engines.vllm.request_states import RequestState, first_stats, read_choice
 from ai_otel.record import Inference, Outcome, Parameters
 
 # Exceptions that refuse a request before the engine works on it, by class name: most are younger than 0.11.1.

@@ -21,9 +21,9 @@ from ai_otel.engines.vllm.reading import (
     reasons_of,
     refusal_of,
 )
-from ai_otel.engines.vllm.states import InFlight, RequestState, States, read_progress
+from ai_otel.engines.vllm.request_states import InFlight, RequestState, RequestStates, read_progress
 from ai_otel.engines.vllm.stats import StatsState
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, Progress, clock
 from ai_otel.recorder import Recorder
 
@@ -51,7 +51,7 @@ class AsyncLLM(Protocol):
     log_stats: bool
 
 
-class ServedWatch:
+class ServedListener:
     """Watches one stream and fills one inference."""
 
     __slots__ = (
@@ -87,7 +87,7 @@ class ServedWatch:
         self.states: list[RequestState] = []
         self.last: Any = None
         self.item: Callable[[Any], None] | None = self._item if every_item else None
-        inference.complete = self._complete
+        inference.read_engine = self._read_engine
         inference.progress = self._progress
 
     def _item(self, output: Any) -> None:
@@ -118,7 +118,7 @@ class ServedWatch:
             self._describe(self.inference)  # who follows it wants to know its model from the start
         return read_progress(self.states)
 
-    def _complete(self, inference: Inference) -> None:
+    def _read_engine(self, inference: Inference) -> None:
         self._describe(inference)
         inference.traced = self._is_traced() and finished_by_engine(self.last, self.states)
         if hasattr(self._params, "n"):
@@ -143,7 +143,7 @@ class ServedWatch:
         inference.engine_index = arguments.get("data_parallel_rank")
 
 
-class BeamWatch(ServedWatch):
+class BeamListener(ServedListener):
     """Watches one beam search: its many engine requests are the choices of one inference."""
 
     __slots__ = ("_steps",)
@@ -163,7 +163,7 @@ class BeamWatch(ServedWatch):
             self._hooks.states.release(request_id, owner_of(self.inference))
         super().ended(error, closed=closed)
 
-    def _complete(self, inference: Inference) -> None:
+    def _read_engine(self, inference: Inference) -> None:
         self._describe(inference)
         inference.traced = self._is_traced() and self.last is not None
         answers = getattr(self.last, "outputs", None) or []
@@ -188,11 +188,11 @@ class ServingHooks:
 
     def __init__(self, recorder: Recorder, stats: StatsState) -> None:
         self.recorder = recorder
-        self.states = States()
+        self.states = RequestStates()
         self._stats = stats
-        self._beams: InFlight[BeamWatch] = InFlight()
+        self._beams: InFlight[BeamListener] = InFlight()
 
-    def generate(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch | None:
+    def generate(self, engine: AsyncLLM, arguments: Arguments) -> ServedListener | None:
         """`AsyncLLM.generate` is called."""
         request_id = arguments.get("request_id")
         beam = self._beam_of(request_id)
@@ -202,30 +202,25 @@ class ServingHooks:
         params = arguments.get("sampling_params")
         every_item = not engine.log_stats or getattr(params, "n", 1) > 1
         inference = self._begin(arguments, stream=is_stream(params))
-        return self._watch(ServedWatch(self, inference, engine, arguments, params, every_item=every_item))
+        return self._watch(ServedListener(self, inference, engine, arguments, params, every_item=every_item))
 
-    def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedWatch:
+    def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedListener:
         """`AsyncLLM.encode` is called."""
         params = arguments.get("pooling_params")
         inference = self._begin(arguments, operation=pooling_operation(params))
-        return self._watch(ServedWatch(self, inference, engine, arguments, params))
+        return self._watch(ServedListener(self, inference, engine, arguments, params))
 
-    def beam_search(self, server: Any, arguments: Arguments) -> BeamWatch:
+    def beam_search(self, server: Any, arguments: Arguments) -> BeamListener:
         """A beam search begins; the requests that it makes are its own."""
         engine = server.engine_client
         inference = self._begin(arguments)
-        watch = BeamWatch(self, inference, engine, arguments)
+        watch = BeamListener(self, inference, engine, arguments)
         if inference.request_id is not None:
             self._beams.add(inference.request_id, owner_of(inference), watch)
         return watch
 
-    @staticmethod
-    def asked_admission(_engine: Any, _arguments: Arguments) -> bool:
-        """`AsyncLLM.check_admission` is called; what matters is whether it raises."""
-        return True
-
-    def admission(self, _: bool, __: Any, error: BaseException | None) -> None:
-        """It refused, if it raised."""
+    def admission(self, _result: Any, error: BaseException | None) -> None:
+        """`AsyncLLM.check_admission` returned, or raised because it refuses the request."""
         reason = refusal_of(error)
         if reason is not None:
             self.recorder.refuse(reason)
@@ -243,16 +238,16 @@ class ServingHooks:
             operation=operation,
             request_id=arguments.get("request_id"),
             stream=stream,
-            tallied=self._stats.attached,
+            counted_by_engine=self._stats.attached,
         )
         return self.recorder.begin(inference, arguments.get("trace_headers"))
 
-    def _watch(self, watch: ServedWatch) -> ServedWatch:
+    def _watch(self, watch: ServedListener) -> ServedListener:
         if watch.inference.request_id is not None:
             self.states.expect(watch.inference.request_id, owner_of(watch.inference), watch.states.append)
         return watch
 
-    def _beam_of(self, request_id: Any) -> BeamWatch | None:
+    def _beam_of(self, request_id: Any) -> BeamListener | None:
         if not self._beams or not isinstance(request_id, str):
             return None
         match = _BEAM.fullmatch(request_id)

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ai_otel import semconv
-from ai_otel.engine_counters import Tally
+from ai_otel.engine_counters import EngineCounter
 from ai_otel.hooks.guard import Guard
+from ai_otel.record import FINISH_REASON_NAMES
 from ai_otel.recorder import Recorder
 
 _REMOTE = ((semconv.AI_OTEL_CACHE_TIER, "remote"),)
 _DEVICE = ((semconv.AI_OTEL_CACHE_TIER, "device"),)
 _CAPACITY = ((semconv.AI_OTEL_WAIT_REASON, "capacity"),)
 _DEFERRED = ((semconv.AI_OTEL_WAIT_REASON, "deferred"),)
-
-# vLLM's finish reasons in the words of the conventions; the others are the same word.
-FINISH_REASONS = {"tool_calls": "tool_call", "abort": "error"}
 
 
 class PrefixCacheStats(Protocol):
@@ -74,7 +72,7 @@ class EngineStats:
     def __init__(self, recorder: Recorder, vllm_config: Any, engine_index: int, *, front_ends: int = 1) -> None:
         served = vllm_config.model_config.served_model_name
         model = served if isinstance(served, str) else served[0]
-        self._tally: Tally = recorder.tally(
+        self._counter: EngineCounter = recorder.counter(
             (
                 (semconv.GEN_AI_PROVIDER_NAME, "vllm"),
                 (semconv.GEN_AI_REQUEST_MODEL, model),
@@ -102,65 +100,65 @@ class EngineStats:
         self._guard(self._set_sleep, asleep, level)
 
     def _add_scheduler(self, stats: SchedulerStats) -> None:
-        tally = self._tally
+        counter = self._counter
         if self._sees_scheduler:
             # From 0.20 on those that wait are told apart; before, they are one sum.
             deferred = getattr(stats, "num_skipped_waiting_reqs", None)
             waiting = semconv.AI_OTEL_REQUEST_WAITING.name
-            tally.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)
-            tally.set(waiting, stats.num_waiting_reqs, () if deferred is None else _CAPACITY)
+            counter.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)
+            counter.set(waiting, stats.num_waiting_reqs, () if deferred is None else _CAPACITY)
             if deferred is not None:
-                tally.set(waiting, deferred, _DEFERRED)
-            tally.set(semconv.AI_OTEL_KV_CACHE_UTILIZATION.name, stats.kv_cache_usage, _DEVICE)
+                counter.set(waiting, deferred, _DEFERRED)
+            counter.set(semconv.AI_OTEL_KV_CACHE_UTILIZATION.name, stats.kv_cache_usage, _DEVICE)
         self._add_prefix_cache(stats.prefix_cache_stats, _DEVICE)
         self._add_prefix_cache(getattr(stats, "connector_prefix_cache_stats", None), _REMOTE)
         self._add_drafts(getattr(stats, "spec_decoding_stats", None))
 
     def _add_prefix_cache(self, stats: PrefixCacheStats | None, tier: Any) -> None:
         if stats is not None:
-            self._tally.add(semconv.AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS.name, stats.queries, tier)
-            self._tally.add(semconv.AI_OTEL_PREFIX_CACHE_HIT_TOKENS.name, stats.hits, tier)
+            self._counter.add(semconv.AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS.name, stats.queries, tier)
+            self._counter.add(semconv.AI_OTEL_PREFIX_CACHE_HIT_TOKENS.name, stats.hits, tier)
 
     def _add_drafts(self, stats: Any) -> None:
         if stats is None:
             return
-        tally = self._tally
-        tally.add(semconv.AI_OTEL_SPEC_DECODE_DRAFTS.name, stats.num_drafts)
-        tally.add(semconv.AI_OTEL_SPEC_DECODE_DRAFT_TOKENS.name, stats.num_draft_tokens)
+        counter = self._counter
+        counter.add(semconv.AI_OTEL_SPEC_DECODE_DRAFTS.name, stats.num_drafts)
+        counter.add(semconv.AI_OTEL_SPEC_DECODE_DRAFT_TOKENS.name, stats.num_draft_tokens)
         for position, accepted in enumerate(stats.num_accepted_tokens_per_pos):
             label = ((semconv.AI_OTEL_SPEC_DECODE_POSITION, position),)
-            tally.add(semconv.AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS.name, accepted, label)
+            counter.add(semconv.AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS.name, accepted, label)
 
     def _add_iteration(self, stats: IterationStats) -> None:
-        tally = self._tally
-        tally.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, stats.num_prompt_tokens)
-        tally.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, stats.num_generation_tokens)
-        tally.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, stats.num_preempted_reqs)
+        counter = self._counter
+        counter.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, stats.num_prompt_tokens)
+        counter.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, stats.num_generation_tokens)
+        counter.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, stats.num_preempted_reqs)
         prompts = getattr(stats, "prompt_token_stats", None)  # from 0.16 on
         if prompts is not None:
             self._add_cached(prompts)
         for finished in stats.finished_requests:
             reason = str(finished.finish_reason)
-            label = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASONS.get(reason, reason)),)
-            tally.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
+            label = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(reason, reason)),)
+            counter.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
 
     def _add_cached(self, prompts: Any) -> None:
         name = semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name
-        self._tally.add(name, prompts.local_cache_hit, _DEVICE)
+        self._counter.add(name, prompts.local_cache_hit, _DEVICE)
         if prompts.external_kv_transfer:
-            self._tally.add(name, prompts.external_kv_transfer, _REMOTE)
+            self._counter.add(name, prompts.external_kv_transfer, _REMOTE)
 
     def _set_capacity(self) -> None:
         cache = getattr(self._vllm_config, "cache_config", None)
         blocks, size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
         if blocks and size and self._sees_scheduler:
-            self._tally.set(semconv.AI_OTEL_KV_CACHE_CAPACITY.name, blocks * size, _DEVICE)
+            self._counter.set(semconv.AI_OTEL_KV_CACHE_CAPACITY.name, blocks * size, _DEVICE)
 
     def _set_sleep(self, asleep: int, level: int) -> None:
         present = "awake" if not asleep else {1: "weights_offloaded", 2: "weights_discarded"}.get(level, "asleep")
         for state in ("awake", "weights_offloaded", "weights_discarded"):
             label = ((semconv.AI_OTEL_STATE, state),)
-            self._tally.set(semconv.AI_OTEL_ENGINE_STATE.name, int(state == present), label)
+            self._counter.set(semconv.AI_OTEL_ENGINE_STATE.name, int(state == present), label)
 
 
 def front_ends_of(vllm_config: Any) -> int:

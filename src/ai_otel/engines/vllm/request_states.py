@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
-from ai_otel.hooks.patch import Arguments
+from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Choice, Progress
 
 
@@ -100,7 +100,7 @@ class InFlight(Generic[T]):
         return next(iter(entries.values())) if len(entries) == 1 else entries.get(_CALL.get())
 
 
-class States:
+class RequestStates:
     """Passes each new request state to its collector, by the request id that `generate` was called with."""
 
     def __init__(self) -> None:
