@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running, until
+from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running
+from harness.polling import eventually
 
 pytestmark = pytest.mark.requires(part="collector")
 
@@ -67,7 +68,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Mapp
         environment = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s", "K8S_NODE_NAME": "node-1"}
         with running(agent(pods), directory, environment) as collector:
             wanted = {"chat-0", "chat-1", "text-0", "triton-0", "rt-0"}
-            assert until(lambda: wanted <= by_pod(directory).keys(), 30), collector.output()[-3000:]
+            eventually(lambda: wanted <= by_pod(directory).keys(), 30, lambda: collector.output()[-3000:])
             yield by_pod(directory)
 
 

@@ -20,7 +20,8 @@ import pytest
 from harness.collector.backend import Backend
 from harness.collector.durability import own
 from harness.collector.hostile import engines, long_text, memory_mb, nested, with_attribute
-from harness.collector.process import Collector, Tree, attributes_of, composed, exports, running, until
+from harness.collector.process import Collector, Tree, attributes_of, composed, exports, running
+from harness.polling import eventually
 from harness.telemetry.traffic import PROTOBUF, Senders, batches, post, span, spans_request
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -97,7 +98,7 @@ def scraped(tmp_path_factory) -> Scraped:
     with engines(GOOD) as addresses:
         targets["targets"] = list(addresses.values())
         with running(tree, directory, every) as collector:
-            assert until(lambda: min(_reads(addresses, out).values()) >= 2, 30), _reads(addresses, out)
+            eventually(lambda: min(_reads(addresses, out).values()) >= 2, 30, lambda: _reads(addresses, out))
             return Scraped(collector, addresses, out)
 
 
@@ -145,7 +146,7 @@ def receiving(directory: Path) -> Iterator[Collector]:
 def _takes(collector: Collector, out: Path, span_id: bytes) -> None:
     body = spans_request([span("ordinary", b"t" * 16, span_id)]).SerializeToString()
     assert post(collector.ports["http"], body)[0] == 200
-    assert until(lambda: span_id.hex() in out.read_text() if out.exists() else False, 10)
+    eventually(lambda: span_id.hex() in out.read_text() if out.exists() else False, 10)
 
 
 def send(collector: Collector, body: bytes, **headers: str) -> tuple[int, str]:
@@ -254,6 +255,6 @@ def test_a_backend_that_never_answers_stops_its_own_signal_only(tmp_path) -> Non
                 assert own(collector.own_metrics(), "otelcol_exporter_enqueue_failed_spans") == refused > 0
                 assert "sending queue is full" in collector.output()
                 before = len(exports(tmp_path / "out.jsonl"))
-                assert until(lambda: len(exports(tmp_path / "out.jsonl")) >= before + 2, 10)
+                eventually(lambda: len(exports(tmp_path / "out.jsonl")) >= before + 2, 10)
                 assert memory_mb(collector.process.pid) < MEMORY_MB
             backend.delay_s = 0

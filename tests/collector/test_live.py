@@ -19,8 +19,8 @@ from harness.certificates import Pair
 from harness.clients.load import CROWD, Load, Timed
 from harness.clients.senders import Sender, plain
 from harness.collector import tiers
-from harness.collector.process import until
 from harness.collector.tiers import Tiers
+from harness.polling import eventually
 from harness.telemetry import prometheus
 from harness.telemetry.dashboards import DIRECTORY, Dashboard
 from harness.telemetry.fleet import example
@@ -102,7 +102,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         for load in loads.values():
             load.run()
         live = Live(asked, running, loads)
-        assert until(lambda: arrived(live), 30), "\n".join(each.output()[-2000:] for each in running.running.values())
+        eventually(
+            lambda: arrived(live), 30, lambda: "\n".join(each.output()[-2000:] for each in running.running.values())
+        )
         yield live
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from ai_otel.contract import load
 from harness.collector.golden import compare, metric_lines, page_names
-from harness.collector.process import Collector, Pages, Tree, attributes_of, composed, exports, running, until
+from harness.collector.process import Collector, Pages, Tree, attributes_of, composed, exports, running
+from harness.polling import eventually
 from harness.telemetry.otlp_json import send
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -44,7 +45,7 @@ def out_of(engine: str, page: str, directory: Path, **more: str) -> tuple[list[T
             **more,
         }
         with running(tree, directory, environment) as collector:
-            assert until(lambda: len(exports(directory / "out.jsonl")) >= 2, 20), collector.output()[-4000:]
+            eventually(lambda: len(exports(directory / "out.jsonl")) >= 2, 20, lambda: collector.output()[-4000:])
             return exports(directory / "out.jsonl"), prometheus_page(collector)
 
 
@@ -70,7 +71,7 @@ class AllPages:
             ]
             environment = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s"}
             with running(tree, directory, environment) as collector:
-                assert until(lambda: self._twice(directory / "out.jsonl", ids), 60), collector.output()[-4000:]
+                eventually(lambda: self._twice(directory / "out.jsonl", ids), 60, lambda: collector.output()[-4000:])
                 self._exported = exports(directory / "out.jsonl")
                 self._page = prometheus_page(collector)
 
@@ -120,7 +121,7 @@ def test_recorded_otlp_becomes_what_is_committed(engine: str, tmp_path: Path) ->
     )
     with running(tree, tmp_path) as collector:
         send(collector.ports["http"], "metrics", json.loads((ENGINES / engine / "page.json").read_text()))
-        assert until(lambda: exports(tmp_path / "out.jsonl"), 20), collector.output()[-4000:]
+        eventually(lambda: exports(tmp_path / "out.jsonl"), 20, lambda: collector.output()[-4000:])
     compare(metric_lines(exports(tmp_path / "out.jsonl")), ENGINES / engine / "expected.txt")
 
 
@@ -197,7 +198,7 @@ def test_dual_emit_keeps_the_native_metrics_beside(tmp_path: Path) -> None:
         backends=("file",),
     )
     with Pages({"/metrics": VLLM}) as pages, running(tree, tmp_path, {"AI_OTEL_ENGINE_TARGET": pages.address}):
-        assert until(lambda: exports(tmp_path / "out.jsonl"), 20)
+        eventually(lambda: exports(tmp_path / "out.jsonl"), 20)
     found = names(exports(tmp_path / "out.jsonl"))
     assert {"vllm:generation_tokens_total", "ai_otel.usage.output_tokens"} <= found
     assert not {name for name in found if name.endswith("_created") or name.startswith("ai_otel.page")}

@@ -13,7 +13,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from generator import derived
 from generator.model import load
-from harness.collector.process import Tree, composed, exports, running, until
+from harness.collector.process import Tree, composed, exports, running
+from harness.polling import eventually
 from harness.server import free_port
 from harness.telemetry.series import Point, newest, points, total
 from harness.telemetry.traffic import ERROR, OK, Batch, Senders, post, span, spans_request
@@ -60,10 +61,10 @@ def derive(directory: Path, spans: list[Span], *, scope: str = "vllm", counted: 
         body = spans_request(spans, scope=scope, resource=IDENTITY).SerializeToString()
         assert post(collector.ports["http"], body)[0] == 200
         if counted:
-            assert until(lambda: total(out, DURATION) == counted, 10)
+            eventually(lambda: total(out, DURATION) == counted, 10)
         else:
             time.sleep(2.5)
-        assert until(lambda: any("resourceSpans" in export for export in exports(out)), 5)
+        eventually(lambda: any("resourceSpans" in export for export in exports(out)), 5)
     found = newest(out)
     assert len({name for name, _, _ in found}) == len(found)
     return {point.name: point for point in found.values()}
@@ -157,7 +158,7 @@ def test_requests_that_went_wrong_are_counted_by_how(tmp_path) -> None:
     with running(stateful(), tmp_path, places()) as collector:
         body = spans_request(spans, resource=IDENTITY).SerializeToString()
         assert post(collector.ports["http"], body)[0] == 200
-        assert until(lambda: total(out, DURATION) == 4, 10)
+        eventually(lambda: total(out, DURATION) == 4, 10)
     assert total(out, DURATION, error__type="429") == 1
     assert total(out, "gen_ai.server.time_to_first_token") == 1
     assert total(out, "ai_otel.request.finished") == 2
@@ -188,7 +189,7 @@ def test_senders_at_the_same_time_and_sampling_cost_no_count(tmp_path) -> None:
     with running(tree, tmp_path, environment) as collector:
         with Senders(collector.ports["http"], sent, threads=6) as senders:
             assert senders.join(30)
-        assert until(lambda: total(out, DURATION) >= count, 15)
+        eventually(lambda: total(out, DURATION) >= count, 15)
         time.sleep(1.5)
     assert not any("resourceSpans" in export for export in exports(out)), "no trace was kept"
     assert total(out, DURATION) == total(out, "ai_otel.request.finished") == count
@@ -212,7 +213,7 @@ def test_a_kill_in_the_midst_of_adding_up_costs_no_count(tmp_path) -> None:
     with running(tree, tmp_path, environment, ports) as collector:
         with Senders(collector.ports["http"], sent[50:]) as senders:
             assert senders.join(30)
-        assert until(lambda: total(out, DURATION) >= count, 15)
+        eventually(lambda: total(out, DURATION) >= count, 15)
         time.sleep(3.5)
     assert total(out, DURATION) == count
     assert total(out, "ai_otel.usage.input_tokens") == 300 * count
@@ -227,7 +228,7 @@ def test_the_spans_of_one_server_add_up_over_all_instances(tmp_path) -> None:
             assert post(collector.ports["http"], body)[0] == 200
         for name, spans in {"stateful-0": 3, "stateful-1": 4}.items():
             out = tmp_path / name / "out.jsonl"
-            assert until(lambda: total(out, DURATION) == spans, 10)  # noqa: B023
+            eventually(lambda: total(out, DURATION) == spans, 10)  # noqa: B023
             assert {instance for _, instance, _ in newest(out)} == {f"pod-1/{name}"}
 
 

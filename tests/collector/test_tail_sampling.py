@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.collector.durability import aimed, own
-from harness.collector.process import Collector, Tree, composed, exports, running, until
+from harness.collector.process import Collector, Tree, composed, exports, running
+from harness.polling import eventually
 from harness.telemetry.llm_traces import NEVER_LEFT_OUT, SHARED, Trace, requests, traces
 from harness.telemetry.traffic import grouped, post, span, spans_request
 
@@ -95,8 +96,8 @@ def replay(tmp_path_factory) -> Iterator[Replay]:
         for body in requests(sent, 100):
             assert post(front.ports["http"], body)[0] == 200
         expected = sum(len(trace.spans) for trace in sent)
-        assert until(lambda: _received(instances) == expected, 20)
-        assert until(lambda: _decided(instances) == len(sent), 30)
+        eventually(lambda: _received(instances) == expected, 20)
+        eventually(lambda: _decided(instances) == len(sent), 30)
         time.sleep(0.5)
         places: dict[str, Counter[str]] = defaultdict(Counter)
         for instance, trace_id, _ in kept(*directories):
@@ -156,7 +157,7 @@ def test_spans_that_come_late_follow_what_was_decided(replay) -> None:
     def came() -> set[tuple[str, str]]:
         return {(place, one) for place, _, one in kept(*replay.directories) if one in ids}
 
-    assert until(came, 10)
+    eventually(came, 10)
     time.sleep(1.5)
     (place,) = replay.places[error.id.hex()]
     assert came() == {(place, late[0].span_id.hex())}
@@ -170,7 +171,7 @@ def test_the_byte_limit_holds_and_takes_no_error(tmp_path) -> None:
         started = time.monotonic()
         for body in requests(sent, 100):
             assert post(collector.ports["http"], body)[0] == 200
-        assert until(lambda: _decided([collector]) == len(sent), 20)
+        eventually(lambda: _decided([collector]) == len(sent), 20)
         time.sleep(0.5)
         took_s = time.monotonic() - started
     out = Counter(trace_id for _, trace_id, _ in kept(tmp_path))
@@ -200,7 +201,7 @@ def test_where_there_is_no_room_for_more_traces_senders_wait_and_none_is_lost(tm
             body = spans_request(found for trace in chunk for found in trace.spans).SerializeToString()
             assert post(collector.ports["http"], body, timeout_s=30)[0] == 200
         assert time.monotonic() - started > 1
-        assert until(lambda: _decided([collector]) == len(sent), 20)
+        eventually(lambda: _decided([collector]) == len(sent), 20)
         time.sleep(0.5)
     out = Counter(trace_id for _, trace_id, _ in kept(tmp_path))
     assert [trace for trace in sent if out[trace.id.hex()] != len(trace.spans)] == []

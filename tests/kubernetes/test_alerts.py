@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from ai_otel.collector.compose import Choice, compose
-from harness.collector.process import Collector, running, until
+from harness.collector.process import Collector, running
 from harness.kubernetes.charts import BACKEND, CHART, Tree, merged, one, rendered
+from harness.polling import wait_until
 from harness.telemetry.prometheus import promtool
 
 ALERTS = CHART / "files/alerts.yaml"
@@ -129,7 +130,7 @@ def test_the_collector_emits_what_alerts_about_it_ask_for(tmp_path: Path) -> Non
         def missing() -> set[str]:
             return wanted - set(re.findall(r"^(\w+)(?=[{ ])", collector.own_metrics(), flags=re.MULTILINE))
 
-        until(lambda: not missing(), 30)
+        wait_until(lambda: not missing(), 30)
         assert missing() == set()
 
 

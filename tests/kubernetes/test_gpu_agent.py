@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.collector.process import attributes_of, composed, exports, running, until
+from harness.collector.process import attributes_of, composed, exports, running
 from harness.collector.tiers import NAME, Credentials
 from harness.gpu import node, nvml
 from harness.kubernetes.charts import BACKEND, Tree, merged, one, rendered
 from harness.kubernetes.pod import variables
+from harness.polling import eventually
 from harness.server import end, free_port
 
 pytestmark = [
@@ -91,9 +92,9 @@ def test_it_is_let_in_with_what_its_pod_has(mode: str, tmp_path: Path) -> None:
         }
         told = {name: str(files.get(value, value)) for name, value in told.items()}
         with agent(given, told, tmp_path) as (log, port):
-            assert until(lambda: healthy(given, port), 30), log.read_text()
-            assert until(lambda: exports(tmp_path / "gateway/out.jsonl"), 30), (
-                log.read_text() + gateway.output()[-3000:]
+            eventually(lambda: healthy(given, port), 30, log.read_text)
+            eventually(
+                lambda: exports(tmp_path / "gateway/out.jsonl"), 30, lambda: log.read_text() + gateway.output()[-3000:]
             )
     resource = attributes_of(exports(tmp_path / "gateway/out.jsonl")[0]["resourceMetrics"][0]["resource"])
     assert (resource["service.name"], resource["k8s.node.name"]) == ("ai-otel-agent", "node-1")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collector.process import Collector, Pages, attributes_of, composed, exports, running, until
+from harness.collector.process import Collector, Pages, attributes_of, composed, exports, running
 from harness.kubernetes.agent import agent
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.control_plane import POD_IP
 from harness.kubernetes.image import copied, variables
 from harness.kubernetes.workloads import identity, ran, server, with_components
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -77,7 +78,7 @@ def about(directory: Path, collector: Collector, signal: str) -> Tree:
     def found() -> list[Tree]:
         return [each for each in resources(directory, signal) if each.get("ai_otel.engine.name") == "vllm"]
 
-    assert until(found, 30), collector.output()[-4000:]
+    eventually(found, 30, lambda: collector.output()[-4000:])
     return found()[-1]
 
 

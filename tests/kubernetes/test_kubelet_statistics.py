@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collector.process import Collector, attributes_of, exports, running, until
+from harness.collector.process import Collector, attributes_of, exports, running
 from harness.kubernetes import kubelet as played, service_account as account
 from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
 from harness.kubernetes.cluster import Cluster
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -164,7 +165,7 @@ def test_the_kubelet_answers_whom_the_api_server_lets_and_nobody_else(node: Node
 def test_with_the_charts_rights_the_kubelets_statistics_come_and_name_their_pod(node: Node, tmp_path: Path) -> None:
     with agent(node, tmp_path) as collector:
         # Asked each 30 s; the first time the processor may not have heard of the pod's Deployment yet.
-        assert until(lambda: pod_of(tmp_path).get("k8s.deployment.name"), 80), collector.output()[-4000:]
+        eventually(lambda: pod_of(tmp_path).get("k8s.deployment.name"), 80, lambda: collector.output()[-4000:])
         assert refused(collector.output()) == set()
     told = of_the_kubelet(tmp_path)
     values = {
@@ -203,7 +204,7 @@ def test_without_get_on_nodes_stats_the_log_names_it_and_nothing_of_the_kubelet_
     assert node.cluster.wait_for(lambda: asked(node, "/stats/summary", token)[0] == 403)
     node.kubelet.asked.clear()
     with agent(node, tmp_path) as collector:
-        assert until(lambda: refused(collector.output()), 40), collector.output()[-4000:]
+        eventually(lambda: refused(collector.output()), 40, lambda: collector.output()[-4000:])
         assert refused(collector.output()) == {REFUSAL}
         assert "call to /stats/summary endpoint failed" in collector.output()
     assert of_the_kubelet(tmp_path) == {}

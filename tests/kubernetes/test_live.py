@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collector.process import Collector, attributes_of, until
+from harness.collector.process import Collector, attributes_of
 from harness.kubernetes.agent import agent
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.control_plane import POD_IP
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -170,9 +171,9 @@ def test_it_reads_exactly_the_annotated_pods_of_its_node_and_names_them(
     assert len(wanted) == BATCH
     seen = Seen(tmp_path / "out.jsonl")
     with agent(nodes, NODE, tmp_path, every="2s") as collector:
-        assert until(lambda: len(seen.read().resources) >= BATCH, 60), collector.output()[-3000:]
+        eventually(lambda: len(seen.read().resources) >= BATCH, 60, lambda: collector.output()[-3000:])
         seen.forget()  # another round: what was not to be found had its time
-        assert until(lambda: len(seen.read().resources) >= BATCH, 30)
+        eventually(lambda: len(seen.read().resources) >= BATCH, 30)
     assert set(seen.resources) == set(wanted)
     for name, each in wanted.items():
         told = seen.resources[name]
@@ -194,14 +195,14 @@ def test_a_thousand_pods_come_and_go_and_leave_nothing(
         for index in range(BATCHES):
             alive = create(nodes, namespace, batch(f"b{index}", namespace, port))
             if index in (0, BATCHES - 1):
-                assert until(lambda: alive.keys() <= seen.read().resources.keys(), 60), collector.output()[-3000:]  # noqa: B023
+                eventually(lambda: alive.keys() <= seen.read().resources.keys(), 60, lambda: collector.output()[-3000:])  # noqa: B023
                 resident.append(resident_bytes(collector))
             if index < BATCHES - 1:
                 gone = f"/api/v1/namespaces/{namespace}/pods?labelSelector=batch=b{index}"
                 nodes.kubectl("delete", "--raw", gone)
                 nodes.wait_for(lambda: not nodes.running(f"batch=b{index}", namespace), 60)  # noqa: B023
         seen.forget()
-        assert until(lambda: alive.keys() <= seen.read().resources.keys(), 30)
+        eventually(lambda: alive.keys() <= seen.read().resources.keys(), 30)
         assert set(seen.resources) == set(alive)
         assert {name: told["k8s.pod.uid"] for name, told in seen.resources.items()} == {
             name: each["metadata"]["uid"] for name, each in alive.items()

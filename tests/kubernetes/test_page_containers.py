@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.collector.process import attributes_of, exports, until
+from harness.collector.process import attributes_of, exports
 from harness.kubernetes.agent import agent
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.control_plane import POD_IP
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -163,7 +164,7 @@ def read(cluster: Cluster, directory: Path, there: dict[str, Case], addresses: d
             up = taken(directory)[1]
             return all(len(up.get(name, [])) >= ROUNDS for name in there)
 
-        assert until(enough, 60), collector.output()[-3000:]
+        eventually(enough, 60, lambda: collector.output()[-3000:])
     return Told(there, addresses, *taken(directory))
 
 

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from harness.collector.process import running, until
+from harness.collector.process import running
 from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
 from harness.kubernetes.cluster import Cluster
+from harness.polling import wait_until
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -213,7 +214,7 @@ def test_without_a_verb_the_collector_says_which_one_it_lacks(
         "KUBE_FEATURE_WatchListClient": str(verb != "list").lower(),
     }
     with running(tree, tmp_path, variables) as collector:
-        until(lambda: refused(collector.output()) >= lost, 30)
+        wait_until(lambda: refused(collector.output()) >= lost, 30)
         assert refused(collector.output()) == lost
     granted.kubectl("delete", "lease", LEASE, "--namespace", NAMESPACE, "--ignore-not-found")
 

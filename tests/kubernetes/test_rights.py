@@ -13,10 +13,11 @@ import yaml
 
 from ai_otel.agent.api_server import ApiServer, ApiServerError
 from ai_otel.agent.slices import read_slices
-from harness.collector.process import Collector, Pages, attributes_of, exports, running, until
+from harness.collector.process import Collector, Pages, attributes_of, exports, running
 from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
 from harness.kubernetes.cluster import Cluster, Refused
 from harness.kubernetes.control_plane import POD_IP
+from harness.polling import eventually, wait_until
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -130,7 +131,7 @@ def test_the_agent_reads_annotated_pods_and_knows_whose_they_are(
         accounts.apply(yaml.safe_dump({**chat, "spec": spec}))
         (pod,) = accounts.wait_for(lambda: accounts.running("app=chat", namespace))
         with as_account("agent", accounts, objects, tmp_path) as collector:
-            assert until(lambda: len(resources(tmp_path)) >= 2, 30), collector.output()[-4000:]
+            eventually(lambda: len(resources(tmp_path)) >= 2, 30, lambda: collector.output()[-4000:])
             assert forbidden(collector) == set()
     assert (
         resources(tmp_path)[-1].items()
@@ -149,7 +150,7 @@ def test_the_agent_reads_annotated_pods_and_knows_whose_they_are(
 def test_the_cluster_role_takes_the_lease_and_counts(accounts: Cluster, objects: list[Tree], tmp_path: Path) -> None:
     grant(accounts, objects, *RIGHTS)
     with as_account("cluster", accounts, objects, tmp_path) as collector:
-        assert until(lambda: len(resources(tmp_path)) > 5, 40), collector.output()[-4000:]
+        eventually(lambda: len(resources(tmp_path)) > 5, 40, lambda: collector.output()[-4000:])
         assert forbidden(collector) == set()
     (lease,) = accounts.get("lease", "ai-otel-cluster-lease", namespace=NAMESPACE)
     assert lease["spec"]["holderIdentity"]
@@ -168,7 +169,7 @@ def test_without_rights_it_asks_for_exactly_those_that_it_has(
     grant(accounts, objects, "Role", "RoleBinding")
     wanted = resources_of(component, objects)
     with as_account(component, accounts, objects, tmp_path) as collector:
-        until(lambda: forbidden(collector) >= wanted, 40)
+        wait_until(lambda: forbidden(collector) >= wanted, 40)
         assert forbidden(collector) == wanted
     if component == "cluster":
         accounts.kubectl("delete", "lease", "ai-otel-cluster-lease", "--namespace", NAMESPACE)
@@ -177,7 +178,7 @@ def test_without_rights_it_asks_for_exactly_those_that_it_has(
 def test_without_the_lease_nobody_counts(accounts: Cluster, objects: list[Tree], tmp_path: Path) -> None:
     grant(accounts, objects, "ClusterRole", "ClusterRoleBinding")
     with as_account("cluster", accounts, objects, tmp_path) as collector:
-        assert until(lambda: forbidden(collector), 40), collector.output()[-4000:]
+        eventually(lambda: forbidden(collector), 40, lambda: collector.output()[-4000:])
         assert forbidden(collector) == {("leases", "coordination.k8s.io")}
     assert resources(tmp_path) == []
 

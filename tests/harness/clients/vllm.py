@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 import parts
+from harness.polling import eventually
 from harness.server import Server
 from harness.telemetry.sink import Sink
 
@@ -45,13 +45,16 @@ STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def settled(server: Server) -> Page:
-    """The page once nothing runs any more."""
-    for _ in range(100):
+    """Return the metrics once no request runs or waits."""
+
+    def idle() -> Page | None:
         page = Page(server.page())
-        if page.total("vllm:num_requests_running") == 0 and page.total("vllm:num_requests_waiting") == 0:
-            return page
-        time.sleep(0.1)
-    raise AssertionError("requests still run")
+        busy = page.total("vllm:num_requests_running") or page.total("vllm:num_requests_waiting")
+        return None if busy else page
+
+    page = eventually(idle, 10, "requests still run", interval_s=0.1)
+    assert page is not None
+    return page
 
 
 FLOAT32 = ("--dtype", "float32")

@@ -13,6 +13,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from harness.polling import wait_until
 from harness.server import free_port
 
 
@@ -99,9 +100,7 @@ class _Server(ThreadingHTTPServer):
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + 5
-        while self._open and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: not self._open, 5, interval_s=0.01)
 
     def handle_error(self, *_: Any) -> None:
         """A Collector that is killed leaves connections behind."""

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import parts
-from harness.collector.process import until
+from harness.polling import wait_until
 
 Tree = dict[str, Any]
 
@@ -98,7 +98,7 @@ class Cluster:
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float = 30) -> Any:
         """The first truthy value of `condition`."""
-        found = until(condition, timeout_s)
+        found = wait_until(condition, timeout_s)
         events = "" if found else self.kubectl("get", "events", "--all-namespaces")
         assert found, f"not within {timeout_s} s; the logs are in {self.directory}; events:\n{events}"
         return found

@@ -22,6 +22,7 @@ from ai_otel.engine_counters import Tallies
 from ai_otel.record import Choice, Inference, Outcome, RequestRecord
 from harness.collector import process as collector
 from harness.collector.process import Pages, Tree, composed
+from harness.polling import eventually
 from harness.telemetry import prometheus
 from harness.telemetry.moving_endpoints import Moving, MovingPage
 from harness.telemetry.prometheus import Prometheus, Series
@@ -209,7 +210,7 @@ def running(way: str, directory: Path) -> Iterator[Fleet]:
             targets = [f"127.0.0.1:{each.ports['prometheus']}" for each in beside]
             asked = stack.enter_context(prometheus.running(scraping(targets), directory / "prometheus"))
         # What was there before the first sample is nobody's rate: the window begins after it.
-        assert collector.until(lambda: len(asked.query("ai_otel_request_running")) == len(pages), 30)
+        eventually(lambda: len(asked.query("ai_otel_request_running")) == len(pages), 30)
         time.sleep(MOVES_S)
         moving_until = time.time() - 1.5  # by now it has been read, sent and stored
         vllm.stop()
