@@ -168,24 +168,27 @@ def test_beside_what_does_not_fit_the_server_serves_alone_and_one_line_says_why(
 
 
 COST = """
-import sys, timeit
+import importlib.metadata, sys, timeit
 sys.path.insert(0, sys.argv[1] + "/ai-otel")
 import preflight
-look = lambda: preflight.judge(preflight.read_parts(sys.argv[1] + "/ai-otel"), preflight.installed(sys.path))
-print(min(timeit.repeat(look, number=1, repeat=20)))
+check = lambda: preflight.judge(preflight.read_parts(sys.argv[1] + "/ai-otel"), preflight.installed(sys.path))
+every = lambda: [each.version for each in importlib.metadata.distributions()]
+print(*(min(timeit.repeat(each, number=1, repeat=10)) for each in (check, every)))
 """
 
 
-def test_looking_costs_little_beside_five_hundred_distributions(layout, venv) -> None:
-    """As many as an image of a model server has; the bound is for a machine that is slow and busy."""
+def test_preflight_is_cheap_beside_five_hundred_distributions(layout, venv) -> None:
+    """As many as an image of a model server has; the measure is what `importlib.metadata` needs to list them."""
     python = venv("opentelemetry-sdk==1.31.0")
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     for number in range(500):
         (metadata := site / f"distribution_{number}-1.{number}.dist-info").mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: distribution-{number}\nVersion: 1.{number}\n")
-    took_s = float(told(layout, python, "-c", COST, str(layout)).stdout)
-    print(f"beside 500 distributions looking costs {took_s * 1e3:.2f} ms")
-    assert took_s < 0.05
+    took_s, listing_s = map(float, told(layout, python, "-c", COST, str(layout)).stdout.split())
+    print(
+        f"beside 500 distributions the check costs {took_s * 1e3:.2f} ms; listing them costs {listing_s * 1e3:.2f} ms"
+    )
+    assert took_s < 0.5 * listing_s
 
 
 def test_switched_off_a_server_sees_nothing_of_it(layout, venv) -> None:
