@@ -1,4 +1,4 @@
-"""Labels without end make no series without end, tenants are told apart only by the list, and every sum stays right."""
+"""Labels without end make no series without end, only listed tenants are distinguished, and every sum stays right."""
 
 from __future__ import annotations
 
@@ -178,11 +178,11 @@ def test_long_values_are_cut_between_characters_and_counted_together(tmp_path) -
 
 def test_many_labels_become_fewer_and_the_contracts_stay(tmp_path) -> None:
     many = {f"l{number}": "v" for number in range(60)}
-    ours = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "error.type": "500"}
-    found = through("cardinality", tmp_path, counter(REQUESTS, [({**many, **ours}, 4)]))
+    bounded = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "error.type": "500"}
+    found = through("cardinality", tmp_path, counter(REQUESTS, [({**many, **bounded}, 4)]))
     ((_, kept),) = found
     assert len(kept) == 24
-    assert kept >= frozenset(ours.items())
+    assert kept >= frozenset(bounded.items())
 
 
 def test_a_series_with_absurd_labels_is_left_out_and_the_others_stay(tmp_path) -> None:

@@ -1,5 +1,5 @@
 """
-What was acknowledged arrives, whatever happens in between; and where it may be lost, the Collector says how much.
+Acknowledged telemetry arrives despite kills and outages; where it may be lost, the Collector reports how much.
 
 The backend is away for five seconds here. `AI_OTEL_TEST_AWAY_S=120` makes it two minutes.
 """
@@ -63,7 +63,7 @@ def test_what_was_acknowledged_survives_kills_under_full_load(tmp_path) -> None:
             assert len(senders.acknowledged) == 60_000
             assert arrived(backend, senders)
         assert all(waiting), f"each kill met spans that only the disk had: {waiting}"
-        # What is written anew at a start, and would be lost by another kill just then: what eight consumers were
+        # What is written again at a start, and would be lost by another kill just then: what eight consumers were
         # sending, and the next one.
         again = [record["numberOfItems"] for record in logged(collector, "Fetching items left")]
         assert len(again) == 3

@@ -1,4 +1,4 @@
-"""Pages, requests and backends that are broken, too large or made to harm: bounded, told, and nobody else's problem."""
+"""Broken, oversized or hostile endpoints, requests and backends: bounded, logged, and without effect on others."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_page_is_read_while_others_fail_within_bounded_memory(scraped) -> None
 
 @contextmanager
 def receiving(directory: Path) -> Iterator[Collector]:
-    """A Collector that must take an ordinary request before and after whatever happens in the block."""
+    """A Collector that must take an ordinary request before and after the block."""
     with running(sidecar(), directory) as collector:
         _takes(collector, directory / "out.jsonl", b"before__")
         yield collector

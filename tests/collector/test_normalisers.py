@@ -146,9 +146,9 @@ def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) 
         if name == "up":
             continue
         metric = METRICS[name]
-        instrument, unit, told = rest
+        instrument, unit, labels = rest
         assert (instrument, unit) == (metric.instrument, metric.unit), name
-        keys = {pair.partition("=")[0] for pair in told[1:].partition("}")[0].split(", ") if pair}
+        keys = {pair.partition("=")[0] for pair in labels[1:].partition("}")[0].split(", ") if pair}
         assert keys <= set(metric.keys), name
         required = {use.key for use in metric.uses if use.level == "required"}
         assert required <= keys, (name, required - keys)
@@ -159,11 +159,11 @@ def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) 
 
 
 @pytest.mark.parametrize("engine", [name for name in NAMES if name not in OTLP])
-def test_prometheus_names_are_those_that_the_contract_and_the_dashboards_use(engine: str) -> None:
-    ours = {metric.prometheus for metric in METRICS.values()} | {"target_info", "up"}
+def test_prometheus_names_are_the_contracts_and_the_dashboards(engine: str) -> None:
+    known = {metric.prometheus for metric in METRICS.values()} | {"target_info", "up"}
     for file in (ENGINES / engine).glob("expected*.txt"):
         seen = {line.split(" ")[0] for line in file.read_text().partition("# As Prometheus sees them:")[2].split("\n")}
-        assert seen - {""} <= ours, file.name
+        assert seen - {""} <= known, file.name
 
 
 # ---------------------------------------------------------------- rules that hold for every page

@@ -1,4 +1,4 @@
-"""Of other servers' spans the common metrics are made, exactly; of our own none, so that nothing is counted twice."""
+"""Common metrics are derived from other servers' spans, exactly, and never from ai-otel's own: nothing counts twice."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def kept_spans(out: Path) -> set[bytes]:
 
 
 @pytest.mark.parametrize("scope", [scope["name"] for scope in CONTRACT.scopes])
-def test_spans_of_ours_make_nothing(tmp_path, scope) -> None:
+def test_spans_of_ai_otel_make_nothing(tmp_path, scope) -> None:
     assert derive(tmp_path, [served(attributes=USAGE)], scope=scope) == {}
 
 
@@ -120,7 +120,7 @@ def test_every_operation_is_an_inference_or_is_not() -> None:
 # ---------------------------------------------------------------- what they make
 
 
-def test_a_foreign_span_makes_each_metric_with_the_contracts_name_unit_and_buckets(tmp_path) -> None:
+def test_foreign_span_makes_each_metric_as_the_contract_has_it(tmp_path) -> None:
     found = derive(tmp_path, [served(attributes={**USAGE, FIRST_CHUNK: 0.125})])
     for name, point in found.items():
         metric = CONTRACT.metric(name)
@@ -128,7 +128,7 @@ def test_a_foreign_span_makes_each_metric_with_the_contracts_name_unit_and_bucke
         assert point.unit == metric.unit
         assert point.bounds == tuple(CONTRACT.buckets[metric.buckets]["bounds"] if metric.buckets else ())
         assert {key for key, _ in point.attributes} <= set(metric.keys)
-        assert point.attributes == frozenset(CHAT.items()), "what the span did not tell is absent"
+        assert point.attributes == frozenset(CHAT.items()), "attributes that the span lacks are absent"
         assert point.cumulative
         assert 0 < point.start_ns < point.time_ns
     values = {name: point.value if point.bounds == () else point.value[:2] for name, point in found.items()}
@@ -156,7 +156,7 @@ def test_the_first_token_is_rather_the_token_than_the_chunk(tmp_path) -> None:
         {"gen_ai.usage.output_tokens": "many", "gen_ai.usage.input_tokens": -1},
     ],
 )
-def test_what_a_span_does_not_tell_is_absent(tmp_path, attributes) -> None:
+def test_attribute_that_a_span_lacks_is_absent(tmp_path, attributes) -> None:
     found = derive(tmp_path, [served(attributes=attributes)])
     assert found.keys() - {"ai_otel.usage.output_tokens"} == {DURATION, "ai_otel.request.finished"}
     assert ("ai_otel.usage.output_tokens" in found) == (attributes.get("gen_ai.usage.output_tokens") == 1)

@@ -211,7 +211,7 @@ ROOM = 300
 """Traces that the sampler holds in memory."""
 
 
-def test_where_there_is_no_room_for_more_traces_senders_wait_and_none_is_lost(tmp_path) -> None:
+def test_senders_wait_for_room_and_no_trace_is_lost(tmp_path) -> None:
     sent = traces({"status": 900}, seed=4)
     environment = {
         "AI_OTEL_TRACES_IN_MEMORY": str(ROOM),

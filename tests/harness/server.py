@@ -71,7 +71,7 @@ class Server:
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(30)
-        # Whatever it left behind is in its process group.
+        # Processes that it left behind are in its process group.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)

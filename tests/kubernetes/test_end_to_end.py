@@ -93,8 +93,8 @@ class Scene:
     def spans(self) -> list[Tree]:
         """All that the gateway has received."""
         received = exports(self.gateway.log.parent / "out.jsonl")
-        told = [each for export in received for each in export.get("resourceSpans", ())]
-        return [span for each in told for scope in each["scopeSpans"] for span in scope["spans"]]
+        listed = [each for export in received for each in export.get("resourceSpans", ())]
+        return [span for each in listed for scope in each["scopeSpans"] for span in scope["spans"]]
 
     def identity(self) -> Tree:
         """What the conventions call the server's container."""
@@ -113,11 +113,11 @@ class Scene:
 @pytest.fixture
 def scene(cluster: Cluster, operator: None, namespace: str, injection_image: Path, tmp_path: Path) -> Iterator[Scene]:
     port = free_port()
-    told = {**SERVED, "HOME": str(tmp_path), **dict.fromkeys(LATER, "300")}
+    listed = {**SERVED, "HOME": str(tmp_path), **dict.fromkeys(LATER, "300")}
     command = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--served-model-name", "tiny"]
     command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-model-len", "512", *FLOAT32]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    env = [{"name": name, "value": value} for name, value in told.items()]
+    env = [{"name": name, "value": value} for name, value in listed.items()]
     pod = pod_of(cluster, namespace, command=command, env=env)
     credentials = Credentials(tmp_path / "credentials")
     secrets = {
@@ -135,11 +135,11 @@ Overlay = Callable[..., Path]
 
 @pytest.fixture
 def overlay(vllm: parts.VllmEnvironment, tmp_path: Path) -> Overlay:
-    """An interpreter with vLLM's packages, and without ours; with others instead where that is asked for."""
+    """An interpreter with vLLM's packages and without ai-otel; with the given ones instead."""
     return lambda *instead: overlaid(vllm.python, tmp_path / "overlay", instead)
 
 
-def test_trace_and_metrics_of_an_admitted_pod_leave_through_its_sidecar_with_its_identity(
+def test_admitted_pod_exports_through_its_sidecar_with_its_identity(
     scene: Scene, overlay: Overlay, vllm: parts.VllmEnvironment
 ) -> None:
     with scene.running(overlay(), vllm.model) as server:
@@ -150,8 +150,8 @@ def test_trace_and_metrics_of_an_admitted_pod_leave_through_its_sidecar_with_its
 
         def measured() -> list[Tree]:
             """By the library, not read from the server's page."""
-            told = scene.resources("resourceMetrics")
-            return [each for each in told if each.get("telemetry.distro.name") == "ai-otel"]
+            listed = scene.resources("resourceMetrics")
+            return [each for each in listed if each.get("telemetry.distro.name") == "ai-otel"]
 
         eventually(measured, 30, lambda: server.output()[-4000:])
         log = server.output()

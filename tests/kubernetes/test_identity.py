@@ -1,4 +1,4 @@
-"""What the library says of itself in a pod, and what the Collectors say of the same pod: one source, whoever speaks."""
+"""The library and the Collectors identify a pod by the same attributes."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def sidecar(pod: Tree, page: Pages, directory: Path) -> Iterator[Collector]:
     )
     (container,) = [each for each in pod["spec"]["initContainers"] if each["name"] == "ai-otel"]
     given = variables(container, pod, directory)
-    del given["PATH"], given["AI_OTEL_LIBRARY"]  # so that the page tells all that it can
+    del given["PATH"], given["AI_OTEL_LIBRARY"]  # so that the endpoint reports all that it can
     with running(tree, directory, {**given, "AI_OTEL_ENGINE_TARGET": page.address, **OFTEN}) as collector:
         yield collector
 
 
 def resources(directory: Path, signal: str) -> list[Tree]:
-    told = exports(directory / "out.jsonl")
-    return [attributes_of(each["resource"]) for export in told for each in export.get(signal, ())]
+    written = exports(directory / "out.jsonl")
+    return [attributes_of(each["resource"]) for export in written for each in export.get(signal, ())]
 
 
 def about(directory: Path, collector: Collector, signal: str) -> Tree:

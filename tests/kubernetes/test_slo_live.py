@@ -64,7 +64,7 @@ def test_shares_are_those_of_the_calls(tmp_path: Path) -> None:
         eventually(lambda: bool(ask(expressions.error_ratio(slo.objectives["errors"], "5m"))), 30)
         for name, share in EXPECTED.items():
             assert ask(expressions.error_ratio(slo.objectives[name], "5m")) == [pytest.approx(share)], name
-        assert ask(expressions.error_ratio(slo.objectives["token_interval"], "5m")) == []  # no gap was told
+        assert ask(expressions.error_ratio(slo.objectives["token_interval"], "5m")) == []  # no gap was recorded
         bounds = {side: ask(bound) for side, bound in expressions.goodput(slo.objectives["goodput"], "5m").items()}
         assert bounds == {"lower": [pytest.approx(3 / 7)], "upper": [pytest.approx(4 / 7)]}
         assert ask(f"absent_over_time({expressions.alive}[10m])") == []

@@ -1,4 +1,4 @@
-"""A client that keeps its own books: what it asked, what it was told, and when it saw the first token."""
+"""A client that records its requests, their responses, and the time of the first token."""
 
 from __future__ import annotations
 

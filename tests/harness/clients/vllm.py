@@ -73,7 +73,7 @@ CPU = {
 
 SERVED = {**CPU, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """
-Of a server. vLLM for CPUs takes no executor in the engine's own process unless it is told this, too; a third process
+Of a server. vLLM for CPUs takes no executor in the engine's own process without this setting; a third process
 then imports everything once more, which is a third of a start, and on few cores spins on the others' time.
 """
 
@@ -84,7 +84,8 @@ def telemetry_to(sink: Sink) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
-        # On a busy machine the receiver, a thread of the tests, may be late; what it then misses is nobody's fault.
+        # On a busy machine the receiver, a thread of the tests, may be late; which is no
+        # error of the exporter.
         "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
     }
 

@@ -21,7 +21,7 @@ class Backend:
     """
     An OTLP/HTTP endpoint at one address for its whole life.
 
-    It listens between `come()` and `leave()`; in between connections are refused, as where nobody is. `answer` is the
+    It listens between `come()` and `leave()`; in between, connections are refused. `answer` is the
     status that it gives: anything but 200 is given before a span is kept.
     """
 

@@ -70,7 +70,7 @@ def validate(tree: Tree | Path, environment: Mapping[str, str] | None = None) ->
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-# Variables that a deployment sets, for configurations that are only looked at.
+# Variables that a deployment sets, for configurations that are validated and not run.
 PLACES = {
     "K8S_NODE_NAME": "node-1",
     "AI_OTEL_KUBELET_AUTH": "none",

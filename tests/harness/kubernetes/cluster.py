@@ -104,7 +104,7 @@ class Cluster:
         return found
 
     def running(self, selector: str, namespace: str = "default") -> list[Tree]:
-        """Pods with these labels that run, and that nobody deletes."""
+        """Running pods with these labels that are not being deleted."""
         pods = self.get("pods", "--selector", selector, namespace=namespace)
         alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return [pod for pod in alive if pod["status"].get("phase") == "Running"]
@@ -152,8 +152,8 @@ class Cluster:
 
 
 def _items(text: str) -> list[Tree]:
-    told: Tree = json.loads(text) if text.strip() else {"kind": "List", "items": []}
-    return list(told["items"]) if told["kind"] == "List" else [told]
+    answer: Tree = json.loads(text) if text.strip() else {"kind": "List", "items": []}
+    return list(answer["items"]) if answer["kind"] == "List" else [answer]
 
 
 def write_kubeconfig(path: Path, url: str, ca: Path, token: str) -> Path:

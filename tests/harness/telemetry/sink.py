@@ -94,7 +94,7 @@ class Sink:
 
 
 def points_of(metric: Any) -> Any:
-    """The points of a metric, whatever it is."""
+    """The data points of a metric of any type."""
     return getattr(metric, metric.WhichOneof("data")).data_points
 
 
