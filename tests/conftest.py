@@ -35,6 +35,7 @@ EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
 TIERS = {
     "repo": "the rules of this repository",
     "unit": "each module, alone",
+    "integration": "several modules in an interpreter of their own",
     "contract": "one suite for all engines, all GPU sources",
     "safety": "a hook never changes what the app does",
     "conformance": "every name, unit and bucket against the published conventions",
