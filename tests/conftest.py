@@ -35,8 +35,9 @@ EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
 TIERS = {
     "repo": "the rules of this repository",
     "unit": "each module, alone",
+    "integration": "several modules in an interpreter of their own",
     "contract": "one suite for all engines, all GPU sources",
-    "safety": "whatever a hook does, the app does not notice",
+    "safety": "a hook never changes what the app does",
     "conformance": "every name, unit and bucket against the published conventions",
     "drift": "hook points and fields exist in the engines' own wheels",
     "cli": "the commands, as a person types them",
@@ -122,7 +123,7 @@ def missing(part: str = "", module: str = "", command: str = "", why: str = "") 
 
 
 def importable(module: str) -> bool:
-    """Look without importing: an import may start threads or freeze a library's mode."""
+    """Search without importing: an import may start threads or freeze a library's mode."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # its parent package is what is missing

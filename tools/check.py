@@ -26,8 +26,8 @@ import parts
 from environments import ROOT, VENV, say
 
 REPORTS = ROOT / "reports"
-# Tiers without processes, ports and clocks: they run on every Python, two interpreters at a time.
-PORTABLE_TIERS = ("unit", "contract", "safety", "conformance")
+# Tiers without servers, ports and clocks: they run on every Python, two interpreters at a time.
+PORTABLE_TIERS = ("unit", "integration", "contract", "safety", "conformance")
 STEP_LIMIT_S = 3000.0
 
 

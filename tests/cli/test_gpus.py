@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ai_otel import devices
 from ai_otel.doctor.finding import Level
 from ai_otel.doctor.gpus import check_gpus
+from ai_otel.gpu import registry
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.settings import Settings
 from ai_otel.testing import FakeGpu
@@ -165,7 +165,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     module.Broken, module.Shared = Broken, Shared
     monkeypatch.setitem(sys.modules, "a_vendors_source", module)
     sources = {name: f"a_vendors_source:{name}" for name in ("Broken", "Shared")}
-    monkeypatch.setattr(devices, "SOURCES", sources)
+    monkeypatch.setattr(registry, "SOURCES", sources)
 
 
 @pytest.mark.usefixtures("third_party")

@@ -1,7 +1,7 @@
 """
 The agent's way from a pod's annotations to its metrics.
 
-Pods are told as Kubernetes' discovery tells them, by labels that begin with `__meta_kubernetes_pod_`; everything behind
+Pods are described as Kubernetes' discovery does, by labels that begin with `__meta_kubernetes_pod_`; everything behind
 that is the real thing.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running, until
+from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running
+from harness.polling import eventually
 
 pytestmark = pytest.mark.requires(part="collector")
 
@@ -67,7 +68,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Mapp
         environment = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s", "K8S_NODE_NAME": "node-1"}
         with running(agent(pods), directory, environment) as collector:
             wanted = {"chat-0", "chat-1", "text-0", "triton-0", "rt-0"}
-            assert until(lambda: wanted <= by_pod(directory).keys(), 30), collector.output()[-3000:]
+            eventually(lambda: wanted <= by_pod(directory).keys(), 30, lambda: collector.output()[-3000:])
             yield by_pod(directory)
 
 
@@ -75,8 +76,8 @@ def by_pod(directory: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for export in exports(directory / "out.jsonl"):
         for each in export["resourceMetrics"]:
-            told = attributes_of(each["resource"])
-            one = found.setdefault(told["k8s.pod.name"], {"resource": told, "points": {}})
+            attributes = attributes_of(each["resource"])
+            one = found.setdefault(attributes["k8s.pod.name"], {"resource": attributes, "points": {}})
             for scope in each["scopeMetrics"]:
                 for metric in scope["metrics"]:
                     kind = next(kind for kind in ("gauge", "sum", "histogram") if kind in metric)
@@ -88,7 +89,7 @@ def test_annotated_pods_that_run_are_read_and_no_others(seen: Mapping[str, Any])
     assert set(seen) == {"chat-0", "chat-1", "text-0", "triton-0", "rt-0"}
 
 
-def test_a_pod_is_told_by_its_names_and_read_once_however_many_ports_it_has(seen: Mapping[str, Any]) -> None:
+def test_pod_is_named_and_read_once_with_any_number_of_ports(seen: Mapping[str, Any]) -> None:
     assert (
         seen["chat-0"]["resource"].items()
         >= {
@@ -105,8 +106,8 @@ def test_a_pod_is_told_by_its_names_and_read_once_however_many_ports_it_has(seen
 
 def test_path_model_and_operation_are_the_annotations(seen: Mapping[str, Any]) -> None:
     (point,) = seen["text-0"]["points"]["ai_otel.usage.output_tokens"]
-    told = attributes_of(point)
-    assert (told["gen_ai.request.model"], told["gen_ai.operation.name"]) == ("falcon", "text_completion")
+    attributes = attributes_of(point)
+    assert (attributes["gen_ai.request.model"], attributes["gen_ai.operation.name"]) == ("falcon", "text_completion")
 
 
 def test_where_the_library_runs_only_the_rest_is_taken(seen: Mapping[str, Any]) -> None:
@@ -115,7 +116,7 @@ def test_where_the_library_runs_only_the_rest_is_taken(seen: Mapping[str, Any]) 
 
 
 @pytest.mark.parametrize(("name", "port"), [("triton-0", "8002"), ("rt-0", "8000")])
-def test_without_an_annotation_the_engines_own_port_is_tried_and_silence_is_told(
+def test_default_port_is_scraped_without_annotation_and_silence_shown(
     seen: Mapping[str, Any], name: str, port: str
 ) -> None:
     (up,) = seen[name]["points"]["up"]

@@ -1,4 +1,4 @@
-"""Labels without end make no series without end, tenants are told apart only by the list, and every sum stays right."""
+"""Labels without end make no series without end, only listed tenants are distinguished, and every sum stays right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from harness.collector.hostile import memory_mb
-from harness.collector.process import attributes_of, composed, exports, running, until
+from harness.collector.process import attributes_of, composed, exports, running
+from harness.polling import eventually
 from harness.telemetry.measurements import counter, gauge, histogram, metrics_request
 from harness.telemetry.series import Point, newest
 from harness.telemetry.traffic import post
@@ -34,7 +35,7 @@ def through(
     # One export of everything is larger than a request may be; what is asked here is what becomes of it.
     with running(tree, directory, {"AI_OTEL_HTTP_BYTES": "67108864", **(environment or {})}) as collector:
         assert post(collector.ports["http"], metrics_request(*metrics), "/v1/metrics", timeout_s=60)[0] == 200
-        assert until(lambda: exports(directory / "out.jsonl"), 30)
+        eventually(lambda: exports(directory / "out.jsonl"), 30)
         # 100,000 points are 10 MB as they come; a Collector without any takes 90.
         assert memory_mb(collector.process.pid) < 700
     return {(name, labels): point for (name, _, labels), point in newest(directory / "out.jsonl").items()}
@@ -177,11 +178,11 @@ def test_long_values_are_cut_between_characters_and_counted_together(tmp_path) -
 
 def test_many_labels_become_fewer_and_the_contracts_stay(tmp_path) -> None:
     many = {f"l{number}": "v" for number in range(60)}
-    ours = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "error.type": "500"}
-    found = through("cardinality", tmp_path, counter(REQUESTS, [({**many, **ours}, 4)]))
+    bounded = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "error.type": "500"}
+    found = through("cardinality", tmp_path, counter(REQUESTS, [({**many, **bounded}, 4)]))
     ((_, kept),) = found
     assert len(kept) == 24
-    assert kept >= frozenset(ours.items())
+    assert kept >= frozenset(bounded.items())
 
 
 def test_a_series_with_absurd_labels_is_left_out_and_the_others_stay(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Every shipped file, and whatever `render` makes of its parts, is accepted by the real Collector."""
+"""The real Collector accepts every shipped file and every output of `render`."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ BLOCKS = re.findall(r"^## (.+?)$.*?^```sh\n(.+?)^```$", EXAMPLES.read_text(), fl
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[title for title, _ in BLOCKS])
 def test_an_example_can_be_run_as_it_stands(block: str, tmp_path: Path) -> None:
     """Up to the last line, in which the Collector would start: there it is asked whether it would."""
-    told = block.replace("ai-otel-collector --config", "ai-otel-collector validate --config")
-    assert told != block
+    command = block.replace("ai-otel-collector --config", "ai-otel-collector validate --config")
+    assert command != block
     path = f"{Path(sys.executable).parent}:{binary().parent}:{os.environ['PATH']}"
     given = {"PATH": path, "INSTANCE_ID": "1", "TOKEN": "t", "API_KEY": "k"}
     done = subprocess.run(
-        ["bash", "-eu", "-c", told],
+        ["bash", "-eu", "-c", command],
         env={**os.environ, **given},
         cwd=tmp_path,
         capture_output=True,

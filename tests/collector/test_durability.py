@@ -1,5 +1,5 @@
 """
-What was acknowledged arrives, whatever happens in between; and where it may be lost, the Collector says how much.
+Acknowledged telemetry arrives despite kills and outages; where it may be lost, the Collector reports how much.
 
 The backend is away for five seconds here. `AI_OTEL_TEST_AWAY_S=120` makes it two minutes.
 """
@@ -14,7 +14,8 @@ import pytest
 
 from harness.collector.backend import Backend
 from harness.collector.durability import aimed, dropped, fill, logged, own, small_disk
-from harness.collector.process import Tree, composed, running, until
+from harness.collector.process import Tree, composed, running
+from harness.polling import eventually, wait_until
 from harness.server import free_port
 from harness.telemetry.traffic import Senders, batches
 
@@ -36,7 +37,7 @@ def ports() -> dict[str, int]:
 
 def arrived(backend: Backend, senders: Senders) -> bool:
     """Every span that was acknowledged, and none that was never sent."""
-    everything = until(lambda: backend.ids() >= senders.acknowledged, PATIENCE_S)
+    everything = wait_until(lambda: backend.ids() >= senders.acknowledged, PATIENCE_S)
     return bool(everything) and backend.ids() <= {one for batch in senders.work for one in batch.ids}
 
 
@@ -52,7 +53,7 @@ def test_what_was_acknowledged_survives_kills_under_full_load(tmp_path) -> None:
         waiting = []
         for life in range(3):
             with running(stateful(), tmp_path, environment, places) as collector:
-                assert until(lambda: len(senders.acknowledged) >= 15_000 * (life + 1), 30)  # noqa: B023
+                eventually(lambda: len(senders.acknowledged) >= 15_000 * (life + 1), 30)  # noqa: B023
                 collector.process.kill()
                 collector.process.wait()
                 waiting.append(len(senders.acknowledged - backend.ids()))
@@ -62,7 +63,7 @@ def test_what_was_acknowledged_survives_kills_under_full_load(tmp_path) -> None:
             assert len(senders.acknowledged) == 60_000
             assert arrived(backend, senders)
         assert all(waiting), f"each kill met spans that only the disk had: {waiting}"
-        # What is written anew at a start, and would be lost by another kill just then: what eight consumers were
+        # What is written again at a start, and would be lost by another kill just then: what eight consumers were
         # sending, and the next one.
         again = [record["numberOfItems"] for record in logged(collector, "Fetching items left")]
         assert len(again) == 3
@@ -193,6 +194,6 @@ def test_what_a_backend_will_never_take_is_counted_and_told(tmp_path) -> None:
         with running(stateful(), tmp_path, {"AI_OTEL_BACKEND_URL": backend.url}) as collector:
             with Senders(collector.ports["http"], batches(20, 50)) as senders:
                 assert senders.join(30)
-            assert until(lambda: own(collector.own_metrics(), "otelcol_exporter_send_failed_spans") == 1_000, 20)
+            eventually(lambda: own(collector.own_metrics(), "otelcol_exporter_send_failed_spans") == 1_000, 20)
             # Of equal records the log keeps the first ten in ten seconds.
             assert 0 < dropped(collector) <= 1_000

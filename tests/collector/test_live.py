@@ -19,8 +19,8 @@ from harness.certificates import Pair
 from harness.clients.load import CROWD, Load, Timed
 from harness.clients.senders import Sender, plain
 from harness.collector import tiers
-from harness.collector.process import until
 from harness.collector.tiers import Tiers
+from harness.polling import eventually
 from harness.telemetry import prometheus
 from harness.telemetry.dashboards import DIRECTORY, Dashboard
 from harness.telemetry.fleet import example
@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.requires(command="openssl", why="the tiers show each other certificates"),
 ]
 
-# ---------------------------------------------------------------- one set of queries, whatever the engine
+# ---------------------------------------------------------------- one set of queries for all engines
 
 ENGINE = "gen_ai_provider_name"
 INPUT_TOKENS = f"sum by ({ENGINE}) (ai_otel_usage_input_tokens_total)"
@@ -102,12 +102,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         for load in loads.values():
             load.run()
         live = Live(asked, running, loads)
-        assert until(lambda: arrived(live), 30), "\n".join(each.output()[-2000:] for each in running.running.values())
+        eventually(
+            lambda: arrived(live), 30, lambda: "\n".join(each.output()[-2000:] for each in running.running.values())
+        )
         yield live
 
 
 def of_pod(engine: str) -> dict[str, str]:
-    """What a sidecar of this engine is told."""
+    """Environment of a sidecar of this engine."""
     return {
         "AI_OTEL_SCRAPE_INTERVAL": "1s",
         "AI_OTEL_SCRAPE_TIMEOUT": "1s",
@@ -142,7 +144,7 @@ def engines_of(found: list[Series]) -> set[str]:
 
 
 @pytest.mark.parametrize("metric", ASKED)
-def test_one_query_answers_for_every_engine_that_has_the_metric_and_for_no_other(live: Live, metric: str) -> None:
+def test_one_query_answers_for_exactly_the_engines_with_the_metric(live: Live, metric: str) -> None:
     assert engines_of(live.prometheus.query(ASKED[metric])) == engines_with(metric)
 
 
@@ -174,7 +176,7 @@ def test_requests_are_the_clients_by_how_they_ended(live: Live) -> None:
 
 
 def test_what_vllm_s_api_refuses_reaches_no_metric_of_its_page(live: Live) -> None:
-    """As docs/metrics.md says: a page cannot tell what it was never told."""
+    """As docs/metrics.md says: an endpoint reports only what its server measures."""
     assert live.loads["vllm"].statuses()[400] == 3
     assert "vllm" not in engines_of(live.prometheus.query(REJECTED))
 
@@ -218,10 +220,10 @@ def test_the_time_that_requests_took_is_the_clients(live: Live) -> None:
     timings = [sent.answer["timings"] for sent in live.loads["llama_cpp"].client.sent if sent.status == 200]
     # To an answer's prefill the server adds a moment that its counter leaves out: up to some milliseconds.
     for phase, said, near in (("prefill", "prompt_ms", 0.2), ("decode", "predicted_ms", 0.001)):
-        told = sum(each[said] for each in timings) / 1e3
+        reported = sum(each[said] for each in timings) / 1e3
         found = live.of("llama_cpp", TIME, ai_otel_phase=phase)
-        print(f"llama_cpp: {phase} {found:.3f} s in all, its answers {told:.3f} s")
-        assert found == pytest.approx(told, rel=near), phase
+        print(f"llama_cpp: {phase} {found:.3f} s in all, its answers {reported:.3f} s")
+        assert found == pytest.approx(reported, rel=near), phase
 
 
 # ---------------------------------------------------------------- the dashboard
@@ -254,7 +256,7 @@ def test_every_query_of_the_overview_has_an_answer_for_a_real_engine(live: Live)
     assert empty == []
     for name, (selector, label) in OVERVIEW.choices.items():
         offered = live.prometheus.label_values(label, OVERVIEW.filled(selector))
-        assert offered or name == "cluster", name  # nobody said in which cluster this is
+        assert offered or name == "cluster", name  # the cluster's name is not set here
 
 
 @pytest.mark.parametrize("engine", ["vllm", "llama_cpp"])
@@ -316,17 +318,17 @@ def test_nothing_was_lost_or_refused_on_the_way(live: Live) -> None:
 
 @pytest.mark.parametrize("tier", ["gateway", "gateway-stateful-0"])
 def test_a_tier_takes_nothing_from_who_lacks_certificate_or_token(live: Live, tier: str) -> None:
-    ours = live.tiers.credentials
+    credentials = live.tiers.credentials
     ports = live.tiers.running[tier].ports
     by_grpc, by_http = (f"{tiers.NAME}:{ports[name]}" for name in ("grpc", "http"))
 
-    def told(pair: Pair | None, token: str) -> tuple[str, str]:
-        sender = Sender(ours.receivers.certificate, pair, token)
+    def status_of(pair: Pair | None, token: str) -> tuple[str, str]:
+        sender = Sender(credentials.receivers.certificate, pair, token)
         return sender.grpc(by_grpc), sender.http(by_http)
 
-    assert told(ours.sender, ours.token) == ("OK", "200")
-    assert told(None, ours.token) == ("UNAVAILABLE", "TLSV13_ALERT_CERTIFICATE_REQUIRED")
-    assert told(ours.stranger, ours.token) == ("UNAVAILABLE", "TLSV1_ALERT_UNKNOWN_CA")
-    assert told(ours.sender, "wrong") == ("UNAUTHENTICATED", "401")
-    assert told(ours.sender, "") == ("UNAUTHENTICATED", "401")
+    assert status_of(credentials.sender, credentials.token) == ("OK", "200")
+    assert status_of(None, credentials.token) == ("UNAVAILABLE", "TLSV13_ALERT_CERTIFICATE_REQUIRED")
+    assert status_of(credentials.stranger, credentials.token) == ("UNAVAILABLE", "TLSV1_ALERT_UNKNOWN_CA")
+    assert status_of(credentials.sender, "wrong") == ("UNAUTHENTICATED", "401")
+    assert status_of(credentials.sender, "") == ("UNAUTHENTICATED", "401")
     assert plain(by_http) == "400"

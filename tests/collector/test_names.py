@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ai_otel.contract import load
-from harness.collector.process import Tree, composed, exports, running, until, validate
+from harness.collector.process import Tree, composed, exports, running, validate
+from harness.polling import eventually
 from harness.telemetry.dialects import DIALECTS, OLDER, OPENLLMETRY, OVERRULED, PRESENT, UNTOUCHED
 from harness.telemetry.otlp_json import attributes, plain_attributes, send, span
 
@@ -37,7 +38,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tree]:
         port = collector.ports["http"]
         send(port, "traces", {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
         send(port, "logs", {"resourceLogs": [{"scopeLogs": [{"logRecords": [log]}]}]})
-        assert until(lambda: len(exports(out)) == 2, 20), collector.output()[-4000:]
+        eventually(lambda: len(exports(out)) == 2, 20, lambda: collector.output()[-4000:])
     found: dict[str, Tree] = {}
     for export in exports(out):
         for each in export.get("resourceSpans", [{}])[0].get("scopeSpans", [{}])[0].get("spans", []):

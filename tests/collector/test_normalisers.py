@@ -13,7 +13,8 @@ import pytest
 
 from ai_otel.contract import load
 from harness.collector.golden import compare, metric_lines, page_names
-from harness.collector.process import Collector, Pages, Tree, attributes_of, composed, exports, running, until
+from harness.collector.process import Collector, Pages, Tree, attributes_of, composed, exports, running
+from harness.polling import eventually
 from harness.telemetry.otlp_json import send
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -44,7 +45,7 @@ def out_of(engine: str, page: str, directory: Path, **more: str) -> tuple[list[T
             **more,
         }
         with running(tree, directory, environment) as collector:
-            assert until(lambda: len(exports(directory / "out.jsonl")) >= 2, 20), collector.output()[-4000:]
+            eventually(lambda: len(exports(directory / "out.jsonl")) >= 2, 20, lambda: collector.output()[-4000:])
             return exports(directory / "out.jsonl"), prometheus_page(collector)
 
 
@@ -70,7 +71,7 @@ class AllPages:
             ]
             environment = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s"}
             with running(tree, directory, environment) as collector:
-                assert until(lambda: self._twice(directory / "out.jsonl", ids), 60), collector.output()[-4000:]
+                eventually(lambda: self._twice(directory / "out.jsonl", ids), 60, lambda: collector.output()[-4000:])
                 self._exported = exports(directory / "out.jsonl")
                 self._page = prometheus_page(collector)
 
@@ -120,7 +121,7 @@ def test_recorded_otlp_becomes_what_is_committed(engine: str, tmp_path: Path) ->
     )
     with running(tree, tmp_path) as collector:
         send(collector.ports["http"], "metrics", json.loads((ENGINES / engine / "page.json").read_text()))
-        assert until(lambda: exports(tmp_path / "out.jsonl"), 20), collector.output()[-4000:]
+        eventually(lambda: exports(tmp_path / "out.jsonl"), 20, lambda: collector.output()[-4000:])
     compare(metric_lines(exports(tmp_path / "out.jsonl")), ENGINES / engine / "expected.txt")
 
 
@@ -145,9 +146,9 @@ def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) 
         if name == "up":
             continue
         metric = METRICS[name]
-        instrument, unit, told = rest
+        instrument, unit, labels = rest
         assert (instrument, unit) == (metric.instrument, metric.unit), name
-        keys = {pair.partition("=")[0] for pair in told[1:].partition("}")[0].split(", ") if pair}
+        keys = {pair.partition("=")[0] for pair in labels[1:].partition("}")[0].split(", ") if pair}
         assert keys <= set(metric.keys), name
         required = {use.key for use in metric.uses if use.level == "required"}
         assert required <= keys, (name, required - keys)
@@ -158,11 +159,11 @@ def test_every_mapped_metric_is_in_a_golden_as_the_contract_has_it(engine: str) 
 
 
 @pytest.mark.parametrize("engine", [name for name in NAMES if name not in OTLP])
-def test_prometheus_names_are_those_that_the_contract_and_the_dashboards_use(engine: str) -> None:
-    ours = {metric.prometheus for metric in METRICS.values()} | {"target_info", "up"}
+def test_prometheus_names_are_the_contracts_and_the_dashboards(engine: str) -> None:
+    known = {metric.prometheus for metric in METRICS.values()} | {"target_info", "up"}
     for file in (ENGINES / engine).glob("expected*.txt"):
         seen = {line.split(" ")[0] for line in file.read_text().partition("# As Prometheus sees them:")[2].split("\n")}
-        assert seen - {""} <= ours, file.name
+        assert seen - {""} <= known, file.name
 
 
 # ---------------------------------------------------------------- rules that hold for every page
@@ -197,7 +198,7 @@ def test_dual_emit_keeps_the_native_metrics_beside(tmp_path: Path) -> None:
         backends=("file",),
     )
     with Pages({"/metrics": VLLM}) as pages, running(tree, tmp_path, {"AI_OTEL_ENGINE_TARGET": pages.address}):
-        assert until(lambda: exports(tmp_path / "out.jsonl"), 20)
+        eventually(lambda: exports(tmp_path / "out.jsonl"), 20)
     found = names(exports(tmp_path / "out.jsonl"))
     assert {"vllm:generation_tokens_total", "ai_otel.usage.output_tokens"} <= found
     assert not {name for name in found if name.endswith("_created") or name.startswith("ai_otel.page")}

@@ -16,8 +16,9 @@ import yaml
 
 from ai_otel.collector.fragments import ROLES
 from ai_otel.contract import load
-from harness.collector.process import Tree, composed, exports, running, until, validate
+from harness.collector.process import Tree, composed, exports, running, validate
 from harness.collector.redaction import Case, arrived, cases, requests, wrong
+from harness.polling import eventually
 from harness.telemetry.otlp_json import any_value, attributes, plain_attributes, send, span
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -46,7 +47,7 @@ def through(
     with running(tree(), directory, {"AI_OTEL_SCRAPE_INTERVAL": "1h", **environment}) as collector:
         for signal, request in requests:
             send(collector.ports["http"], signal, request)
-        assert until(lambda: done(exports(out)), 20), collector.output()[-4000:]
+        eventually(lambda: done(exports(out)), 20, lambda: collector.output()[-4000:])
     return exports(out)
 
 

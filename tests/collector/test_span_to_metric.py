@@ -1,9 +1,8 @@
-"""Of other servers' spans the common metrics are made, exactly; of our own none, so that nothing is counted twice."""
+"""Common metrics are derived from other servers' spans, exactly, and never from ai-otel's own: nothing counts twice."""
 
 from __future__ import annotations
 
 import random
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from generator import derived
 from generator.model import load
-from harness.collector.process import Tree, composed, exports, running, until
+from harness.collector.process import Collector, Tree, composed, exports, running
+from harness.polling import eventually
 from harness.server import free_port
 from harness.telemetry.series import Point, newest, points, total
 from harness.telemetry.traffic import ERROR, OK, Batch, Senders, post, span, spans_request
@@ -53,27 +53,50 @@ def served(**of: Any) -> Span:
     )
 
 
-def derive(directory: Path, spans: list[Span], *, scope: str = "vllm", counted: int | None = None) -> dict[str, Point]:
-    """What a Collector makes of these; by name, where each name has one series."""
+def derive(directory: Path, spans: list[Span], *, scope: str = "vllm") -> dict[str, Point]:
+    """Return the metrics that a Collector derives from these spans by name; each name has one series."""
     out = directory / "out.jsonl"
     with running(stateful(), directory, places()) as collector:
         body = spans_request(spans, scope=scope, resource=IDENTITY).SerializeToString()
         assert post(collector.ports["http"], body)[0] == 200
-        if counted:
-            assert until(lambda: total(out, DURATION) == counted, 10)
-        else:
-            time.sleep(2.5)
-        assert until(lambda: any("resourceSpans" in export for export in exports(out)), 5)
-    found = newest(out)
-    assert len({name for name, _, _ in found}) == len(found)
-    return {point.name: point for point in found.values()}
+        pass_sentinel(collector, out)
+    found = [point for point in newest(out).values() if SENTINEL not in point.attributes]
+    assert len({point.name for point in found}) == len(found)
+    return {point.name: point for point in found}
+
+
+SENTINEL = ("gen_ai.request.model", "sentinel")
+
+
+def pass_sentinel(collector: Collector, out: Path) -> None:
+    """
+    Send one more span, which is counted and kept by the sampler, and wait until both its metric and its trace are out.
+
+    All that was sent before it has left by then: what is absent afterwards stays absent.
+    """
+    last = served(status=ERROR, attributes=dict([SENTINEL]))
+    body = spans_request([last], resource=IDENTITY).SerializeToString()
+    assert post(collector.ports["http"], body)[0] == 200
+    eventually(lambda: total(out, DURATION, gen_ai__request__model="sentinel") == 1, 15)
+    eventually(lambda: last.span_id in kept_spans(out), 15)
+
+
+def kept_spans(out: Path) -> set[bytes]:
+    """Return the ids of the spans that the file backend wrote."""
+    return {
+        bytes.fromhex(found["spanId"])
+        for export in exports(out)
+        for resource_spans in export.get("resourceSpans", ())
+        for scope in resource_spans["scopeSpans"]
+        for found in scope["spans"]
+    }
 
 
 # ---------------------------------------------------------------- which spans
 
 
 @pytest.mark.parametrize("scope", [scope["name"] for scope in CONTRACT.scopes])
-def test_spans_of_ours_make_nothing(tmp_path, scope) -> None:
+def test_spans_of_ai_otel_make_nothing(tmp_path, scope) -> None:
     assert derive(tmp_path, [served(attributes=USAGE)], scope=scope) == {}
 
 
@@ -97,15 +120,15 @@ def test_every_operation_is_an_inference_or_is_not() -> None:
 # ---------------------------------------------------------------- what they make
 
 
-def test_a_foreign_span_makes_each_metric_with_the_contracts_name_unit_and_buckets(tmp_path) -> None:
-    found = derive(tmp_path, [served(attributes={**USAGE, FIRST_CHUNK: 0.125})], counted=1)
+def test_foreign_span_makes_each_metric_as_the_contract_has_it(tmp_path) -> None:
+    found = derive(tmp_path, [served(attributes={**USAGE, FIRST_CHUNK: 0.125})])
     for name, point in found.items():
         metric = CONTRACT.metric(name)
         assert metric is not None
         assert point.unit == metric.unit
         assert point.bounds == tuple(CONTRACT.buckets[metric.buckets]["bounds"] if metric.buckets else ())
         assert {key for key, _ in point.attributes} <= set(metric.keys)
-        assert point.attributes == frozenset(CHAT.items()), "what the span did not tell is absent"
+        assert point.attributes == frozenset(CHAT.items()), "attributes that the span lacks are absent"
         assert point.cumulative
         assert 0 < point.start_ns < point.time_ns
     values = {name: point.value if point.bounds == () else point.value[:2] for name, point in found.items()}
@@ -120,7 +143,7 @@ def test_a_foreign_span_makes_each_metric_with_the_contracts_name_unit_and_bucke
 
 
 def test_the_first_token_is_rather_the_token_than_the_chunk(tmp_path) -> None:
-    found = derive(tmp_path, [served(attributes={**USAGE, FIRST_TOKEN: 0.25, FIRST_CHUNK: 0.125})], counted=1)
+    found = derive(tmp_path, [served(attributes={**USAGE, FIRST_TOKEN: 0.25, FIRST_CHUNK: 0.125})])
     assert found["gen_ai.server.time_to_first_token"].value[:2] == (1, 0.25)
     assert found["gen_ai.server.time_per_output_token"].value[:2] == (1, 0.25 / 8)
 
@@ -133,14 +156,14 @@ def test_the_first_token_is_rather_the_token_than_the_chunk(tmp_path) -> None:
         {"gen_ai.usage.output_tokens": "many", "gen_ai.usage.input_tokens": -1},
     ],
 )
-def test_what_a_span_does_not_tell_is_absent(tmp_path, attributes) -> None:
-    found = derive(tmp_path, [served(attributes=attributes)], counted=1)
+def test_attribute_that_a_span_lacks_is_absent(tmp_path, attributes) -> None:
+    found = derive(tmp_path, [served(attributes=attributes)])
     assert found.keys() - {"ai_otel.usage.output_tokens"} == {DURATION, "ai_otel.request.finished"}
     assert ("ai_otel.usage.output_tokens" in found) == (attributes.get("gen_ai.usage.output_tokens") == 1)
 
 
 def test_one_token_has_no_time_per_token(tmp_path) -> None:
-    found = derive(tmp_path, [served(attributes={"gen_ai.usage.output_tokens": 1, FIRST_CHUNK: 0.125})], counted=1)
+    found = derive(tmp_path, [served(attributes={"gen_ai.usage.output_tokens": 1, FIRST_CHUNK: 0.125})])
     assert "gen_ai.server.time_to_first_token" in found
     assert "gen_ai.server.time_per_output_token" not in found
 
@@ -157,7 +180,7 @@ def test_requests_that_went_wrong_are_counted_by_how(tmp_path) -> None:
     with running(stateful(), tmp_path, places()) as collector:
         body = spans_request(spans, resource=IDENTITY).SerializeToString()
         assert post(collector.ports["http"], body)[0] == 200
-        assert until(lambda: total(out, DURATION) == 4, 10)
+        eventually(lambda: total(out, DURATION) == 4, 10)
     assert total(out, DURATION, error__type="429") == 1
     assert total(out, "gen_ai.server.time_to_first_token") == 1
     assert total(out, "ai_otel.request.finished") == 2
@@ -167,6 +190,9 @@ def test_requests_that_went_wrong_are_counted_by_how(tmp_path) -> None:
 
 
 # ---------------------------------------------------------------- and how many
+
+
+COUNTED = {"gen_ai__request__model": "m"}
 
 
 def work(count: int, sizes: tuple[int, ...] = (1, 5, 50, 150)) -> list[Batch]:
@@ -188,10 +214,10 @@ def test_senders_at_the_same_time_and_sampling_cost_no_count(tmp_path) -> None:
     with running(tree, tmp_path, environment) as collector:
         with Senders(collector.ports["http"], sent, threads=6) as senders:
             assert senders.join(30)
-        assert until(lambda: total(out, DURATION) >= count, 15)
-        time.sleep(1.5)
-    assert not any("resourceSpans" in export for export in exports(out)), "no trace was kept"
-    assert total(out, DURATION) == total(out, "ai_otel.request.finished") == count
+        eventually(lambda: total(out, DURATION) >= count, 15)
+        pass_sentinel(collector, out)
+    assert len(kept_spans(out)) == 1, "only the sentinel's trace is kept"
+    assert total(out, DURATION, **COUNTED) == total(out, "ai_otel.request.finished", **COUNTED) == count
     assert total(out, "ai_otel.usage.input_tokens") == 300 * count
     assert total(out, "ai_otel.usage.output_tokens") == 9 * count
     # One point for each interval and series, not one for each request.
@@ -212,9 +238,9 @@ def test_a_kill_in_the_midst_of_adding_up_costs_no_count(tmp_path) -> None:
     with running(tree, tmp_path, environment, ports) as collector:
         with Senders(collector.ports["http"], sent[50:]) as senders:
             assert senders.join(30)
-        assert until(lambda: total(out, DURATION) >= count, 15)
-        time.sleep(3.5)
-    assert total(out, DURATION) == count
+        eventually(lambda: total(out, DURATION) >= count, 15)
+        pass_sentinel(collector, out)
+    assert total(out, DURATION, **COUNTED) == count
     assert total(out, "ai_otel.usage.input_tokens") == 300 * count
 
 
@@ -227,7 +253,7 @@ def test_the_spans_of_one_server_add_up_over_all_instances(tmp_path) -> None:
             assert post(collector.ports["http"], body)[0] == 200
         for name, spans in {"stateful-0": 3, "stateful-1": 4}.items():
             out = tmp_path / name / "out.jsonl"
-            assert until(lambda: total(out, DURATION) == spans, 10)  # noqa: B023
+            eventually(lambda: total(out, DURATION) == spans, 10)  # noqa: B023
             assert {instance for _, instance, _ in newest(out)} == {f"pod-1/{name}"}
 
 

@@ -18,12 +18,12 @@ from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.testing import FakeGpu
-from harness.collector.process import until
 from harness.gpu import node, nvml
 from harness.gpu.kubelet import Kubelet
 from harness.gpu.node import Held
 from harness.gpu.polling import GPU, Clock, holding, pods_of
 from harness.gpu.slices import Api, Trust, serving
+from harness.polling import eventually
 
 # ---------------------------------------------------------------- a whole node
 
@@ -199,8 +199,8 @@ def test_a_failed_poll_is_reported_and_polling_continues(
     poller = KubeletPoller(replace(options, interval_s=0.1), devices)
     poller.start()
     try:
-        assert until(lambda: "a poll of the agent failed" in poller.view.errors.get("kubelet", ""), 30)
+        eventually(lambda: "a poll of the agent failed" in poller.view.errors.get("kubelet", ""), 30)
         broken = False
-        assert until(lambda: pods_of(poller) == ["one"], 30)
+        eventually(lambda: pods_of(poller) == ["one"], 30)
     finally:
         poller.stop()

@@ -20,9 +20,9 @@ import pytest
 
 from ai_otel import semconv
 from ai_otel.agent import health
-from harness.collector.process import until
 from harness.gpu import node, nvml
 from harness.gpu.kubelet import Kubelet, running
+from harness.polling import eventually
 from harness.server import end, free_port
 from harness.telemetry.sink import Sink, listening, read
 
@@ -96,7 +96,7 @@ def agent(variables: Mapping[str, str], kubelet: Path, log: Path) -> Iterator[Co
         )
         command = Command(process, port, log)
         try:
-            assert until(command.ready, 60), log.read_text()
+            eventually(command.ready, 60, log.read_text)
             yield command
         finally:
             end(process)
@@ -174,10 +174,10 @@ def test_the_agent_exports_every_device_once_and_its_containers(kubelet: Kubelet
         left = {held for held in PLUGIN_TRUTH if held.pod != "pair"}
         assert sink.wait(lambda: allocated(sink) == left)
         kubelet.stop()
-        assert until(lambda: bool(command.health()[1]["kubelet"]["troubles"]), 30)
+        eventually(lambda: bool(command.health()[1]["kubelet"]["troubles"]), 30)
         assert command.ready(), "device metrics are exported without the kubelet"
         kubelet.start(pods_api=True)
-        assert until(lambda: not command.health()[1]["kubelet"]["troubles"], 30)
+        eventually(lambda: not command.health()[1]["kubelet"]["troubles"], 30)
 
         command.process.send_signal(signal.SIGTERM)
         assert command.process.wait(30) == 0
@@ -197,7 +197,7 @@ def test_a_lost_gpu_has_no_values_and_the_others_are_exported(kubelet: Kubelet, 
     ]
     variables = environment(tmp_path, scenario, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     with agent(variables, kubelet.socket.parent, tmp_path / "agent.log") as command:
-        assert until(lambda: command.health()[1]["sampler"]["lost"] == [node.gpu(0)], 30)
+        eventually(lambda: command.health()[1]["sampler"]["lost"] == [node.gpu(0)], 30)
         sink.metrics.clear()
         assert sink.wait(lambda: len(sink.metrics) >= 3)
         newest = sink.metrics[-1]

@@ -12,11 +12,11 @@ from ai_otel.agent import kubelet_poller
 from ai_otel.agent.allocation import Allocated, UnmappedReason
 from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
 from ai_otel.gpu.source import Device
-from harness.collector.process import until
 from harness.gpu import node
 from harness.gpu.kubelet import BURST, Claim, Kubelet, Pod
 from harness.gpu.polling import GPU, Clock, holding, pods_of
 from harness.gpu.slices import Api, Trust, serving
+from harness.polling import eventually
 
 # ---------------------------------------------------------------- kubelet restarts
 
@@ -37,13 +37,13 @@ def test_allocations_are_kept_over_a_restart_of_the_kubelet(kubelet: Kubelet, op
     poller = KubeletPoller(replace(options, interval_s=0.1), lambda: [GPU])
     poller.start()
     try:
-        assert until(lambda: pods_of(poller) == ["one"], 30)
+        eventually(lambda: pods_of(poller) == ["one"], 30)
         kubelet.stop()
-        assert until(lambda: "kubelet" in poller.view.errors, 30)
+        eventually(lambda: "kubelet" in poller.view.errors, 30)
         assert pods_of(poller) == ["one"], "a restart moves no device"
         kubelet.pods = [holding("two", "GPU-1")]
         kubelet.start(pods_api=True)
-        assert until(lambda: pods_of(poller) == ["two"], 30)
+        eventually(lambda: pods_of(poller) == ["two"], 30)
         assert poller.view.errors == {}
     finally:
         poller.stop()
@@ -73,7 +73,7 @@ def test_the_minimum_interval_stays_below_the_kubelets_rate_limit(kubelet: Kubel
     assert poller.wait_s() == kubelet_poller.MIN_INTERVAL_S
     began = time.monotonic()
     poller.start()
-    assert until(lambda: kubelet.calls["List"] >= 15, 30)
+    eventually(lambda: kubelet.calls["List"] >= 15, 30)
     poller.stop()
     elapsed_s = time.monotonic() - began
     assert kubelet.refused == 0

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.collector.process import until
 from harness.gpu import kubelet as kubelets, node, nvml
+from harness.polling import eventually
 from harness.server import end, free_port
 from harness.telemetry import prometheus
 from harness.telemetry.prometheus import Prometheus
@@ -46,8 +46,10 @@ def queried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
                 [sys.executable, "-m", "ai_otel.cli", "agent", *words], env=environment, stderr=output
             )
         try:
-            assert until(lambda: bool(server.query("ai_otel_gpu_allocation") and server.query(POWER)), 60), (
-                log.read_text()
+            eventually(
+                lambda: bool(server.query("ai_otel_gpu_allocation") and server.query(POWER)),
+                60,
+                log.read_text,
             )
             yield server
         finally:

@@ -1,1 +1,1 @@
-"""What the end-to-end tiers share: real servers, a client that keeps books, and a place where telemetry arrives."""
+"""Shared by the end-to-end tiers: real servers, clients, and receivers of telemetry."""

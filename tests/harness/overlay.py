@@ -7,7 +7,7 @@ from pathlib import Path
 
 import environments
 
-OURS = ("ai_otel",)
+REPLACED = ("ai_otel",)
 NAMESPACES = {"protobuf": "google"}
 """Distribution → the namespace at the top that it is in, where its name does not begin with it."""
 
@@ -18,7 +18,7 @@ def overlaid(python: Path, place: Path, instead: Sequence[str] = ()) -> Path:
     (below,) = python.parents[1].glob("lib/python*/site-packages")
     (here,) = place.glob("lib/python*/site-packages")
     for entry in below.iterdir():
-        if not entry.name.startswith(OURS) and not (here / entry.name).exists():
+        if not entry.name.startswith(REPLACED) and not (here / entry.name).exists():
             (here / entry.name).symlink_to(entry)
     if instead:
         _replace(place, here, instead)

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from harness.polling import wait_until
 
 
 class ServerError(RuntimeError):
@@ -70,7 +71,7 @@ class Server:
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(30)
-        # Whatever it left behind is in its process group.
+        # Processes that it left behind are in its process group.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
@@ -127,15 +128,14 @@ def serving(
 
 
 def _wait(server: Server, health: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    def ended_or_healthy() -> bool:
         if server.process.poll() is not None:
-            break
-        try:
+            return True
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             server.page(health)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
-        else:
-            return
-    reason = server.death() or f"{server.url} did not come up"
-    raise ServerError(f"{reason}:\n" + "\n".join(server.output().splitlines()[-40:]))
+            return True
+        return False
+
+    if not wait_until(ended_or_healthy, timeout_s, interval_s=0.3) or server.process.poll() is not None:
+        reason = server.death() or f"{server.url} did not come up"
+        raise ServerError(f"{reason}:\n" + "\n".join(server.output().splitlines()[-40:]))

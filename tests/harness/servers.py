@@ -17,7 +17,7 @@ from harness.server import Server, free_port, serving
 ENGINES = Path(__file__).parents[1] / "engines"
 
 SLOTS = {"vllm": 4, "llama_cpp": 2, "triton": 2}
-"""How many requests are computed at a time; further ones wait. BentoML does not tell which of its requests wait."""
+"""How many requests are computed at a time; further ones wait. BentoML does not report which of its requests wait."""
 VLLM_BLOCK = 32
 """Tokens in a block of its KV cache."""
 

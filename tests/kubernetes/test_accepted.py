@@ -100,7 +100,7 @@ def test_everything_is_accepted(place: Path, cluster_with_namespaces: Cluster) -
 
 @pytest.mark.parametrize("place", [place for place in PLACES if "gitops" not in place.parts], ids=id_of)
 def test_every_pod_is_admitted(place: Path, cluster_with_namespaces: Cluster) -> None:
-    """Pod Security looks at pods, not at what makes them: so each template is asked for as a pod."""
+    """Pod Security checks pods, not their controllers: so each template is asked for as a pod."""
     for pod in templates(objects_of(place)):
         admitted(cluster_with_namespaces, pod)
 

@@ -1,4 +1,4 @@
-"""The alerts fire when they should and not else, and ask for nothing that nobody emits."""
+"""The alerts fire when they should and not else, and query only metrics that exist."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from ai_otel.collector.compose import Choice, compose
-from harness.collector.process import Collector, running, until
+from harness.collector.process import Collector, running
 from harness.kubernetes.charts import BACKEND, CHART, Tree, merged, one, rendered
+from harness.polling import wait_until
 from harness.telemetry.prometheus import promtool
 
 ALERTS = CHART / "files/alerts.yaml"
@@ -61,8 +62,8 @@ def labels() -> set[str]:
 
 
 def test_our_metrics_and_their_labels_are_in_the_contract() -> None:
-    ours = {metric["prometheus"] + end for metric in CONTRACT["metrics"] for end in ("", "_bucket", "_count")}
-    assert {name for name in series() if not name.startswith("otelcol_")} - ours == set()
+    known = {metric["prometheus"] + end for metric in CONTRACT["metrics"] for end in ("", "_bucket", "_count")}
+    assert {name for name in series() if not name.startswith("otelcol_")} - known == set()
     attributes = {re.sub(r"[^a-zA-Z0-9]+", "_", key) for key in (*CONTRACT["attributes"], *CONTRACT["resource"])}
     collectors = {"namespace", "pod", "exporter", "receiver", "le"}
     assert labels() - attributes - collectors == set()
@@ -129,7 +130,7 @@ def test_the_collector_emits_what_alerts_about_it_ask_for(tmp_path: Path) -> Non
         def missing() -> set[str]:
             return wanted - set(re.findall(r"^(\w+)(?=[{ ])", collector.own_metrics(), flags=re.MULTILINE))
 
-        until(lambda: not missing(), 30)
+        wait_until(lambda: not missing(), 30)
         assert missing() == set()
 
 
@@ -138,8 +139,8 @@ def test_the_collector_emits_what_alerts_about_it_ask_for(tmp_path: Path) -> Non
 
 @pytest.mark.requires(part="kubernetes")
 def test_an_alert_can_be_left_out_and_labels_added() -> None:
-    told = {"enabled": True, "without": ["AiOtelGpuErrors"], "alertLabels": {"team": "inference"}}
-    objects = rendered(merged(BACKEND, {"monitoring": {"prometheusRule": told}}))
+    rule = {"enabled": True, "without": ["AiOtelGpuErrors"], "alertLabels": {"team": "inference"}}
+    objects = rendered(merged(BACKEND, {"monitoring": {"prometheusRule": rule}}))
     groups = one(objects, "PrometheusRule", "ai-otel-alerts")["spec"]["groups"]
     found = {rule["alert"]: rule for group in groups for rule in group["rules"]}
     kept = {rule["alert"]: rule for rule in RULES if rule["alert"] != "AiOtelGpuErrors"}

@@ -84,8 +84,8 @@ class TestOnRealNumbers:
         assert low <= self.value(fleet, query) <= high
 
     def test_without_requests_nothing_is_asked_for(self, fleet: stage.Fleet) -> None:
-        nobody = keda_queries()["first-token"].replace("vllm-.+", "nobody-.+")
-        assert self.value(fleet, nobody) == 0
+        unmatched = keda_queries()["first-token"].replace("vllm-.+", "unmatched-.+")
+        assert self.value(fleet, unmatched) == 0
 
 
 def test_the_autoscaler_asks_for_what_the_adapter_gives() -> None:
@@ -104,8 +104,9 @@ def test_both_ways_scale_by_the_same_numbers() -> None:
 # ---------------------------------------------------------------- the schedulers' names
 
 WAITING_OF, RUNNING_OF, USED_OF = "ai_otel.request.waiting", "ai_otel.request.running", "ai_otel.kv_cache.utilization"
-# Gateway API Inference Extension 1.6, model server protocol. Ours has more where a server has queues that the protocol
-# leaves out: the one in front of Triton's backend, and SGLang's for a grammar or a peer (`ai_otel.wait.reason`).
+# Gateway API Inference Extension 1.6, model server protocol. ai-otel's mapping has more where a server has
+# queues that the protocol leaves out: the one in front of Triton's backend, and SGLang's for a grammar or a
+# peer (`ai_otel.wait.reason`).
 PROTOCOL = [
     ("vllm", WAITING_OF, ["vllm:num_requests_waiting{"]),
     ("vllm", RUNNING_OF, ["vllm:num_requests_running{"]),
@@ -139,7 +140,7 @@ def native(page: Path, name: str) -> float:
     return sum(ranks.values())
 
 
-def ours(golden: Path, name: str) -> float:
+def normalised(golden: Path, name: str) -> float:
     """What the Collector made of that page."""
     lines = [line for line in golden.read_text().splitlines() if line.startswith(f"{name} ")]
     if "triton" in golden.parts:
@@ -155,4 +156,4 @@ def test_our_numbers_are_those_of_the_inference_extension(engine: str, name: str
     pages = sorted((ENGINES / engine).glob("page*.prom"))
     page = next(page for page in pages if natives[0] in page.read_text())
     golden = page.with_name(f"{page.stem.replace('page', 'expected')}.txt")
-    assert ours(golden, name) == pytest.approx(sum(native(page, each) for each in natives))
+    assert normalised(golden, name) == pytest.approx(sum(native(page, each) for each in natives))

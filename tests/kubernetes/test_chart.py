@@ -73,7 +73,7 @@ def test_what_cannot_work_is_refused_with_what_to_write(refusal: Tree) -> None:
         ({"backends": {"jaeger": {}}}, "value must be one of 'debug', 'file', 'kafka', 'otlp', "),
     ],
 )
-def test_a_key_or_value_that_is_unknown_is_refused_with_those_that_are_known(values: Tree, said: str) -> None:
+def test_unknown_key_or_value_is_refused_with_the_known_ones(values: Tree, said: str) -> None:
     with pytest.raises(Refused) as error:
         template(merged(BACKEND, values))
     assert said in str(error.value)
@@ -81,7 +81,7 @@ def test_a_key_or_value_that_is_unknown_is_refused_with_those_that_are_known(val
 
 # ---------------------------------------------------------------- the schema
 
-# Objects whose keys are not ours to name.
+# Objects whose keys the chart does not name.
 OPEN = {"global", "affinity", "annotations", "commonLabels", "config", "labels", "alertLabels", "limits"}
 OPEN |= {"nodeSelector", "podAnnotations", "podLabels", "requests", "serviceAccountAnnotations", "settings"}
 
@@ -113,11 +113,11 @@ def test_the_schema_and_the_values_have_the_same_keys() -> None:
             if key not in OPEN | {"backends"}:
                 yield from keys(value, where)
 
-    told = {where for where, _ in nodes(SCHEMA) if not where.startswith("backends.")}
+    described = {where for where, _ in nodes(SCHEMA) if not where.startswith("backends.")}
     optional = {"global"}  # Helm's own
     optional |= {f"{key}.podDisruptionBudget.minAvailable" for key in ("gateway", "gatewayStateful")}
     optional |= {f"{key}.updateStrategy.rollingUpdate.maxSurge" for key in ("agent", "gpuAgent")}
-    assert told - optional == set(keys(VALUES))
+    assert described - optional == set(keys(VALUES))
 
 
 def test_the_schema_knows_every_part() -> None:
@@ -139,7 +139,7 @@ def shortened(text: str) -> str:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_renders_to_what_is_committed(example: Path) -> None:
-    """To write them anew: AI_OTEL_WRITE_GOLDENS=1 pytest tests/kubernetes/test_chart.py; then read the difference."""
+    """To write them again: AI_OTEL_WRITE_GOLDENS=1 pytest tests/kubernetes/test_chart.py; then read the difference."""
     golden, text = example / "rendered.yaml", shortened(template(example / "values.yaml"))
     text = re.sub(r"(checksum/config: )\S+", r"\1(left out here)", text)
     if os.environ.get(WRITE):
@@ -174,7 +174,7 @@ def test_there_is_a_values_file_of_each_release() -> None:
 
 
 @pytest.mark.parametrize("values", RELEASED, ids=lambda path: path.stem)
-def test_an_upgrade_takes_old_values_and_changes_nothing_that_cannot_change(values: Path) -> None:
+def test_upgrade_takes_old_values_and_keeps_immutable_fields(values: Path) -> None:
     golden = values.with_name(values.name.replace("-values", "-unchangeable"))
     kept = unchangeable(rendered(values))
     if os.environ.get(WRITE) and not golden.exists():

@@ -101,10 +101,14 @@ def as_values(selection: Selection) -> Tree:
 @pytest.mark.parametrize("role", fragments.ROLES)
 def test_the_templates_join_parts_as_python_does(role: str, joiner: Path) -> None:
     made = [(selection, tree) for selection in choices(role) if (tree := composed(selection)) is not None]
-    told = parsed(template({"choices": [as_values(selection) for selection, _ in made]}, chart=joiner))
+    joined = parsed(template({"choices": [as_values(selection) for selection, _ in made]}, chart=joiner))
     print(f"{role}: {len(made)} configurations")
     assert len(made) > 30
-    different = [selection.command for (selection, tree), ours in zip(made, told, strict=True) if tree != ours]
+    different = [
+        selection.command
+        for (selection, tree), from_template in zip(made, joined, strict=True)
+        if tree != from_template
+    ]
     assert different == []
 
 

@@ -209,7 +209,7 @@ def instrumentation(namespace: str) -> Tree:
         "apiVersion": "opentelemetry.io/v1alpha1",
         "kind": "Instrumentation",
         "metadata": {"name": "models", "namespace": namespace},
-        "spec": {"exporter": {"endpoint": "http://127.0.0.1:4318"}, "python": {"image": "example.com/ours:1"}},
+        "spec": {"exporter": {"endpoint": "http://127.0.0.1:4318"}, "python": {"image": "example.com/user:1"}},
     }
 
 
@@ -227,7 +227,7 @@ def test_the_operator_injects_what_a_pod_asks_for(cluster: Cluster, operator: No
     assert (first["name"], first["restartPolicy"]) == ("otc-container", "Always")
     assert first["image"].endswith(":0.139.0")
     assert set(yaml.safe_load(variables(first)["OTEL_CONFIG"])["receivers"]) == {"otlp"}
-    assert second["image"] == "example.com/ours:1"
+    assert second["image"] == "example.com/user:1"
     assert second["command"] == ["cp", "-r", "/autoinstrumentation/.", "/otel-auto-instrumentation-python"]
     (container,) = model["spec"]["containers"]
     given = variables(container)

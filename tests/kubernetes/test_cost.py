@@ -18,15 +18,15 @@ CONTRACT: Tree = json.loads((CHART.parents[2] / "src/ai_otel/schema/contract.jso
 
 
 def held(namespace: str, pod: str, device: str, sharing: str = "exclusive", more: str = "") -> str:
-    told = f'k8s_namespace_name="{namespace}", k8s_pod_name="{pod}", k8s_container_name="server"'
-    return f'ai_otel_gpu_allocation{{{told}, hw_id="{device}", ai_otel_gpu_sharing="{sharing}"{more}}}'
+    text = f'k8s_namespace_name="{namespace}", k8s_pod_name="{pod}", k8s_container_name="server"'
+    return f'ai_otel_gpu_allocation{{{text}, hw_id="{device}", ai_otel_gpu_sharing="{sharing}"{more}}}'
 
 
 ALWAYS = "1x120"
 MIG = ', ai_otel_gpu_instance_id="1", ai_otel_gpu_instance_profile="1g.10gb"'
 SERIES = [
     {"series": held("chat", "a", "gpu-0"), "values": ALWAYS},
-    # The same, told by the agent before and after its restart.
+    # The same, reported by the agent before and after its restart.
     {"series": held("chat", "a", "gpu-0", more=', service_instance_id="2"'), "values": ALWAYS},
     # The same PCI address on two nodes: two devices.
     {"series": held("chat", "b", "0000:1b:00.0"), "values": ALWAYS},
@@ -83,16 +83,16 @@ def test_values_by_hand(series: list[Tree], expected: Tree, tmp_path: Path) -> N
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(SPEC))
     asked = [expectation(name, values) for name, values in expected.items()]
     test = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
-    told = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(told))
+    text = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(text))
     promtool("test", "rules", tmp_path / "test.yaml")
 
 
 @pytest.mark.requires(part="prometheus")
 def test_prometheus_takes_every_rule(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(SPEC))
-    told = promtool("check", "rules", "--lint=all", "--lint-fatal", tmp_path / "rules.yaml")
-    assert f"{len(SPEC['groups'][0]['rules'])} rules found" in told
+    text = promtool("check", "rules", "--lint=all", "--lint-fatal", tmp_path / "rules.yaml")
+    assert f"{len(SPEC['groups'][0]['rules'])} rules found" in text
 
 
 def test_metrics_and_labels_are_in_the_contract() -> None:

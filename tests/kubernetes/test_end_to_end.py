@@ -19,13 +19,14 @@ import parts
 from harness.clients.completions import Client, Sent
 from harness.clients.vllm import FLOAT32, PROMPT, SERVED, chat, completion
 from harness.collector import process as collectors
-from harness.collector.process import Collector, attributes_of, composed, exports, until
+from harness.collector.process import Collector, attributes_of, composed, exports
 from harness.collector.tiers import NAME, Credentials
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.image import IN_IMAGE
 from harness.kubernetes.pod import LocalPod
 from harness.kubernetes.workloads import pod_of
 from harness.overlay import overlaid
+from harness.polling import eventually
 from harness.server import Server, free_port
 
 pytestmark = [
@@ -92,8 +93,8 @@ class Scene:
     def spans(self) -> list[Tree]:
         """All that the gateway has received."""
         received = exports(self.gateway.log.parent / "out.jsonl")
-        told = [each for export in received for each in export.get("resourceSpans", ())]
-        return [span for each in told for scope in each["scopeSpans"] for span in scope["spans"]]
+        listed = [each for export in received for each in export.get("resourceSpans", ())]
+        return [span for each in listed for scope in each["scopeSpans"] for span in scope["spans"]]
 
     def identity(self) -> Tree:
         """What the conventions call the server's container."""
@@ -112,11 +113,11 @@ class Scene:
 @pytest.fixture
 def scene(cluster: Cluster, operator: None, namespace: str, injection_image: Path, tmp_path: Path) -> Iterator[Scene]:
     port = free_port()
-    told = {**SERVED, "HOME": str(tmp_path), **dict.fromkeys(LATER, "300")}
+    listed = {**SERVED, "HOME": str(tmp_path), **dict.fromkeys(LATER, "300")}
     command = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--served-model-name", "tiny"]
     command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-model-len", "512", *FLOAT32]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    env = [{"name": name, "value": value} for name, value in told.items()]
+    env = [{"name": name, "value": value} for name, value in listed.items()]
     pod = pod_of(cluster, namespace, command=command, env=env)
     credentials = Credentials(tmp_path / "credentials")
     secrets = {
@@ -134,25 +135,25 @@ Overlay = Callable[..., Path]
 
 @pytest.fixture
 def overlay(vllm: parts.VllmEnvironment, tmp_path: Path) -> Overlay:
-    """An interpreter with vLLM's packages, and without ours; with others instead where that is asked for."""
+    """An interpreter with vLLM's packages and without ai-otel; with the given ones instead."""
     return lambda *instead: overlaid(vllm.python, tmp_path / "overlay", instead)
 
 
-def test_trace_and_metrics_of_an_admitted_pod_leave_through_its_sidecar_with_its_identity(
+def test_admitted_pod_exports_through_its_sidecar_with_its_identity(
     scene: Scene, overlay: Overlay, vllm: parts.VllmEnvironment
 ) -> None:
     with scene.running(overlay(), vllm.model) as server:
         client = Client(server.url)
         client.run([Sent("chat", "/v1/chat/completions", chat(PROMPT, max_tokens=5))], concurrency=1)
         assert client.sent[0].status == 200
-        assert until(lambda: scene.resources("resourceSpans"), 30), server.output()[-4000:]
+        eventually(lambda: scene.resources("resourceSpans"), 30, lambda: server.output()[-4000:])
 
         def measured() -> list[Tree]:
             """By the library, not read from the server's page."""
-            told = scene.resources("resourceMetrics")
-            return [each for each in told if each.get("telemetry.distro.name") == "ai-otel"]
+            listed = scene.resources("resourceMetrics")
+            return [each for each in listed if each.get("telemetry.distro.name") == "ai-otel"]
 
-        assert until(measured, 30), server.output()[-4000:]
+        eventually(measured, 30, lambda: server.output()[-4000:])
         log = server.output()
     for resource in (*scene.resources("resourceSpans"), *measured()):
         assert resource.items() >= scene.identity().items()
@@ -182,7 +183,7 @@ def test_beside_what_does_not_fit_vllm_serves_and_one_line_says_why(
         # What arrives after all that the server may have sent.
         marker = {"name": "marker", "traceId": "1" * 32, "spanId": "1" * 16, "startTimeUnixNano": "1"}
         send(scene.sidecar, {"resourceSpans": [{"scopeSpans": [{"spans": [marker | {"endTimeUnixNano": "2"}]}]}]})
-        assert until(scene.spans, 30)
+        eventually(scene.spans, 30)
         log = server.output()
     (line,) = [line for line in log.splitlines() if "ai-otel:" in line]
     name, _, version = OTHERS[what][0].partition("==")

@@ -1,4 +1,4 @@
-"""What Argo CD and Flux are told to apply is the same, by the chart or by the overlay; and it is where they look."""
+"""Argo CD and Flux apply the same objects from the chart and from the overlay, and their paths exist."""
 
 from __future__ import annotations
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.collector.process import attributes_of, composed, exports, running, until
+from harness.collector.process import attributes_of, composed, exports, running
 from harness.collector.tiers import NAME, Credentials
 from harness.gpu import node, nvml
 from harness.kubernetes.charts import BACKEND, Tree, merged, one, rendered
 from harness.kubernetes.pod import variables
+from harness.polling import eventually
 from harness.server import end, free_port
 
 pytestmark = [
@@ -40,7 +41,7 @@ def container(mode: str) -> Tree:
 
 
 @contextmanager
-def agent(given: Tree, told: Mapping[str, str], directory: Path) -> Iterator[tuple[Path, int]]:
+def agent(given: Tree, environment: Mapping[str, str], directory: Path) -> Iterator[tuple[Path, int]]:
     """The container's command, with its log and the port of its page."""
     log, port = directory / "agent.log", free_port()
     here = {"AI_OTEL_AGENT_LISTEN": f"127.0.0.1:{port}", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
@@ -52,7 +53,7 @@ def agent(given: Tree, told: Mapping[str, str], directory: Path) -> Iterator[tup
     with log.open("wb") as output:
         process = subprocess.Popen(
             [program, *given["command"][1:]],
-            env={"PATH": os.environ["PATH"], **told, **here},
+            env={"PATH": os.environ["PATH"], **environment, **here},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -80,8 +81,8 @@ def test_it_is_let_in_with_what_its_pod_has(mode: str, tmp_path: Path) -> None:
     tree = composed(role="gateway_stateful", features=features, without=("persistence",), backends=("file",))
     given = container(mode)
     with running(tree, tmp_path / "gateway", credentials.environment) as gateway:
-        told = variables(given, POD, {}, {"ai-otel-token/token": credentials.token})
-        told["OTEL_EXPORTER_OTLP_ENDPOINT"] = told["OTEL_EXPORTER_OTLP_ENDPOINT"].replace(
+        environment = variables(given, POD, {}, {"ai-otel-token/token": credentials.token})
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = environment["OTEL_EXPORTER_OTLP_ENDPOINT"].replace(
             "ai-otel-gateway:4317", f"{NAME}:{gateway.ports['grpc']}"
         )
         files = {
@@ -89,11 +90,11 @@ def test_it_is_let_in_with_what_its_pod_has(mode: str, tmp_path: Path) -> None:
             "/etc/ai-otel/tls/tls.crt": credentials.sender.certificate,
             "/etc/ai-otel/tls/tls.key": credentials.sender.key,
         }
-        told = {name: str(files.get(value, value)) for name, value in told.items()}
-        with agent(given, told, tmp_path) as (log, port):
-            assert until(lambda: healthy(given, port), 30), log.read_text()
-            assert until(lambda: exports(tmp_path / "gateway/out.jsonl"), 30), (
-                log.read_text() + gateway.output()[-3000:]
+        environment = {name: str(files.get(value, value)) for name, value in environment.items()}
+        with agent(given, environment, tmp_path) as (log, port):
+            eventually(lambda: healthy(given, port), 30, log.read_text)
+            eventually(
+                lambda: exports(tmp_path / "gateway/out.jsonl"), 30, lambda: log.read_text() + gateway.output()[-3000:]
             )
     resource = attributes_of(exports(tmp_path / "gateway/out.jsonl")[0]["resourceMetrics"][0]["resource"])
     assert (resource["service.name"], resource["k8s.node.name"]) == ("ai-otel-agent", "node-1")

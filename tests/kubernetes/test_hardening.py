@@ -46,7 +46,7 @@ def objects(request: pytest.FixtureRequest) -> list[Tree]:
     return rendered(place / "values.yaml") + beside
 
 
-def ours(objects: list[Tree]) -> Iterator[tuple[str, Tree, Tree]]:
+def chart_containers(objects: list[Tree]) -> Iterator[tuple[str, Tree, Tree]]:
     """Each of our containers, with its workload's name and its pod."""
     for name, pod in pods(objects).items():
         for container in containers(pod):
@@ -56,7 +56,7 @@ def ours(objects: list[Tree]) -> Iterator[tuple[str, Tree, Tree]]:
 
 def test_every_container_is_hardened(objects: list[Tree]) -> None:
     """The GPU agent is root where it mounts the kubelet's sockets, and has nothing of root's rights but the files."""
-    for name, pod, container in ours(objects):
+    for name, pod, container in chart_containers(objects):
         security = {**pod["securityContext"], **container["securityContext"]}
         is_root = name == GPU_AGENT and any("hostPath" in volume for volume in pod["volumes"])
         assert security["runAsUser"] == (0 if is_root else 10001), name
@@ -73,7 +73,7 @@ def test_every_container_is_hardened(objects: list[Tree]) -> None:
 
 
 def test_only_the_gpu_agent_sees_the_node_and_only_sockets_of_the_kubelet(objects: list[Tree]) -> None:
-    for name, pod, container in ours(objects):
+    for name, pod, container in chart_containers(objects):
         paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
         assert paths <= ({"/var/lib/kubelet/pod-resources"} if name == GPU_AGENT else set())
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
@@ -82,7 +82,7 @@ def test_only_the_gpu_agent_sees_the_node_and_only_sockets_of_the_kubelet(object
 
 def test_every_container_is_asked_whether_it_is_well(objects: list[Tree]) -> None:
     """The Collector on 13133, the GPU agent on 13134. A sidecar is not asked whether it is ready: the server is."""
-    for name, _, container in ours(objects):
+    for name, _, container in chart_containers(objects):
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         path, port = ("/healthz", 13134) if name == GPU_AGENT else ("/", 13133)
         probes = {"startupProbe", "livenessProbe"} | ({"readinessProbe"} if container["name"] != "ai-otel" else set())
@@ -94,17 +94,17 @@ def test_every_container_is_asked_whether_it_is_well(objects: list[Tree]) -> Non
 
 def test_go_holds_back_before_the_kernel_does(objects: list[Tree]) -> None:
     """GOMEMLIMIT is four fifths of the memory limit, as memory_limiter's share is."""
-    for name, _, container in ours(objects):
-        told = {each["name"]: each.get("value") for each in container.get("env", ())}
+    for name, _, container in chart_containers(objects):
+        declared = {each["name"]: each.get("value") for each in container.get("env", ())}
         if name == GPU_AGENT or container["name"] == "ai-otel":
             continue
         limit = container["resources"]["limits"]["memory"]
         mebibytes = int(limit[:-2]) * {"Mi": 1, "Gi": 1024}[limit[-2:]]
-        assert told["GOMEMLIMIT"] == f"{mebibytes * 8 // 10}MiB", name
+        assert declared["GOMEMLIMIT"] == f"{mebibytes * 8 // 10}MiB", name
 
 
 def test_the_token_of_the_api_server_is_mounted_where_it_is_used(objects: list[Tree]) -> None:
-    for name, pod, _ in ours(objects):
+    for name, pod, _ in chart_containers(objects):
         uses = name in ("ai-otel-agent", "ai-otel-cluster")
         uses |= name == GPU_AGENT and bool(of_kind(objects, "ClusterRole"))
         assert pod["automountServiceAccountToken"] is uses, name
@@ -113,7 +113,7 @@ def test_the_token_of_the_api_server_is_mounted_where_it_is_used(objects: list[T
 
 def test_who_only_sends_has_no_private_key_without_mtls(objects: list[Tree]) -> None:
     is_mtls = "client_ca_file" in yaml.safe_dump(of_kind(objects, "ConfigMap"))
-    for name, pod, container in ours(objects):
+    for name, pod, container in chart_containers(objects):
         receives = any(port["name"] == "otlp-grpc" for port in container["ports"])
         for volume in pod["volumes"]:
             if volume["name"] in ("tls", "ai-otel-tls"):
@@ -123,7 +123,7 @@ def test_who_only_sends_has_no_private_key_without_mtls(objects: list[Tree]) -> 
 
 
 def test_pods_end_later_than_they_are_told_to(objects: list[Tree]) -> None:
-    for name, pod, container in ours(objects):
+    for name, pod, container in chart_containers(objects):
         if "lifecycle" in container:
             slept_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
             assert slept_s < pod["terminationGracePeriodSeconds"], name
@@ -151,9 +151,9 @@ RIGHTS: dict[str, list[tuple[str, set[str], list[str]]]] = {
 def test_rights_are_these_and_no_others(objects: list[Tree]) -> None:
     """Nothing may be written but one lease, and nothing read through the kubelet but its statistics."""
     for role in of_kind(objects, "ClusterRole"):
-        told = [(rule["apiGroups"], set(rule["resources"]), rule["verbs"]) for rule in role["rules"]]
+        declared = [(rule["apiGroups"], set(rule["resources"]), rule["verbs"]) for rule in role["rules"]]
         component = role["metadata"]["labels"]["app.kubernetes.io/component"]
-        assert told == [([group], resources, verbs) for group, resources, verbs in RIGHTS[component]]
+        assert declared == [([group], resources, verbs) for group, resources, verbs in RIGHTS[component]]
     for role in of_kind(objects, "Role"):
         assert role["metadata"]["name"] == "ai-otel-cluster"
         assert [(rule.get("resourceNames"), rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
@@ -171,8 +171,8 @@ def ports_of(rules: list[Tree]) -> set[int]:
 
 def test_every_workload_has_a_network_policy_for_both_ways(objects: list[Tree]) -> None:
     policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "NetworkPolicy")}
-    ours = [each for each in of_kind(objects, *WORKLOADS) if each["metadata"]["name"].startswith("ai-otel-")]
-    for workload in ours:
+    workloads = [each for each in of_kind(objects, *WORKLOADS) if each["metadata"]["name"].startswith("ai-otel-")]
+    for workload in workloads:
         policy = policies[workload["metadata"]["name"]]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         assert policy["podSelector"]["matchLabels"] == workload["spec"]["selector"]["matchLabels"]
@@ -187,8 +187,8 @@ def test_the_way_of_telemetry_is_open_and_no_other() -> None:
         "ai-otel-gateway-stateful": ({4317, 8888}, {53, 4317}),
         "ai-otel-cluster": ({8888}, {53, 4317, 443, 6443}),
     }
-    told = {name: (ports_of(policy["ingress"]), ports_of(policy["egress"])) for name, policy in policies.items()}
-    assert told == wanted
+    declared = {name: (ports_of(policy["ingress"]), ports_of(policy["egress"])) for name, policy in policies.items()}
+    assert declared == wanted
     (tier, _) = policies["ai-otel-gateway-stateful"]["ingress"]
     assert tier["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
 
@@ -212,10 +212,10 @@ def test_the_certificate_is_good_for_every_name_that_senders_use() -> None:
     gpu = {"enabled": True, "image": {"repository": "registry.example.com/ai-otel"}}
     values = {"tls": {"certManager": authority}, "sidecar": {"enabled": True}, "gpuAgent": gpu}
     objects = rendered(merged(BACKEND, values))
-    told = dict(one(objects, "ConfigMap", "ai-otel-sidecar")["data"])
-    asked = {told["AI_OTEL_GATEWAY_ENDPOINT"]}
+    declared = dict(one(objects, "ConfigMap", "ai-otel-sidecar")["data"])
+    asked = {declared["AI_OTEL_GATEWAY_ENDPOINT"]}
     names = ("AI_OTEL_GATEWAY_ENDPOINT", "AI_OTEL_STATEFUL_HOST", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    for _, _, container in ours(objects):
+    for _, _, container in chart_containers(objects):
         asked |= {entry["value"] for entry in container["env"] if entry["name"] in names}
     hosts = {address.removeprefix("https://").partition(":")[0] for address in asked}
     assert hosts == {"ai-otel-gateway", "ai-otel-gateway.ai-otel.svc", "ai-otel-gateway-stateful"}
@@ -243,14 +243,14 @@ def test_a_tier_never_loses_all_of_it_at_once() -> None:
 
 
 def as_subchart(values: Tree, directory: Path) -> Tree:
-    """What the templates of the sidecar give a chart that has ours as its dependency."""
+    """What the templates of the sidecar render in a chart that depends on this one."""
     (directory / "templates").mkdir(parents=True)
     (directory / "Chart.yaml").write_text("{apiVersion: v2, name: chat, version: 0.0.0}")
     shutil.copytree(CHART, directory / "charts/ai-otel")
-    told = '(dict "root" (index .Subcharts "ai-otel") "engine" "vllm" "container" "server")'
+    declared = '(dict "root" (index .Subcharts "ai-otel") "engine" "vllm" "container" "server")'
     (directory / "templates/pod.yaml").write_text(
-        f'initContainers: {{{{- include "ai-otel.sidecar" {told} | nindent 2 }}}}\n'
-        f'volumes: {{{{- include "ai-otel.sidecarVolumes" {told} | nindent 2 }}}}\n'
+        f'initContainers: {{{{- include "ai-otel.sidecar" {declared} | nindent 2 }}}}\n'
+        f'volumes: {{{{- include "ai-otel.sidecarVolumes" {declared} | nindent 2 }}}}\n'
     )
     (pod,) = parsed(template({"ai-otel": values}, "--show-only", "templates/pod.yaml", chart=directory))
     return pod

@@ -1,4 +1,4 @@
-"""What the library says of itself in a pod, and what the Collectors say of the same pod: one source, whoever speaks."""
+"""The library and the Collectors identify a pod by the same attributes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collector.process import Collector, Pages, attributes_of, composed, exports, running, until
+from harness.collector.process import Collector, Pages, attributes_of, composed, exports, running
 from harness.kubernetes.agent import agent
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.control_plane import POD_IP
 from harness.kubernetes.image import copied, variables
 from harness.kubernetes.workloads import identity, ran, server, with_components
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -61,14 +62,14 @@ def sidecar(pod: Tree, page: Pages, directory: Path) -> Iterator[Collector]:
     )
     (container,) = [each for each in pod["spec"]["initContainers"] if each["name"] == "ai-otel"]
     given = variables(container, pod, directory)
-    del given["PATH"], given["AI_OTEL_LIBRARY"]  # so that the page tells all that it can
+    del given["PATH"], given["AI_OTEL_LIBRARY"]  # so that the endpoint reports all that it can
     with running(tree, directory, {**given, "AI_OTEL_ENGINE_TARGET": page.address, **OFTEN}) as collector:
         yield collector
 
 
 def resources(directory: Path, signal: str) -> list[Tree]:
-    told = exports(directory / "out.jsonl")
-    return [attributes_of(each["resource"]) for export in told for each in export.get(signal, ())]
+    written = exports(directory / "out.jsonl")
+    return [attributes_of(each["resource"]) for export in written for each in export.get(signal, ())]
 
 
 def about(directory: Path, collector: Collector, signal: str) -> Tree:
@@ -77,7 +78,7 @@ def about(directory: Path, collector: Collector, signal: str) -> Tree:
     def found() -> list[Tree]:
         return [each for each in resources(directory, signal) if each.get("ai_otel.engine.name") == "vllm"]
 
-    assert until(found, 30), collector.output()[-4000:]
+    eventually(found, 30, lambda: collector.output()[-4000:])
     return found()[-1]
 
 

@@ -65,7 +65,7 @@ def environment(layout: Path, **more: str) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", **more}
 
 
-def told(layout: Path, python: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run_python(layout: Path, python: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [python, *arguments],
         env=environment(layout, **more),
@@ -154,7 +154,7 @@ def test_a_server_with_opentelemetry_is_traced_with_its_own(layout, venv, tmp_pa
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_beside_what_does_not_fit_the_server_serves_alone_and_one_line_says_why(
+def test_server_runs_alone_beside_misfits_and_one_line_says_why(
     wanted: tuple[str, ...], why: str, layout, venv, tmp_path
 ) -> None:
     python = venv(*wanted)
@@ -168,38 +168,41 @@ def test_beside_what_does_not_fit_the_server_serves_alone_and_one_line_says_why(
 
 
 COST = """
-import sys, timeit
+import importlib.metadata, sys, timeit
 sys.path.insert(0, sys.argv[1] + "/ai-otel")
 import preflight
-look = lambda: preflight.judge(preflight.read_parts(sys.argv[1] + "/ai-otel"), preflight.installed(sys.path))
-print(min(timeit.repeat(look, number=1, repeat=20)))
+check = lambda: preflight.judge(preflight.read_parts(sys.argv[1] + "/ai-otel"), preflight.installed(sys.path))
+every = lambda: [each.version for each in importlib.metadata.distributions()]
+print(*(min(timeit.repeat(each, number=1, repeat=10)) for each in (check, every)))
 """
 
 
-def test_looking_costs_little_beside_five_hundred_distributions(layout, venv) -> None:
-    """As many as an image of a model server has; the bound is for a machine that is slow and busy."""
+def test_preflight_is_cheap_beside_five_hundred_distributions(layout, venv) -> None:
+    """As many as an image of a model server has; the measure is what `importlib.metadata` needs to list them."""
     python = venv("opentelemetry-sdk==1.31.0")
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     for number in range(500):
         (metadata := site / f"distribution_{number}-1.{number}.dist-info").mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: distribution-{number}\nVersion: 1.{number}\n")
-    took_s = float(told(layout, python, "-c", COST, str(layout)).stdout)
-    print(f"beside 500 distributions looking costs {took_s * 1e3:.2f} ms")
-    assert took_s < 0.05
+    took_s, listing_s = map(float, run_python(layout, python, "-c", COST, str(layout)).stdout.split())
+    print(
+        f"beside 500 distributions the check costs {took_s * 1e3:.2f} ms; listing them costs {listing_s * 1e3:.2f} ms"
+    )
+    assert took_s < 0.5 * listing_s
 
 
 def test_switched_off_a_server_sees_nothing_of_it(layout, venv) -> None:
-    ours = "[each for each in sys.path if 'injected' in each], [each for each in sys.modules if 'ai_otel' in each]"
-    look = f"import sys; print({ours})"
-    done = told(layout, venv(), "-c", look)
+    traces = "[each for each in sys.path if 'injected' in each], [each for each in sys.modules if 'ai_otel' in each]"
+    program = f"import sys; print({traces})"
+    done = run_python(layout, venv(), "-c", program)
     assert (done.stdout.strip(), done.stderr) == ("[] []", "")
     missing = "from importlib.util import find_spec; print(find_spec('opentelemetry'))"
-    assert told(layout, venv(), "-c", missing).stdout.strip() == "None"
+    assert run_python(layout, venv(), "-c", missing).stdout.strip() == "None"
 
 
 def test_probes_and_children_are_quiet_where_it_steps_aside(layout, venv, tmp_path) -> None:
     python = venv("prometheus-client==0.17.1")
-    assert told(layout, python, "-c", "pass", **ON).stderr == ""
+    assert run_python(layout, python, "-c", "pass", **ON).stderr == ""
     (script := tmp_path / "parent.py").write_text(
         "import multiprocessing, subprocess, sys\n"
         "if __name__ == '__main__':\n"
@@ -207,7 +210,7 @@ def test_probes_and_children_are_quiet_where_it_steps_aside(layout, venv, tmp_pa
         "    child.start(); child.join()\n"
         "    subprocess.run([sys.executable, '-m', 'this'], stdout=subprocess.DEVNULL, check=True)\n"
     )
-    assert len(told(layout, python, str(script), **ON).stderr.splitlines()) == 1
+    assert len(run_python(layout, python, str(script), **ON).stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("switch", ["", "true"])
@@ -215,8 +218,8 @@ def test_a_sitecustomize_of_the_server_runs_as_well(switch: str, layout, venv) -
     python = venv()
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     (site / "sitecustomize.py").write_text("print('the next one')")
-    look = "import sys; print(sys.modules['sitecustomize'].__file__)"
-    done = told(layout, python, "-c", look, AI_OTEL_ENABLED=switch)
+    program = "import sys; print(sys.modules['sitecustomize'].__file__)"
+    done = run_python(layout, python, "-c", program, AI_OTEL_ENABLED=switch)
     assert done.stdout.split("\n")[:2] == ["the next one", str(site / "sitecustomize.py")]
 
 
@@ -224,7 +227,7 @@ def test_an_ai_otel_of_the_server_is_the_one_that_runs(injection_image, layout, 
     python = venv()
     wheel = next((injection_image.parent / "wheel").glob("*.whl"))
     environments.run_uv("pip", "install", "--quiet", "--python", python, wheel)
-    done = told(layout, python, "-c", "import ai_otel; print(ai_otel.__file__)", **ON)
+    done = run_python(layout, python, "-c", "import ai_otel; print(ai_otel.__file__)", **ON)
     assert done.stdout.startswith(str(python.parents[1]))
     assert done.stderr == ""
 
@@ -233,7 +236,7 @@ def test_what_is_broken_in_it_stops_no_server(layout, venv, tmp_path) -> None:
     """For instance a copy that was not finished."""
     subprocess.run(["cp", "-r", f"{layout}/.", tmp_path / "half"], check=True)
     (tmp_path / "half/ai-otel/parts.txt").unlink()
-    done = told(tmp_path / "half", venv(), "-c", "print('serves')", **ON)
+    done = run_python(tmp_path / "half", venv(), "-c", "print('serves')", **ON)
     assert done.stdout == "serves\n"
     assert len(done.stderr.splitlines()) == 1
 

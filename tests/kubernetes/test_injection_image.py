@@ -59,7 +59,7 @@ def test_bases_are_pinned_to_a_patch_release() -> None:
 
 
 def test_it_runs_as_a_numeric_user_who_is_nobody() -> None:
-    """DL3002. A number, so that the kubelet can tell that `runAsNonRoot` holds."""
+    """DL3002. A number, so that the kubelet can check `runAsNonRoot`."""
     *_, (name, user) = stages()[-1]
     assert name == "USER"
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)

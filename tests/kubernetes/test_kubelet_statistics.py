@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collector.process import Collector, attributes_of, exports, running, until
+from harness.collector.process import Collector, attributes_of, exports, running
 from harness.kubernetes import kubelet as played, service_account as account
 from harness.kubernetes.charts import NAMESPACE, Tree, configuration, of_kind, one, rendered
 from harness.kubernetes.cluster import Cluster
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -99,18 +100,18 @@ def agent(node: Node, directory: Path) -> Iterator[Collector]:
 
 
 def of_the_kubelet(directory: Path) -> dict[str, tuple[Tree, Tree]]:
-    """Each metric's last point that tells of the node, the pod, or a container, with its resource."""
-    told = {}
+    """Last point of each metric of the node, the pod, or a container, with its resource."""
+    points = {}
     for export in exports(directory / "out.jsonl"):
         for each in export["resourceMetrics"]:
             for metric in (metric for scope in each["scopeMetrics"] for metric in scope["metrics"]):
                 kind = next(kind for kind in ("gauge", "sum", "histogram") if kind in metric)
-                told[metric["name"]] = (metric[kind]["dataPoints"][-1], attributes_of(each["resource"]))
-    return {name: point for name, point in told.items() if name.startswith(("k8s.node.", "k8s.pod.", "container."))}
+                points[metric["name"]] = (metric[kind]["dataPoints"][-1], attributes_of(each["resource"]))
+    return {name: point for name, point in points.items() if name.startswith(("k8s.node.", "k8s.pod.", "container."))}
 
 
 def pod_of(directory: Path) -> Tree:
-    """The resource of the last point that tells of a pod."""
+    """The resource of the last point of a pod."""
     return of_the_kubelet(directory).get("k8s.pod.memory.working_set", ({}, {}))[1]
 
 
@@ -161,22 +162,22 @@ def test_the_kubelet_answers_whom_the_api_server_lets_and_nobody_else(node: Node
 # ---------------------------------------------------------------- the agent
 
 
-def test_with_the_charts_rights_the_kubelets_statistics_come_and_name_their_pod(node: Node, tmp_path: Path) -> None:
+def test_kubelet_statistics_name_their_pod_with_the_charts_rights(node: Node, tmp_path: Path) -> None:
     with agent(node, tmp_path) as collector:
         # Asked each 30 s; the first time the processor may not have heard of the pod's Deployment yet.
-        assert until(lambda: pod_of(tmp_path).get("k8s.deployment.name"), 80), collector.output()[-4000:]
+        eventually(lambda: pod_of(tmp_path).get("k8s.deployment.name"), 80, lambda: collector.output()[-4000:])
         assert refused(collector.output()) == set()
-    told = of_the_kubelet(tmp_path)
+    points = of_the_kubelet(tmp_path)
     values = {
-        name: int(told[f"{name}.memory.working_set"][0]["asInt"]) for name in ("k8s.node", "k8s.pod", "container")
+        name: int(points[f"{name}.memory.working_set"][0]["asInt"]) for name in ("k8s.node", "k8s.pod", "container")
     }
     assert values == {
         "k8s.node": played.NODE_WORKING_SET_BYTES,
         "k8s.pod": played.POD_WORKING_SET_BYTES,
         "container": played.CONTAINER_WORKING_SET_BYTES,
     }
-    assert told["k8s.pod.cpu.time"][0]["asDouble"] == pytest.approx(played.POD_CPU_NS / 1e9)
-    assert told["k8s.node.memory.working_set"][1]["k8s.node.name"] == NODE
+    assert points["k8s.pod.cpu.time"][0]["asDouble"] == pytest.approx(played.POD_CPU_NS / 1e9)
+    assert points["k8s.node.memory.working_set"][1]["k8s.node.name"] == NODE
     wanted = {
         "k8s.namespace.name": NAMESPACE,
         "k8s.pod.name": node.pod["metadata"]["name"],
@@ -184,15 +185,13 @@ def test_with_the_charts_rights_the_kubelets_statistics_come_and_name_their_pod(
         "k8s.deployment.name": "chat",
         "k8s.node.name": NODE,
     }
-    assert told["k8s.pod.memory.working_set"][1].items() >= wanted.items()
-    assert "k8s.container.name" not in told["k8s.pod.memory.working_set"][1]
-    assert told["container.memory.working_set"][1].items() >= {**wanted, "k8s.container.name": "server"}.items()
+    assert points["k8s.pod.memory.working_set"][1].items() >= wanted.items()
+    assert "k8s.container.name" not in points["k8s.pod.memory.working_set"][1]
+    assert points["container.memory.working_set"][1].items() >= {**wanted, "k8s.container.name": "server"}.items()
     assert set(node.kubelet.asked) == {("/stats/summary", 200)}  # nothing else of the kubelet is ever wanted
 
 
-def test_without_get_on_nodes_stats_the_log_names_it_and_nothing_of_the_kubelet_comes(
-    node: Node, tmp_path: Path
-) -> None:
+def test_log_names_nodes_stats_when_it_may_not_be_read(node: Node, tmp_path: Path) -> None:
     """And by then nothing else was refused: the pods were listed and are watched."""
     role = copy.deepcopy(one(node.objects, "ClusterRole", f"{NAMESPACE}-{AGENT}"))
     kept = [rule for rule in role["rules"] if rule["resources"] != ["nodes/stats"]]
@@ -203,7 +202,7 @@ def test_without_get_on_nodes_stats_the_log_names_it_and_nothing_of_the_kubelet_
     assert node.cluster.wait_for(lambda: asked(node, "/stats/summary", token)[0] == 403)
     node.kubelet.asked.clear()
     with agent(node, tmp_path) as collector:
-        assert until(lambda: refused(collector.output()), 40), collector.output()[-4000:]
+        eventually(lambda: refused(collector.output()), 40, lambda: collector.output()[-4000:])
         assert refused(collector.output()) == {REFUSAL}
         assert "call to /stats/summary endpoint failed" in collector.output()
     assert of_the_kubelet(tmp_path) == {}

@@ -25,7 +25,7 @@ FIRST_TIER = {"redaction"}
 
 
 def directory(place: Path, resources: Iterable[str], components: Iterable[str] = (), **more: Any) -> Path:
-    """A kustomization of these directories of ours."""
+    """A kustomization of these shipped directories."""
     place.mkdir(parents=True, exist_ok=True)
     relative = [[os.path.relpath(KUSTOMIZE / name, place) for name in names] for names in (resources, components)]
     tree = {"namespace": "ai-otel", "resources": relative[0], "components": relative[1], **more}
@@ -76,9 +76,9 @@ def test_the_collector_itself_makes_the_same_of_the_files(tmp_path: Path) -> Non
 
 
 def printed(files: Iterable[Path]) -> Tree:
-    told = [word for file in files for word in ("--config", str(file))]
+    flags = [word for file in files for word in ("--config", str(file))]
     done = subprocess.run(
-        [binary(), "print-config", "--mode=unredacted", *told],
+        [binary(), "print-config", "--mode=unredacted", *flags],
         env={**os.environ, **PLACES},
         capture_output=True,
         text=True,
@@ -143,9 +143,9 @@ def test_the_sidecar_is_the_charts() -> None:
     (deployment,) = parsed((KUSTOMIZE.parent / "chart/examples/restricted/pod.yaml").read_text())
     (charts,) = deployment["spec"]["template"]["spec"]["initContainers"]
     (patch,) = parsed((KUSTOMIZE / "components/sidecar/engines/vllm/sidecar.yaml").read_text())
-    (ours,) = patch["spec"]["template"]["spec"]["initContainers"]
-    assert {**by_name(ours["env"]), "K8S_CONTAINER_NAME": 0} == {**by_name(charts["env"]), "K8S_CONTAINER_NAME": 0}
-    assert {**ours, "env": 0} == {**charts, "env": 0}
+    (made,) = patch["spec"]["template"]["spec"]["initContainers"]
+    assert {**by_name(made["env"]), "K8S_CONTAINER_NAME": 0} == {**by_name(charts["env"]), "K8S_CONTAINER_NAME": 0}
+    assert {**made, "env": 0} == {**charts, "env": 0}
     (literals,) = of_kind(kustomized(KUSTOMIZE / "bases/sidecar"), "ConfigMap")
     assert (
         literals["data"]
@@ -159,10 +159,10 @@ def test_the_sidecar_is_the_charts() -> None:
 def test_the_bases_are_what_the_chart_renders() -> None:
     image = {"repository": "registry.example.com/ai-otel", "tag": "1"}
     charts = shared(rendered(merged(BACKEND, {"gpuAgent": {"enabled": True, "image": image}})))
-    ours: dict[str, Tree] = {}
+    made: dict[str, Tree] = {}
     for base in ("agent", "cluster", "gateway", "gpu-agent"):
-        ours |= shared(kustomized(KUSTOMIZE / "bases" / base))
-    assert different(charts, ours) == {}
+        made |= shared(kustomized(KUSTOMIZE / "bases" / base))
+    assert different(charts, made) == {}
 
 
 PRODUCTION: Tree = {
@@ -188,8 +188,8 @@ DEVELOPMENT: Tree = {
 @pytest.mark.parametrize(("overlay", "values"), [("prod", PRODUCTION), ("dev", DEVELOPMENT)])
 def test_an_overlay_is_what_the_chart_renders(overlay: str, values: Tree) -> None:
     charts = shared(rendered(merged(BACKEND, values)))
-    ours = shared(kustomized(KUSTOMIZE / "overlays" / overlay))
-    assert different(charts, ours) == {}
+    made = shared(kustomized(KUSTOMIZE / "overlays" / overlay))
+    assert different(charts, made) == {}
 
 
 @pytest.mark.parametrize("mode", ["mtls", "off"])
@@ -197,9 +197,9 @@ def test_the_gpu_agent_is_what_the_chart_renders(mode: str, tmp_path: Path) -> N
     image = {"repository": "registry.example.com/ai-otel", "tag": "1"}
     charts = rendered(merged(BACKEND, {"tls": {"mode": mode}, "gpuAgent": {"enabled": True, "image": image}}))
     component = {"mtls": "mtls", "off": "local"}[mode]
-    ours = kustomized(directory(tmp_path, ["bases/gpu-agent"], [f"components/gpu-agent/{component}"]))
+    made = kustomized(directory(tmp_path, ["bases/gpu-agent"], [f"components/gpu-agent/{component}"]))
     name = "ai-otel-gpu-agent"
-    assert normal(one(charts, "DaemonSet", name)) == normal(one(ours, "DaemonSet", name))
+    assert normal(one(charts, "DaemonSet", name)) == normal(one(made, "DaemonSet", name))
 
 
 def test_a_changed_configuration_rolls_the_pods(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collector.process import Collector, attributes_of, until
+from harness.collector.process import Collector, attributes_of
 from harness.kubernetes.agent import agent
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.control_plane import POD_IP
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -77,7 +78,7 @@ def nodes(cluster: Cluster) -> Iterator[Cluster]:
 
 
 class Seen:
-    """What the agent exported since the last look: the last resource of each pod, and its running requests."""
+    """What the agent exported since the last read: the last resource of each pod, and its running requests."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, 0
@@ -85,7 +86,7 @@ class Seen:
         self.requests: dict[str, float] = {}
 
     def forget(self) -> None:
-        """Begin anew, behind all that was exported so far."""
+        """Start again behind all that was exported so far."""
         self._at = self._path.stat().st_size
         self.resources, self.requests = {}, {}
 
@@ -108,7 +109,7 @@ class Seen:
             points = [p for m in metrics if m["name"] == "ai_otel.request.running" for p in m["sum"]["dataPoints"]]
             for point in points:
                 if not point.get("flags"):  # with a flag it says only that the series has ended
-                    name = resource.get("k8s.pod.name", "nobody")
+                    name = resource.get("k8s.pod.name", "unknown")
                     self.resources[name] = resource
                     self.requests[name] = float(point.get("asDouble", point.get("asInt", 0)))
 
@@ -170,40 +171,40 @@ def test_it_reads_exactly_the_annotated_pods_of_its_node_and_names_them(
     assert len(wanted) == BATCH
     seen = Seen(tmp_path / "out.jsonl")
     with agent(nodes, NODE, tmp_path, every="2s") as collector:
-        assert until(lambda: len(seen.read().resources) >= BATCH, 60), collector.output()[-3000:]
+        eventually(lambda: len(seen.read().resources) >= BATCH, 60, lambda: collector.output()[-3000:])
         seen.forget()  # another round: what was not to be found had its time
-        assert until(lambda: len(seen.read().resources) >= BATCH, 30)
+        eventually(lambda: len(seen.read().resources) >= BATCH, 30)
     assert set(seen.resources) == set(wanted)
     for name, each in wanted.items():
-        told = seen.resources[name]
+        attributes = seen.resources[name]
         assert seen.requests[name] == number(each["status"]["podIP"])
-        assert told["k8s.pod.uid"] == each["metadata"]["uid"]
-        assert (told["k8s.namespace.name"], told["k8s.node.name"]) == (namespace, NODE)
-        assert told.get("k8s.deployment.name") == ("chat" if name.startswith("chat-") else None)
-        assert told["k8s.container.name"] == "server"
-        assert told["service.instance.id"] == f"{namespace}.{name}.server"
+        assert attributes["k8s.pod.uid"] == each["metadata"]["uid"]
+        assert (attributes["k8s.namespace.name"], attributes["k8s.node.name"]) == (namespace, NODE)
+        assert attributes.get("k8s.deployment.name") == ("chat" if name.startswith("chat-") else None)
+        assert attributes["k8s.container.name"] == "server"
+        assert attributes["service.instance.id"] == f"{namespace}.{name}.server"
 
 
 def test_a_thousand_pods_come_and_go_and_leave_nothing(
     nodes: Cluster, namespace: str, port: int, tmp_path: Path
 ) -> None:
-    """Every batch takes over the addresses of the one before, and is told by its own names; memory stays."""
+    """Every batch takes over the addresses of the one before, and is reported by its own names; memory stays."""
     seen = Seen(tmp_path / "out.jsonl")
     resident = []
     with agent(nodes, NODE, tmp_path, every="2s") as collector:
         for index in range(BATCHES):
             alive = create(nodes, namespace, batch(f"b{index}", namespace, port))
             if index in (0, BATCHES - 1):
-                assert until(lambda: alive.keys() <= seen.read().resources.keys(), 60), collector.output()[-3000:]  # noqa: B023
+                eventually(lambda: alive.keys() <= seen.read().resources.keys(), 60, lambda: collector.output()[-3000:])  # noqa: B023
                 resident.append(resident_bytes(collector))
             if index < BATCHES - 1:
                 gone = f"/api/v1/namespaces/{namespace}/pods?labelSelector=batch=b{index}"
                 nodes.kubectl("delete", "--raw", gone)
                 nodes.wait_for(lambda: not nodes.running(f"batch=b{index}", namespace), 60)  # noqa: B023
         seen.forget()
-        assert until(lambda: alive.keys() <= seen.read().resources.keys(), 30)
+        eventually(lambda: alive.keys() <= seen.read().resources.keys(), 30)
         assert set(seen.resources) == set(alive)
-        assert {name: told["k8s.pod.uid"] for name, told in seen.resources.items()} == {
+        assert {name: attributes["k8s.pod.uid"] for name, attributes in seen.resources.items()} == {
             name: each["metadata"]["uid"] for name, each in alive.items()
         }
         assert seen.requests == {name: number(each["status"]["podIP"]) for name, each in alive.items()}

@@ -78,9 +78,9 @@ def test_the_configuration_that_runs_is_the_one_that_render_prints(
     volumes = made[role]["spec"]["template"]["spec"]["volumes"]
     (name,) = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
     (config,) = cluster.get("configmap", "--field-selector", f"metadata.name={name}", namespace=NAMESPACE)
-    told = config["data"]["collector.yaml"]
-    assert as_written(told) == configuration(Choice(role.replace("-", "_")))
-    (path := tmp_path / "collector.yaml").write_text(told)
+    found = config["data"]["collector.yaml"]
+    assert as_written(found) == configuration(Choice(role.replace("-", "_")))
+    (path := tmp_path / "collector.yaml").write_text(found)
     assert validate(path) == ""
 
 
@@ -98,22 +98,22 @@ def test_the_pods_are_those_of_the_base(role: str, made: dict[str, Tree]) -> Non
     (text,) = [(KUSTOMIZE / f"bases/{BASES[role]}/{name}.yaml").read_text() for name in (role,)]
     base = one(parsed(text), ROLES[role], f"ai-otel-{role}")["spec"]["template"]["spec"]
     pod = made[role]["spec"]["template"]["spec"]
-    (ours,), (theirs,) = base["containers"], pod["containers"]
+    (expected,), (actual,) = base["containers"], pod["containers"]
     for key in ("securityContext", "serviceAccountName", "terminationGracePeriodSeconds", "tolerations"):
         assert pod.get(key) == base.get(key), key
     for key in ("image", "securityContext", "resources", "lifecycle"):
-        assert theirs[key] == ours[key], key
-    names = [each["name"] for each in theirs["env"]]
-    assert names == [*(each["name"] for each in ours["env"]), "POD_NAME"]
-    mounts = {mount["mountPath"] for mount in theirs["volumeMounts"]}
-    assert mounts == {mount["mountPath"] for mount in ours["volumeMounts"]} - {"/etc/ai-otel/config"} | {"/conf"}
-    probe = {key: ours["livenessProbe"][key] for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")}
-    assert theirs["livenessProbe"].items() >= {**probe}.items()
-    assert theirs["livenessProbe"]["httpGet"]["port"] == 13133
+        assert actual[key] == expected[key], key
+    names = [each["name"] for each in actual["env"]]
+    assert names == [*(each["name"] for each in expected["env"]), "POD_NAME"]
+    mounts = {mount["mountPath"] for mount in actual["volumeMounts"]}
+    assert mounts == {mount["mountPath"] for mount in expected["volumeMounts"]} - {"/etc/ai-otel/config"} | {"/conf"}
+    probe = {key: expected["livenessProbe"][key] for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")}
+    assert actual["livenessProbe"].items() >= {**probe}.items()
+    assert actual["livenessProbe"]["httpGet"]["port"] == 13133
 
 
 def test_restricted_pods_are_admitted(cluster: Cluster, made: dict[str, Tree]) -> None:
-    """Those with a volume of their own then wait for one, which nobody makes here."""
+    """Those with a volume of their own then wait for one, which is not created here."""
     for role in ROLES:
         selector = f"app.kubernetes.io/instance={NAMESPACE}.ai-otel-{role}"
         wanted = len(cluster.get("nodes")) if role == "agent" else 2
@@ -127,15 +127,15 @@ def test_restricted_pods_are_admitted(cluster: Cluster, made: dict[str, Tree]) -
 def test_who_sends_to_whom_is_a_service_that_the_operator_makes(cluster: Cluster, made: dict[str, Tree]) -> None:
     services = {each["metadata"]["name"]: each["spec"] for each in cluster.get("services", namespace=NAMESPACE)}
 
-    def told(role: str, name: str) -> str:
+    def variable_of(role: str, name: str) -> str:
         (container,) = made[role]["spec"]["template"]["spec"]["containers"]
         (value,) = [each["value"] for each in container["env"] if each["name"] == name]
         assert isinstance(value, str)
         return value
 
-    host, _, port = told("agent", "AI_OTEL_GATEWAY_ENDPOINT").partition(":")
+    host, _, port = variable_of("agent", "AI_OTEL_GATEWAY_ENDPOINT").partition(":")
     assert int(port) in {each["port"] for each in services[host]["ports"]}
-    assert services[told("gateway", "AI_OTEL_STATEFUL_HOST")]["clusterIP"] == "None"
+    assert services[variable_of("gateway", "AI_OTEL_STATEFUL_HOST")]["clusterIP"] == "None"
     sidecar = yaml.safe_load((OPERATOR / "sidecars/vllm.yaml").read_text())
     (goal,) = [e["value"] for e in sidecar["spec"]["env"] if e["name"] == "AI_OTEL_GATEWAY_ENDPOINT"]
     assert goal == f"{host}.{NAMESPACE}.svc:{port}"
@@ -166,7 +166,7 @@ def test_a_pod_that_asks_gets_library_and_sidecar_and_is_restricted(
     assert as_written(given["OTEL_CONFIG"] or "") == configuration(Choice("sidecar", ("vllm",)))
     assert initial["command"] == ["cp", "-r", "/autoinstrumentation/.", "/otel-auto-instrumentation-python"]
     (server,) = pod["spec"]["containers"]
-    told = {each["name"]: each.get("value") for each in server["env"]}
-    assert (told["AI_OTEL_ENABLED"], told["OTEL_LOGS_EXPORTER"]) == ("true", "none")
-    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://localhost:4318"
-    assert (told["PYTHONPATH"] or "").endswith(":/otel-auto-instrumentation-python")
+    found = {each["name"]: each.get("value") for each in server["env"]}
+    assert (found["AI_OTEL_ENABLED"], found["OTEL_LOGS_EXPORTER"]) == ("true", "none")
+    assert found["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://localhost:4318"
+    assert (found["PYTHONPATH"] or "").endswith(":/otel-auto-instrumentation-python")

@@ -1,7 +1,7 @@
 """Whose page the agent reads in a pod of several containers, on a real API server: once, and by its right name.
 
 The discovery makes a target of every declared port and of every container without one, init containers too. Only if
-they become equal is the page read once, so none of them can tell which container serves it. The pod itself may say, or
+they become equal is the page read once, so none of them shows which container serves it. The pod itself may say, or
 have only one.
 """
 
@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.collector.process import attributes_of, exports, until
+from harness.collector.process import attributes_of, exports
 from harness.kubernetes.agent import agent
 from harness.kubernetes.cluster import Cluster, Tree
 from harness.kubernetes.control_plane import POD_IP
+from harness.polling import eventually
 
 pytestmark = [
     pytest.mark.requires(part="kubernetes"),
@@ -86,7 +87,7 @@ def cases(port: int) -> dict[str, Case]:
         "with-init": Case([server], [download], annotations=at),
         "with-native-sidecar": Case([server], [mesh], annotations=at),
         "by-native-sidecar": Case([container("main", 8080)], [exporter], annotations=at),
-        "default-port": Case([container("server", 8000), proxy]),  # nobody answers there: `up` tells of it
+        "default-port": Case([container("server", 8000), proxy]),  # no server answers there: `up` shows it
         "by-default": Case([proxy, server], annotations={**at, DEFAULT_CONTAINER: "server"}, known="server"),
         "not-by-default": Case([proxy, server], annotations={**says, DEFAULT_CONTAINER: "proxy"}, known="server"),
         "said-server-first": Case([server, proxy], annotations=says, known="server"),
@@ -102,7 +103,7 @@ def cases(port: int) -> dict[str, Case]:
 
 
 @dataclass(frozen=True)
-class Told:
+class Scene:
     """What the agent exported of each pod."""
 
     cases: dict[str, Case]
@@ -129,7 +130,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def told(cluster: Cluster, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def scene(cluster: Cluster, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """All pods on one node, and the agent of this node until it has read each page some times."""
     namespace, directory = "page-containers", tmp_path_factory.mktemp("agent")
     cluster.add_node(NODE)
@@ -154,7 +155,7 @@ def pod(name: str, namespace: str, address: str, case: Case) -> Tree:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def read(cluster: Cluster, directory: Path, there: dict[str, Case], addresses: dict[str, str]) -> Told:
+def read(cluster: Cluster, directory: Path, there: dict[str, Case], addresses: dict[str, str]) -> Scene:
     """Let the agent run until every page was read often enough."""
     READ.clear()
     with agent(cluster, NODE, directory) as collector:
@@ -163,8 +164,8 @@ def read(cluster: Cluster, directory: Path, there: dict[str, Case], addresses: d
             up = taken(directory)[1]
             return all(len(up.get(name, [])) >= ROUNDS for name in there)
 
-        assert until(enough, 60), collector.output()[-3000:]
-    return Told(there, addresses, *taken(directory))
+        eventually(enough, 60, lambda: collector.output()[-3000:])
+    return Scene(there, addresses, *taken(directory))
 
 
 def taken(directory: Path) -> tuple[dict[str, list[Tree]], dict[str, list[float]]]:
@@ -184,30 +185,30 @@ def taken(directory: Path) -> tuple[dict[str, list[Tree]], dict[str, list[float]
     return resources, up
 
 
-def test_a_page_is_one_instance_and_read_once_a_round(told: Told) -> None:
-    """Whatever a pod's containers declare: one resource, and as many reads as of the pod that has one port.
+def test_a_page_is_one_instance_and_read_once_a_round(scene: Scene) -> None:
+    """For every declaration of a pod's containers: one resource, and as many reads as of the pod that has one port.
 
     A second target would double them. A few more are reads before the pod was known, or whose point is on its way; on a
     busy machine a page may not be read in time, and `up` says so.
     """
-    assert {name: len(resources) for name, resources in told.resources.items()} == dict.fromkeys(told.cases, 1)
-    rounds = len(told.up["alone"])
-    for name, up in told.up.items():
+    assert {name: len(resources) for name, resources in scene.resources.items()} == dict.fromkeys(scene.cases, 1)
+    rounds = len(scene.up["alone"])
+    for name, up in scene.up.items():
         assert abs(len(up) - rounds) <= ROUNDS / 2, name
         if "default-port" not in name:
             assert max(up) == 1, name
-            assert READ[told.addresses[name]] - len(up) <= ROUNDS / 2, name
+            assert READ[scene.addresses[name]] - len(up) <= ROUNDS / 2, name
 
 
-def test_a_container_is_named_where_it_is_the_only_one_or_the_pod_says_which_it_is(told: Told) -> None:
+def test_container_is_named_when_alone_or_named_by_its_pod(scene: Scene) -> None:
     """Never by the order of containers or ports, and never an init container that ended long ago."""
-    names = {name: resource.get("k8s.container.name") for name, (resource, *_) in told.resources.items()}
-    assert names == {name: case.known for name, case in told.cases.items()}
+    names = {name: resource.get("k8s.container.name") for name, (resource, *_) in scene.resources.items()}
+    assert names == {name: case.known for name, case in scene.cases.items()}
 
 
-def test_the_instance_is_the_pods_or_its_containers_where_that_is_known(told: Told) -> None:
-    """As the conventions write it, without what is unknown; `up` of a page that nobody serves has the same."""
-    for name, (resource, *_) in told.resources.items():
-        parts = [resource["k8s.namespace.name"], name, told.cases[name].known]
+def test_the_instance_is_the_pods_or_its_containers_where_that_is_known(scene: Scene) -> None:
+    """As the conventions write it, without what is unknown; `up` of an endpoint that is not served has the same."""
+    for name, (resource, *_) in scene.resources.items():
+        parts = [resource["k8s.namespace.name"], name, scene.cases[name].known]
         assert resource["service.instance.id"] == ".".join(part for part in parts if part)
-    assert len({resource["service.instance.id"] for resource, *_ in told.resources.values()}) == len(told.cases)
+    assert len({resource["service.instance.id"] for resource, *_ in scene.resources.values()}) == len(scene.cases)

@@ -38,12 +38,12 @@ def env_of(pod: Tree, index: int = 0) -> dict[str, Tree]:
 # ---------------------------------------------------------------- the chart's templates
 
 
-def as_subchart(values: Tree, directory: Path, kube: str = "1.36.3", **told: str) -> Tree:
-    """What the templates give a chart that has ours as its dependency."""
+def as_subchart(values: Tree, directory: Path, kube: str = "1.36.3", **arguments: str) -> Tree:
+    """What the templates render in a chart that depends on this one."""
     (directory / "templates").mkdir(parents=True)
     (directory / "Chart.yaml").write_text("{apiVersion: v2, name: chat, version: 0.0.0}")
     shutil.copytree(CHART, directory / "charts/ai-otel")
-    more = "".join(f' "{name}" "{value}"' for name, value in {"container": "server", **told}.items())
+    more = "".join(f' "{name}" "{value}"' for name, value in {"container": "server", **arguments}.items())
     about = f'(dict "root" (index .Subcharts "ai-otel"){more})'
     keys = {"initContainers": "Init", "env": "Env", "volumeMounts": "Mounts", "volumes": "Volumes"}
     lines = [f'{key}: {{{{- include "ai-otel.injection{name}" {about} | nindent 2 }}}}\n' for key, name in keys.items()]
@@ -55,7 +55,7 @@ def as_subchart(values: Tree, directory: Path, kube: str = "1.36.3", **told: str
 
 @pytest.mark.parametrize("volume", WAYS)
 def test_the_charts_templates_give_what_the_component_gives(volume: str, tmp_path: Path) -> None:
-    """But for two variables: the template is told the container, and writes PYTHONPATH as it is."""
+    """But for two variables: the template is given the container, and writes PYTHONPATH as it is."""
     charts = as_subchart({"injection": {"image": IMAGE, "volume": volume}}, tmp_path / "chart")
     pod = pod_of(with_components(tmp_path / "kustomize", server("python"), WAYS[volume]))
     assert normal(charts["initContainers"] or []) == normal(pod["spec"].get("initContainers", []))
@@ -115,7 +115,7 @@ def test_only_the_first_container_of_a_labelled_workload_is_given_it(kind: str, 
 
 
 def test_what_the_server_sets_for_opentelemetry_stands(tmp_path: Path) -> None:
-    """Where telemetry goes, and by what name, is not ours to say: without it, it goes to the pod's own sidecar."""
+    """Where telemetry goes, and by what name, is left to the user: without it, it goes to the pod's own sidecar."""
     theirs: list[Tree] = [
         {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://agent:4318"},
         {"name": "OTEL_SERVICE_NAME", "value": "chat"},

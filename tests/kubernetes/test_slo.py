@@ -1,4 +1,4 @@
-"""The rules of a promise: values by hand, alerts where they must fire and only there, and what stays absent."""
+"""The rules of an SLO: values by hand, alerts where they must fire and only there, and what stays absent."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def absent(expression: str, at: str) -> Tree:
 def firing(at: str, *alerts: tuple[str, str]) -> Tree:
     """Exactly these fire: name and objective."""
     labels = [{"alertname": name, **({"sloth_slo": slo} if slo else {})} for name, slo in alerts]
-    told = ["{" + ", ".join(f'{key}="{value}"' for key, value in each.items()) + "}" for each in labels]
+    listed = ["{" + ", ".join(f'{key}="{value}"' for key, value in each.items()) + "}" for each in labels]
     expression = 'count by (alertname, sloth_slo) (ALERTS{alertstate="firing"})'
-    return {"expr": expression, "eval_time": at, "exp_samples": [{"labels": each, "value": 1} for each in told]}
+    return {"expr": expression, "eval_time": at, "exp_samples": [{"labels": each, "value": 1} for each in listed]}
 
 
 # ---------------------------------------------------------------- what is written
@@ -95,8 +95,8 @@ def test_the_committed_example_is_what_the_command_writes(capsys: pytest.Capture
 def test_prometheus_takes_every_rule(single: bool, tmp_path: Path) -> None:
     slo = asked(single_choice=single)
     (file := tmp_path / "rules.yaml").write_text(write(parsed(slo), plain=True))
-    told = promtool("check", "rules", "--lint=all", "--lint-fatal", file)
-    assert f"{len(rules(slo))} rules found" in told
+    listed = promtool("check", "rules", "--lint=all", "--lint-fatal", file)
+    assert f"{len(rules(slo))} rules found" in listed
 
 
 def rules(slo: Tree) -> list[Tree]:
@@ -108,10 +108,10 @@ def expressions() -> str:
 
 
 def test_every_metric_is_in_the_contract() -> None:
-    ours = {metric["prometheus"] + end for metric in CONTRACT["metrics"] for end in ("_bucket", "_count")}
+    known = {metric["prometheus"] + end for metric in CONTRACT["metrics"] for end in ("_bucket", "_count")}
     found = set(re.findall(r"\b(?:ai_otel|gen_ai)_\w+(?=\{)", expressions()))
     assert len(found) == 7
-    assert found - ours == set()
+    assert found - known == set()
 
 
 def test_every_label_is_in_the_contract_or_sloths() -> None:
@@ -121,7 +121,7 @@ def test_every_label_is_in_the_contract_or_sloths() -> None:
     assert found - attributes - {"le", "__name__", "sloth_id", "sloth_service", "sloth_slo"} == set()
 
 
-def test_a_service_is_alive_by_series_of_its_own_and_not_by_those_of_its_gpus() -> None:
+def test_service_is_alive_by_its_own_series_and_not_by_its_gpus() -> None:
     (pattern,) = set(re.findall(r'__name__=~"([^"]+)"', expressions()))
     alive = {each["name"]: each["subject"] for each in CONTRACT["metrics"] if re.fullmatch(pattern, each["prometheus"])}
     assert {"ai_otel.request.running", "ai_otel.record.open", "gen_ai.server.request.duration"} <= set(alive)
@@ -132,7 +132,7 @@ def test_a_service_is_alive_by_series_of_its_own_and_not_by_those_of_its_gpus() 
 
 MINUTES = 260
 # 98 valid calls a minute: 90 well, 5 turned away, 3 failed. Of the 90, 80 have a known first token, 76 of them in time.
-# 60 answers have a time per token, 51 of them in time. And 50 calls that nobody can do anything about.
+# 60 answers have a time per token, 51 of them in time. And 50 calls that are not the server's failure.
 MIXED = [
     calls(f"0+90x{MINUTES}"),
     calls(f"0+5x{MINUTES}", "queue_full"),
@@ -146,7 +146,7 @@ MIXED = [
 ]
 BAD = {"first_token": "4/80", "output_token": "9/60", "token_interval": "5/1000", "errors": "8/98"}
 BUDGET = {"first_token": "0.01", "output_token": "0.01", "token_interval": "0.01", "errors": "0.001", "goodput": "0.05"}
-# The slow answers are of 9 of the 76 at most; of the 10 without a known first token nobody knows.
+# The slow answers are of 9 of the 76 at most; of the 10 without a known first token it is unknown.
 LOWER, UPPER, UPPER_OF_SINGLE = "67/98", "(76+10)/98", "(80-9+10)/98"
 
 
@@ -206,7 +206,7 @@ def test_over_the_period_a_quiet_night_does_not_weigh_as_a_busy_day(tmp_path: Pa
 
 @pytest.mark.requires(part="prometheus")
 def test_a_histogram_without_the_bound_is_not_taken_for_slow(tmp_path: Path) -> None:
-    """An engine's page may have other bounds than ours: its samples are of no share."""
+    """An engine's endpoint may have other bounds than ai-otel: its samples give no ratio."""
     other = [f'k8s_pod_name="other", le="{bound}"' for bound in ("0.8", "3.0")]
     given = [
         calls("0+120x30"),
@@ -268,12 +268,12 @@ PACES = [
 @pytest.mark.requires(part="prometheus")
 def test_each_pair_of_windows_fires_at_its_pace(tmp_path: Path) -> None:
     def case(values: str, alerts: dict[str, str]) -> Tree:
-        told = [f'{{alertname="{name}", sloth_window="{window}"}}' for name, window in alerts.items()]
+        listed = [f'{{alertname="{name}", sloth_window="{window}"}}' for name, window in alerts.items()]
         expression = 'count by (alertname, sloth_window) (ALERTS{alertstate="firing"})'
         check = {
             "expr": expression,
             "eval_time": "420m",
-            "exp_samples": [{"labels": each, "value": 1} for each in told],
+            "exp_samples": [{"labels": each, "value": 1} for each in listed],
         }
         return {"input_series": [calls("0+1000x420"), calls(values, "500")], "promql_expr_test": [check]}
 
@@ -366,7 +366,7 @@ def test_what_has_no_samples_has_no_share(tmp_path: Path) -> None:
 
 @dataclass
 class Call:
-    """One call of one inference. `met` says what is true of its first token, also where nobody recorded it."""
+    """One call of one inference. `met` says what is true of its first token, also where it was not recorded."""
 
     error: str | None
     met: bool
@@ -384,7 +384,7 @@ def some_call(chance: random.Random, most: int, known: float) -> Call:
     return Call(error, chance.random() < 0.7, chance.random() < known, slow)
 
 
-def told(population: list[Call]) -> list[Tree]:
+def series_of(population: list[Call]) -> list[Tree]:
     """What the histograms say of as many such calls each minute: a series that counted nothing is not there."""
     errors = [call.error for call in population]
     given = [calls(f"0+{errors.count(error)}x7", error) for error in dict.fromkeys(errors)]
@@ -413,7 +413,7 @@ def test_true_goodput_is_never_outside_its_bounds(single: bool, most: int, tmp_p
         outside = f"slo:goodput:ratio_lower_rate5m > {truth} + 1e-9 or slo:goodput:ratio_upper_rate5m < {truth} - 1e-9"
         there = {"expr": "count(slo:goodput:ratio_upper_rate5m)", "eval_time": "6m"}
         checks = [absent(outside, "6m"), {**there, "exp_samples": [{"labels": "{}", "value": 1}]}]
-        tests.append({"input_series": told(population), "promql_expr_test": checks})
+        tests.append({"input_series": series_of(population), "promql_expr_test": checks})
     assert len(tests) > 40
     slo = only("first_token", "output_token")
     slo["objectives"]["goodput"] = {"objective": 95, "single_choice": single}

@@ -17,8 +17,8 @@ from ai_otel.emit.metrics import MetricEmitter
 from ai_otel.engine_counters import EngineCounters
 from ai_otel.slo.expressions import Expressions
 from ai_otel.slo.objective import OBJECTIVES, parsed
-from harness.collector.process import until
 from harness.kubernetes.charts import HOME, Tree
+from harness.polling import eventually
 from harness.telemetry.prometheus import running
 from records import call, cancelled, choice, failed, inference, refused
 
@@ -61,10 +61,10 @@ def test_shares_are_those_of_the_calls(tmp_path: Path) -> None:
             provider.force_flush()
             time.sleep(1)  # so that the rate is of a second, not of a millisecond
         provider.shutdown()
-        assert until(lambda: bool(ask(expressions.error_ratio(slo.objectives["errors"], "5m"))), 30)
+        eventually(lambda: bool(ask(expressions.error_ratio(slo.objectives["errors"], "5m"))), 30)
         for name, share in EXPECTED.items():
             assert ask(expressions.error_ratio(slo.objectives[name], "5m")) == [pytest.approx(share)], name
-        assert ask(expressions.error_ratio(slo.objectives["token_interval"], "5m")) == []  # no gap was told
+        assert ask(expressions.error_ratio(slo.objectives["token_interval"], "5m")) == []  # no gap was recorded
         bounds = {side: ask(bound) for side, bound in expressions.goodput(slo.objectives["goodput"], "5m").items()}
         assert bounds == {"lower": [pytest.approx(3 / 7)], "upper": [pytest.approx(4 / 7)]}
         assert ask(f"absent_over_time({expressions.alive}[10m])") == []

@@ -94,15 +94,17 @@ def test_every_label_of_ours_in_the_pages_is_read_somewhere() -> None:
         if path.suffix in {".yaml", ".tpl"}
         for name in pattern.findall(path.read_text())
     }
-    told = {name for path in (ROOT / "docs").rglob("*.md") for name in pattern.findall(path.read_text())}
-    assert "ai-otel.io/engine" in told
-    assert told - there == set()
+    documented = {name for path in (ROOT / "docs").rglob("*.md") for name in pattern.findall(path.read_text())}
+    assert "ai-otel.io/engine" in documented
+    assert documented - there == set()
 
 
 def test_annotations_of_others_are_in_our_parts_too() -> None:
-    told = set(re.findall(r"\b[a-z]+\.opentelemetry\.io/[a-z.-]+|\bkubectl\.kubernetes\.io/[a-z-]+", PAGE.read_text()))
+    documented = set(
+        re.findall(r"\b[a-z]+\.opentelemetry\.io/[a-z.-]+|\bkubectl\.kubernetes\.io/[a-z-]+", PAGE.read_text())
+    )
     there = "".join(path.read_text() for path in KUBERNETES.rglob("*") if path.suffix in {".yaml", ".md", ".tpl"})
-    assert {name for name in told if name not in there} == set()
+    assert {name for name in documented if name not in there} == set()
 
 
 def test_links_lead_somewhere() -> None:

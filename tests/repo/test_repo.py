@@ -24,7 +24,7 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "upstream" not in path
 LINES_PER_MODULE = 350
 BROAD = {"Exception", "BaseException"}
 
-# Who may look at the environment besides settings.py, and why.
+# Modules besides settings.py that may read the environment, and why.
 READS_ENVIRONMENT = {
     "settings.py": "the one reader",
     "cli/run.py": "passes the environment on to the server that it starts",
@@ -78,7 +78,7 @@ def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_the_guard_swallows_everything(path: Path) -> None:
-    """Elsewhere a broad `except` may look at what passes, but its last word is `raise`."""
+    """Elsewhere a broad `except` may read the exception, but must end with `raise`."""
     if name_of(path) != "hooks/guard.py":
         assert [handler.lineno for handler in broad_handlers(path) if not raises_again(handler)] == []
 

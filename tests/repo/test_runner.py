@@ -1,4 +1,4 @@
-"""What the test runner itself must get right, whatever machine or shell started it."""
+"""The test runner works when started by any shell, also in the background."""
 
 from __future__ import annotations
 

@@ -24,8 +24,6 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 STOP_TIMEOUT_S = 1.0
-# An interpreter that ends on a loaded machine.
-EXIT_MARGIN_S = 4.0
 ROUNDS, REQUESTS = 5, 500
 
 SERVER = f"""
@@ -208,15 +206,22 @@ def test_requests_do_not_notice(measured: tuple[Server, dict[str, Server]], endp
     baseline, servers = measured
     plain, troubled = (statistics.median(server.took) for server in (baseline, servers[endpoint]))
     print(f"{endpoint}: {troubled * 1e6:.0f} µs, {plain * 1e6:.0f} µs without an exporter")
-    assert troubled <= 1.5 * plain + 0.0003
+    assert troubled <= 3 * plain
+
+
+@pytest.fixture(scope="module")
+def exit_s(measured: tuple[Server, dict[str, Server]]) -> float:
+    """Seconds in which this interpreter ends without an exporter, on this machine at this time."""
+    return measured[0].end()
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_the_process_ends_in_time(measured: tuple[Server, dict[str, Server]], endpoint: str) -> None:
+def test_the_process_ends_in_time(measured: tuple[Server, dict[str, Server]], exit_s: float, endpoint: str) -> None:
+    """The timeout is the exporters', the rest is the interpreter's; their own timeouts are ten times as long."""
     took_s = measured[1][endpoint].end()
-    print(f"{endpoint}: ended after {took_s:.2f} s")
-    assert took_s <= STOP_TIMEOUT_S + EXIT_MARGIN_S
+    print(f"{endpoint}: ended after {took_s:.2f} s, {exit_s:.2f} s without an exporter")
+    assert took_s <= 1.5 * STOP_TIMEOUT_S + 10 * exit_s
 
 
-def test_without_an_exporter_the_process_ends_at_once(measured: tuple[Server, dict[str, Server]]) -> None:
-    assert measured[0].end() <= EXIT_MARGIN_S
+def test_without_an_exporter_the_process_does_not_wait(exit_s: float) -> None:
+    assert exit_s < STOP_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""A client that keeps its own books: what it asked, what it was told, and when it saw the first token."""
+"""A client that records its requests, their responses, and the time of the first token."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class Sent:
     answer: Any = None
     sent_ns: int = 0
     first_token_ns: int | None = None
+    ended_ns: int | None = None
+    """When the last byte of a stream that was sent alone arrived."""
     error: str | None = None
 
     @property
@@ -119,6 +121,7 @@ def stream_one_by_one(base_url: str, requests: Sequence[Sent]) -> None:
         response = connection.getresponse()
         request.status = response.status
         arrived = [(time.time_ns(), line) for line in response]
+        request.ended_ns = time.time_ns()
         for at, line in arrived:
             if line.startswith(b"data: {"):
                 event = json.loads(line.removeprefix(b"data: "))

@@ -1,5 +1,5 @@
 """
-A load for each server of `servers.py`, and the load generator's own books: what a monitoring system should come to.
+A load for each server of `servers.py`, and the load generator's own records: what a monitoring system should measure.
 
 First requests of many sizes, some of which cannot be served; then a crowd, larger than what the server computes at a
 time, that is there for seconds: what it makes of the gauges is known.
@@ -22,7 +22,7 @@ AT_ONCE = {"vllm": 12, "llama_cpp": 4, "triton": 4, "bentoml": 5}
 """At vLLM many, so that most of the time to the first token is its queue's, and little of it the client's own."""
 CROWD = {"vllm": 6, "llama_cpp": 4, "triton": 4, "bentoml": 5}
 HELD_S = 2.0
-"""At least so long nobody of the crowd has gone: for longer than a scrape interval, whatever the machine is doing."""
+"""Seconds for which all of the crowd is there: longer than a scrape interval on any machine."""
 
 
 class Timed(Client):
@@ -72,7 +72,7 @@ class Load:
         assert there_s >= HELD_S, f"{self.engine}: the crowd was there for {there_s:.1f} s only: give it more to do"
         return self
 
-    # ------------------------------------------------------------ its books
+    # ------------------------------------------------------------ its records
 
     def statuses(self) -> Counter[int | None]:
         """How often which status came, warm-up included."""
@@ -115,7 +115,7 @@ def _texts(count: int) -> list[Sent]:
     """
     Completions, because these send something for each token. All begin differently: nothing is shared in a cache.
 
-    All are streams, because of others a client cannot tell when the first token came.
+    All are streams, because a client does not see when the first token of others came.
     """
     return [_text(f"{i} {PROMPT * (1 + i % 4)}", 8 + 6 * (i % 9)) for i in range(count)]
 

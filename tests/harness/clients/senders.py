@@ -1,4 +1,4 @@
-"""A sender at a tier's door: what it shows, and what it is told."""
+"""A sender to a tier: its credentials, and the status that it receives."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Sender:
 
 
 def plain(address: str) -> str:
-    """What a sender without TLS is told by HTTP."""
+    """HTTP status that a sender without TLS receives."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 import parts
+from harness.polling import eventually
 from harness.server import Server
 from harness.telemetry.sink import Sink
 
@@ -45,13 +45,16 @@ STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def settled(server: Server) -> Page:
-    """The page once nothing runs any more."""
-    for _ in range(100):
+    """Return the metrics once no request runs or waits."""
+
+    def idle() -> Page | None:
         page = Page(server.page())
-        if page.total("vllm:num_requests_running") == 0 and page.total("vllm:num_requests_waiting") == 0:
-            return page
-        time.sleep(0.1)
-    raise AssertionError("requests still run")
+        busy = page.total("vllm:num_requests_running") or page.total("vllm:num_requests_waiting")
+        return None if busy else page
+
+    page = eventually(idle, 10, "requests still run", interval_s=0.1)
+    assert page is not None
+    return page
 
 
 FLOAT32 = ("--dtype", "float32")
@@ -70,7 +73,7 @@ CPU = {
 
 SERVED = {**CPU, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """
-Of a server. vLLM for CPUs takes no executor in the engine's own process unless it is told this, too; a third process
+Of a server. vLLM for CPUs takes no executor in the engine's own process without this setting; a third process
 then imports everything once more, which is a third of a start, and on few cores spins on the others' time.
 """
 
@@ -81,7 +84,8 @@ def telemetry_to(sink: Sink) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
-        # On a busy machine the receiver, a thread of the tests, may be late; what it then misses is nobody's fault.
+        # On a busy machine the receiver, a thread of the tests, may be late; which is no
+        # error of the exporter.
         "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from harness.polling import wait_until
 from harness.server import free_port
 
 
@@ -20,7 +21,7 @@ class Backend:
     """
     An OTLP/HTTP endpoint at one address for its whole life.
 
-    It listens between `come()` and `leave()`; in between connections are refused, as where nobody is. `answer` is the
+    It listens between `come()` and `leave()`; in between, connections are refused. `answer` is the
     status that it gives: anything but 200 is given before a span is kept.
     """
 
@@ -99,9 +100,7 @@ class _Server(ThreadingHTTPServer):
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + 5
-        while self._open and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: not self._open, 5, interval_s=0.01)
 
     def handle_error(self, *_: Any) -> None:
         """A Collector that is killed leaves connections behind."""

@@ -20,8 +20,8 @@ def metric_lines(exports: Iterable[Tree]) -> list[str]:
     lines: set[str] = set()
     for export in exports:
         for resource_metrics in export["resourceMetrics"]:
-            told = {k: v for k, v in attributes_of(resource_metrics["resource"]).items() if k not in VOLATILE}
-            lines.add(f"resource {_pairs(told)}")
+            kept = {k: v for k, v in attributes_of(resource_metrics["resource"]).items() if k not in VOLATILE}
+            lines.add(f"resource {_pairs(kept)}")
             for scope_metrics in resource_metrics["scopeMetrics"]:
                 for metric in scope_metrics["metrics"]:
                     lines.update(_points(metric))

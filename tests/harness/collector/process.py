@@ -8,10 +8,9 @@ import os
 import subprocess
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import yaml
 
 import parts
 from ai_otel.collector.compose import Selection, compose
+from harness.polling import wait_until
 from harness.server import end, free_port
 
 Tree = dict[str, Any]
@@ -70,7 +70,7 @@ def validate(tree: Tree | Path, environment: Mapping[str, str] | None = None) ->
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-# Variables that a deployment sets, for configurations that are only looked at.
+# Variables that a deployment sets, for configurations that are validated and not run.
 PLACES = {
     "K8S_NODE_NAME": "node-1",
     "AI_OTEL_KUBELET_AUTH": "none",
@@ -158,16 +158,8 @@ def _wait(collector: Collector) -> None:
             return False
         return True
 
-    if not until(answers, 30):
+    if not wait_until(answers, 30):
         raise CollectorError(collector.output()[-6000:])
-
-
-def until(condition: Callable[[], Any], timeout_s: float) -> Any:
-    """Wait for something; its value, or the last falsy one."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 # ---------------------------------------------------------------- pages, and what comes out

@@ -53,7 +53,7 @@ _Loader.add_constructor("!int", lambda loader, node: int(loader.construct_scalar
 
 def cases(path: Path) -> list[Case]:
     """The rows of a corpus file."""
-    # The file is ours, and the loader is a safe one.
+    # The file is part of this repository, and the loader is a safe one.
     groups = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     found = []
     for group in groups:

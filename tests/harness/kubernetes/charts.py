@@ -47,8 +47,8 @@ def template(values: Tree | Path, *arguments: str, chart: Path = CHART, kube: st
             yaml.safe_dump(values, written)
             written.flush()
         file = values if isinstance(values, Path) else Path(written.name)
-        told = ("template", "ai-otel", chart, "--namespace", NAMESPACE, "--kube-version", kube, "--values", file)
-        return run("helm", *told, *arguments)
+        command = ("template", "ai-otel", chart, "--namespace", NAMESPACE, "--kube-version", kube, "--values", file)
+        return run("helm", *command, *arguments)
 
 
 def rendered(values: Tree | Path, *arguments: str) -> list[Tree]:

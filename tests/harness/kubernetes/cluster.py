@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import parts
-from harness.collector.process import until
+from harness.polling import wait_until
 
 Tree = dict[str, Any]
 
@@ -98,13 +98,13 @@ class Cluster:
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float = 30) -> Any:
         """The first truthy value of `condition`."""
-        found = until(condition, timeout_s)
+        found = wait_until(condition, timeout_s)
         events = "" if found else self.kubectl("get", "events", "--all-namespaces")
         assert found, f"not within {timeout_s} s; the logs are in {self.directory}; events:\n{events}"
         return found
 
     def running(self, selector: str, namespace: str = "default") -> list[Tree]:
-        """Pods with these labels that run, and that nobody deletes."""
+        """Running pods with these labels that are not being deleted."""
         pods = self.get("pods", "--selector", selector, namespace=namespace)
         alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return [pod for pod in alive if pod["status"].get("phase") == "Running"]
@@ -152,8 +152,8 @@ class Cluster:
 
 
 def _items(text: str) -> list[Tree]:
-    told: Tree = json.loads(text) if text.strip() else {"kind": "List", "items": []}
-    return list(told["items"]) if told["kind"] == "List" else [told]
+    answer: Tree = json.loads(text) if text.strip() else {"kind": "List", "items": []}
+    return list(answer["items"]) if answer["kind"] == "List" else [answer]
 
 
 def write_kubeconfig(path: Path, url: str, ca: Path, token: str) -> Path:

@@ -21,8 +21,8 @@ from pathlib import Path
 import yaml
 
 from harness.certificates import Authority
-from harness.collector.process import until
 from harness.kubernetes.cluster import NODES, Cluster, Tree, part, write_kubeconfig
+from harness.polling import wait_until
 from harness.server import end, free_port
 
 POD_IP = "test/pod-ip"
@@ -54,7 +54,7 @@ def program(
         return ready()
 
     try:
-        if not until(up, 60):
+        if not wait_until(up, 60):
             raise ClusterError(f"{log.stem} did not come up:\n{log.read_text(errors='replace')[-4000:]}")
         yield process
     finally:

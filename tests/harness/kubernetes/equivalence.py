@@ -28,7 +28,7 @@ def laid_over(below: Tree, above: Tree) -> Tree:
 
 
 def meant(tree: Any) -> Any:
-    """Without what says nothing: `null`, extensions that nobody starts, and that a plain URL is without TLS."""
+    """Without what says nothing: `null`, extensions that no service starts, and that a plain URL is without TLS."""
     if not isinstance(tree, dict):
         return tree
     if str(tree.get("endpoint")).startswith("http://"):

@@ -112,7 +112,7 @@ def _reviewed(cluster: Cluster, version: str, kind: str, spec: Tree) -> Tree:
     return dict(answer["status"])
 
 
-# ---------------------------------------------------------------- what it tells
+# ---------------------------------------------------------------- what it reports
 
 
 def summary(cluster: Cluster, node: str) -> Tree:
@@ -133,8 +133,8 @@ def _pod(pod: Tree) -> Tree:
         }
         for each in pod["spec"]["containers"]
     ]
-    told = {"cpu": _cpu(POD_CPU_NS), "memory": _memory(POD_WORKING_SET_BYTES)}
-    return {"podRef": ref, "startTime": AT, "containers": containers, **told}
+    usage = {"cpu": _cpu(POD_CPU_NS), "memory": _memory(POD_WORKING_SET_BYTES)}
+    return {"podRef": ref, "startTime": AT, "containers": containers, **usage}
 
 
 def _cpu(used_ns: int) -> Tree:

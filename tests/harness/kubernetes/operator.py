@@ -23,7 +23,7 @@ from harness.server import free_port
 def operator(cluster: Cluster, directory: Path) -> Iterator[Path]:
     """Run it until the block ends; where it writes its log. Its custom resources stay defined, its webhooks do not.
 
-    A pod that it cannot look at is refused: in its installation it would be admitted as it is.
+    A pod that it cannot inspect is refused: in its installation it would be admitted as it is.
     """
     found = parts.PARTS["operator"].find()
     assert found is not None, "mark the test with requires(part='operator')"
@@ -31,7 +31,7 @@ def operator(cluster: Cluster, directory: Path) -> Iterator[Path]:
     cluster.load_crds("opentelemetry")
     authority = Authority(directory / "authority", "who signs for the Operator")
     pair = authority.sign("operator", dns="localhost", ip="127.0.0.1", use="serverAuth")
-    (served := directory / "k8s-webhook-server/serving-certs").mkdir(parents=True)  # below TMPDIR, it looks there
+    (served := directory / "k8s-webhook-server/serving-certs").mkdir(parents=True)  # it searches below TMPDIR
     shutil.copy(pair.certificate, served / "tls.crt")
     shutil.copy(pair.key, served / "tls.key")
     port, health = free_port(), free_port()

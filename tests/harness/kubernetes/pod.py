@@ -22,7 +22,7 @@ Places = Mapping[str, Path]
 
 def variables(container: Tree, pod: Tree, places: Places, secrets: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment that a kubelet would give to the container, and nothing else; `secrets` by `name/key`."""
-    told: dict[str, str] = {}
+    values: dict[str, str] = {}
     for entry in container.get("env", ()):
         source = entry.get("valueFrom", {})
         value = entry.get("value", "")
@@ -32,13 +32,13 @@ def variables(container: Tree, pod: Tree, places: Places, secrets: Mapping[str, 
             value = (secrets or {})[f"{source['secretKeyRef']['name']}/{source['secretKeyRef']['key']}"]
         else:
             assert not source, entry
-        value = re.sub(r"\$\((\w+)\)", lambda match: told.get(match[1], match[0]), value)
-        told[entry["name"]] = here(value, places)
-    return told
+        value = re.sub(r"\$\((\w+)\)", lambda match: values.get(match[1], match[0]), value)
+        values[entry["name"]] = here(value, places)
+    return values
 
 
 def _field(pod: Tree, path: str) -> str:
-    """What the downward API tells; of an annotation that is not there, nothing."""
+    """Value that the downward API gives; empty for an absent annotation."""
     if named := re.fullmatch(r"metadata\.(annotations|labels)\['([^']+)'\]", path):
         return str(pod["metadata"].get(named[1], {}).get(named[2], ""))
     if path in {"status.hostIP", "status.podIP"}:

@@ -35,7 +35,7 @@ spec:
 
 
 def server(label: str, *env: Tree, kind: str = "Deployment", engine: str = "") -> Tree:
-    """A workload of a user's, as it is before anything of ours is in it."""
+    """A user's workload before ai-otel is added."""
     (tree,) = parsed(SERVER.replace("KIND", kind))
     tree["metadata"]["labels"] = {"ai-otel.io/inject": label, **({"ai-otel.io/sidecar": engine} if engine else {})}
     if env:
@@ -46,10 +46,10 @@ def server(label: str, *env: Tree, kind: str = "Deployment", engine: str = "") -
 def with_components(place: Path, tree: Tree, *components: str, namespace: str = "models") -> list[Tree]:
     """What Kustomize makes of it."""
     place.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(KUSTOMIZE, place / "ours")
+    shutil.copytree(KUSTOMIZE, place / "ai-otel")
     (place / "server.yaml").write_text(yaml.safe_dump(tree))
-    resources = ["server.yaml", *(["ours/bases/sidecar"] if any("sidecar" in name for name in components) else [])]
-    chosen = [f"ours/components/{name}" for name in components]
+    resources = ["server.yaml", *(["ai-otel/bases/sidecar"] if any("sidecar" in name for name in components) else [])]
+    chosen = [f"ai-otel/components/{name}" for name in components]
     whole = {"namespace": namespace, "resources": resources, "components": chosen}
     (place / "kustomization.yaml").write_text(yaml.safe_dump(whole))
     return kustomized(place)

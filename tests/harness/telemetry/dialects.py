@@ -210,13 +210,13 @@ DIALECTS: Mapping[str, tuple[Tree, Tree]] = {
         {
             "openinference.span.kind": "TOOL",
             "tool.name": "weather",
-            "tool.description": "tells",
+            "tool.description": "describes",
             "tool.id": "call_1",
         },
         {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": "weather",
-            "gen_ai.tool.description": "tells",
+            "gen_ai.tool.description": "describes",
             "gen_ai.tool.call.id": "call_1",
         },
     ),
@@ -245,7 +245,7 @@ DIALECTS: Mapping[str, tuple[Tree, Tree]] = {
 UNTOUCHED: Mapping[str, Tree] = {
     "a kind that is no operation": {"openinference.span.kind": "CHAIN", "metadata": "{}", "tool.name": "of no tool"},
     "a task": {"traceloop.span.kind": "task", "traceloop.entity.name": "join"},
-    "a word that nobody knows": {"llm.request.type": "moderation", "gen_ai.openai.request.response_format": "xml"},
+    "an unknown word": {"llm.request.type": "moderation", "gen_ai.openai.request.response_format": "xml"},
     "what cannot be converted": {"gen_ai.request.embedding_dimension": "null", "llm.is_streaming": "perhaps"},
     "names that are somebody else's": {"session.id": "s-1", "tool.name": "hammer", "agent.name": "Smith"},
     "no JSON": {"openinference.span.kind": "PROMPT", "llm.invocation_parameters": '{"temperature": 0.'},

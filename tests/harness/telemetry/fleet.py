@@ -22,6 +22,7 @@ from ai_otel.engine_counters import EngineCounters
 from ai_otel.record import Choice, Inference, Outcome, RequestRecord
 from harness.collector import process as collector
 from harness.collector.process import Pages, Tree, composed
+from harness.polling import eventually
 from harness.telemetry import prometheus
 from harness.telemetry.moving_endpoints import Moving, MovingPage
 from harness.telemetry.prometheus import Prometheus, Series
@@ -95,14 +96,14 @@ class Library:
     def __init__(self, url: str) -> None:
         exporter = OTLPMetricExporter(f"{url}/api/v1/otlp/v1/metrics")
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=600_000)
-        told = {
+        identity = {
             semconv.SERVICE_NAME: "vllm",
             semconv.SERVICE_INSTANCE_ID: LIBRARY,
             semconv.K8S_NAMESPACE_NAME: "models",
             semconv.K8S_POD_NAME: "inside",
             semconv.AI_OTEL_ENGINE_NAME: "vllm",
         }
-        self._provider = MeterProvider([reader], Resource(told))
+        self._provider = MeterProvider([reader], Resource(identity))
         meters = [self._provider.get_meter(name) for name in (semconv.SCOPE_GEN_AI, semconv.SCOPE)]
         self._emitter = MetricEmitter(*meters, EngineCounters())
         self._sampled = set_span_in_context(NonRecordingSpan(SpanContext(TRACE, 1, True, TraceFlags(1))))
@@ -157,7 +158,7 @@ class Fleet:
 
 
 def example() -> Tree:
-    """The shipped example. Its host name is nobody's here."""
+    """The shipped example. Its host name does not resolve here."""
     tree: Tree = yaml.safe_load(EXAMPLE.read_text())
     del tree["scrape_configs"]
     return tree
@@ -184,7 +185,7 @@ def sidecar(
         "AI_OTEL_SCRAPE_INTERVAL": "1s",
         "AI_OTEL_SCRAPE_TIMEOUT": "1s",
         "AI_OTEL_PROMETHEUS_URL": url,
-        "AI_OTEL_MODEL": "small" if engine == "llama_cpp" else "",  # its page does not tell
+        "AI_OTEL_MODEL": "small" if engine == "llama_cpp" else "",  # its endpoint does not report one
         "K8S_NAMESPACE_NAME": "models",
         "K8S_POD_NAME": f"{engine.replace('_', '-')}-0",
     }
@@ -208,8 +209,8 @@ def running(way: str, directory: Path) -> Iterator[Fleet]:
             beside = [sidecar(engine, page, "prometheus", stack, directory) for engine, page in pages.items()]
             targets = [f"127.0.0.1:{each.ports['prometheus']}" for each in beside]
             asked = stack.enter_context(prometheus.running(scraping(targets), directory / "prometheus"))
-        # What was there before the first sample is nobody's rate: the window begins after it.
-        assert collector.until(lambda: len(asked.query("ai_otel_request_running")) == len(pages), 30)
+        # Counts from before the first sample belong to no rate: the window begins after it.
+        eventually(lambda: len(asked.query("ai_otel_request_running")) == len(pages), 30)
         time.sleep(MOVES_S)
         moving_until = time.time() - 1.5  # by now it has been read, sent and stored
         vllm.stop()

@@ -45,7 +45,7 @@ def _probe(source: random.Random) -> dict[str, Any]:
 
 KINDS: dict[str, Make] = {
     "plain": lambda _: _answered(),
-    # An answer that came in good time, from a path that only looks like a probe's.
+    # An answer that came in good time, from a path that only resembles a probe's.
     "lookalike": lambda _: {"attributes": {"url.path": "/v1/models/metrics-7b/chat"}},
     "status": lambda _: {**_answered(), "status": ERROR},
     "failed": lambda _: _answered(**{"ai_otel.outcome": "failed"}),

@@ -85,7 +85,7 @@ class MovingPage:
 
 
 class Moving(dict[str, str]):
-    """Texts by path for `Pages`, made anew at each read."""
+    """Texts by path for `Pages`, rendered again at each read."""
 
     def __init__(self, pages: Mapping[str, MovingPage]) -> None:
         super().__init__()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 
 import parts
-from harness.collector.process import until
+from harness.polling import wait_until
 from harness.server import end, free_port
 
 Tree = dict[str, Any]
@@ -118,7 +117,7 @@ def running(configuration: Tree, directory: Path) -> Iterator[Prometheus]:
             cwd=directory,
         )
     try:
-        if not until(lambda: _ready(prometheus, process), 30):
+        if not wait_until(lambda: _ready(prometheus, process), 30):
             raise PrometheusError(prometheus.log.read_text(errors="replace")[-4000:])
         yield prometheus
     finally:
@@ -131,7 +130,6 @@ def _ready(prometheus: Prometheus, process: subprocess.Popen[bytes]) -> bool:
     try:
         urllib.request.urlopen(f"{prometheus.url}/-/ready", timeout=2).close()
     except (urllib.error.URLError, ConnectionError, TimeoutError):
-        time.sleep(0.05)
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Metrics as a backend keeps them: of each series the newest point, told apart by who sent it."""
+"""Metrics as a backend keeps them: the newest point of each series, by sender."""
 
 from __future__ import annotations
 

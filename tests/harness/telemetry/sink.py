@@ -7,7 +7,6 @@ import json
 import os
 import re
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from harness.polling import wait_until
 
 
 @dataclass
@@ -89,16 +90,11 @@ class Sink:
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 30) -> bool:
         """Wait until something is true of what arrived."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
+        return wait_until(condition, timeout_s)
 
 
 def points_of(metric: Any) -> Any:
-    """The points of a metric, whatever it is."""
+    """The data points of a metric of any type."""
     return getattr(metric, metric.WhichOneof("data")).data_points
 
 

@@ -1,4 +1,4 @@
-{{/* What each component may ask the API server. tests/kubernetes/test_rights.py asks a real one whether it is enough, and not too much. */}}
+{{/* What each component may ask the API server. tests/kubernetes/rights/test_used.py asks a real one whether it is enough, and not too much. */}}
 
 {{- define "ai-otel.agentRules" -}}
 # Pods to read, and whose they are: a Deployment's name stands in its pods' owner.

@@ -16,7 +16,7 @@ from ai_otel.engines.vllm import VllmAdapter
 from isolated import python
 
 ON = {"AI_OTEL_ENABLED": "true"}
-PTH = Path(__file__).parents[3] / "src/ai_otel.pth"
+PTH = Path(__file__).parents[2] / "src/ai_otel.pth"
 
 LOOK = """
 import sys
