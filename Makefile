@@ -19,7 +19,7 @@ setup: ## make .venv, the development environment (1 min the first time)
 .venv/ready: requirements.lock pyproject.toml tools/environments.py
 	@$(MAKE) --no-print-directory setup
 
-demo: .venv/ready ## see it: a small model server on this machine, and what it tells (20 s)
+demo: .venv/ready ## see it: a small model server on this machine, and its telemetry (20 s)
 	@.venv/bin/ai-otel demo
 
 test: .venv/ready ## everything that needs no large install, on every Python found here (3 min)
@@ -32,11 +32,11 @@ lint: .venv/ready ## format, then ruff, mypy, import rules and generated files (
 	@.venv/bin/ruff check --quiet --select I --fix; .venv/bin/ruff format --quiet
 	@$(RUN) tools/check.py --lint
 
-generate: .venv/ready ## write every generated file anew from the contract (5 s)
+generate: .venv/ready ## write every generated file from the contract (5 s)
 	@$(RUN) tools/generate.py
 	@$(RUN) collector-config/dashboards/src/build.py
 
-lock: .venv/ready ## resolve every requirement anew (30 s)
+lock: .venv/ready ## resolve every requirement again (30 s)
 	@$(RUN) tools/environments.py lock
 
 bench: .venv/ready ## what it costs: the benchmarks (2 min, on a quiet machine)
