@@ -1,13 +1,13 @@
 """
-Cost of sampling eight GPUs: `python benchmarks/gpu.py [--seconds N]`, about a minute.
+What looking at eight GPUs costs: `python benchmarks/gpu.py [--seconds N]`, a minute in all.
 
-The GPUs are simulated: NVIDIA's unpatched binding on a simulated library. The figures include the sampler, the binding
-and the simulation. A real driver adds its own time. All are CPU time of the thread that samples.
+The GPUs are simulated: NVIDIA's unpatched binding on a library of ours, so the figures are ours, the binding's and the
+simulation's, and a real driver adds its own. All are CPU time of the thread that samples.
 
-* back to back: without pauses, everything in the processor's caches; the minimum of several rounds;
-* at its own interval: as in a server, every second and every 0.1 s, idle in between;
-* beside a busy thread: the same beside a computing thread. Wall-clock time of a sample includes waiting for the
-  interpreter's lock, and the sampling interval adapts.
+* back to back: one look after the other, everything in the processor's caches; the least of several rounds;
+* at its own pace: as in a server, once a second and ten times a second, with everything else asleep in between;
+* beside a thread that computes: the same, and how long a look takes by the clock, which is what the interpreter's lock
+  makes it wait, and how often it is taken then.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Options  # noqa: E4
 from harness.gpu import nvml  # noqa: E402
 from harness.gpu.nvml import GIB, Gpu, Scenario  # noqa: E402
 
-SAMPLES, ROUNDS = 50, 10
+LOOKS, ROUNDS = 50, 10
 
 
-class DiscardingListener:
-    """Discards every event: energy counters are read and not attributed."""
+class Nobody:
+    """Hears of everything and does nothing: energy is read, and nothing is made of it."""
 
     def opened(self, devices: Sequence[Device]) -> None:
         """Devices."""
@@ -54,14 +54,14 @@ class DiscardingListener:
 
 
 @dataclass
-class Samples:
-    """Duration of each sample, and the thread's CPU time after it."""
+class Looks:
+    """What each look took, and the thread's CPU time after it."""
 
     took_s: dict[str, list[float]] = field(default_factory=lambda: {"readings": [], "energy": []})
     cpu_s: list[float] = field(default_factory=list)
 
     def passed(self, kind: str, took_s: float) -> None:
-        """Record one finished sample; called on the sampler's thread."""
+        """One look is over; called on the thread that samples."""
         self.took_s[kind].append(took_s)
         self.cpu_s.append(time.thread_time())
 
@@ -76,7 +76,7 @@ def eight() -> Scenario:
 
 
 def back_to_back() -> tuple[float, float]:
-    """CPU seconds of one sample of all values, and of one of the energy counters."""
+    """CPU seconds of one look at everything, and of one at the energy counters."""
     now_s = 0.0
     source = NvmlSource(Options(), clock=lambda: now_s)
     devices = source.open()
@@ -86,35 +86,33 @@ def back_to_back() -> tuple[float, float]:
     everything, energy = [], []
     for _ in range(ROUNDS):
         before_s = time.thread_time()
-        for _ in range(SAMPLES):
+        for _ in range(LOOKS):
             now_s += 1.0
             sampler.collect()
-        everything.append((time.thread_time() - before_s) / SAMPLES)
+        everything.append((time.thread_time() - before_s) / LOOKS)
         before_s = time.thread_time()
-        for _ in range(SAMPLES):
+        for _ in range(LOOKS):
             for device in devices:
                 source.read_energy(device)
-        energy.append((time.thread_time() - before_s) / SAMPLES)
+        energy.append((time.thread_time() - before_s) / LOOKS)
     source.close()
     return min(everything), min(energy)
 
 
-def at_its_own_interval(seconds: float, *, energy: bool) -> tuple[float, Samples]:
+def at_its_own_pace(seconds: float, *, energy: bool) -> tuple[float, Looks]:
     """CPU seconds a second, and the samples."""
-    samples = Samples()
+    samples = Looks()
     source = NvmlSource(Options())
-    sampler = Sampler(
-        lambda: {"nvidia": source}, listener=DiscardingListener() if energy else None, on_collected=samples.passed
-    )
+    sampler = Sampler(lambda: {"nvidia": source}, listener=Nobody() if energy else None, on_collected=samples.passed)
     sampler.start()
     time.sleep(seconds)
     sampler.stop()
-    settled = samples.cpu_s[len(samples.cpu_s) // 5 :]  # the first samples determine which values are supported
+    settled = samples.cpu_s[len(samples.cpu_s) // 5 :]  # the first looks find out what there is
     return (settled[-1] - settled[0]) / (0.8 * seconds), samples
 
 
-def beside_a_busy_thread(work: Callable[[], tuple[float, Samples]]) -> tuple[float, Samples]:
-    """The same, while another thread holds the interpreter's lock."""
+def beside_a_thread_that_computes(work: Callable[[], tuple[float, Looks]]) -> tuple[float, Looks]:
+    """The same, while the interpreter is never free for long."""
     over = threading.Event()
 
     def compute() -> None:
@@ -133,32 +131,28 @@ def beside_a_busy_thread(work: Callable[[], tuple[float, Samples]]) -> tuple[flo
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="duration of each timed case")
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long each of the paced cases runs")
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as folder, nvml.library(Path(folder), eight()):
         everything_s, energy_s = back_to_back()
-        print("eight simulated GPUs, CPU time of the thread that samples")
-        print(
-            f"  back to back   everything {everything_s * 1e3:6.2f} ms per sample: {everything_s:.3%} of a core at 1 Hz"
-        )
-        print(
-            f"                 energy     {energy_s * 1e3:6.2f} ms per sample: {10 * energy_s:.3%} of a core at 10 Hz"
-        )
+        print("eight simulated GPUs, CPU time of the thread that looks")
+        print(f"  back to back   everything {everything_s * 1e3:6.2f} ms a look: {everything_s:.3%} of a core at 1 Hz")
+        print(f"                 energy     {energy_s * 1e3:6.2f} ms a look: {10 * energy_s:.3%} of a core at 10 Hz")
         for energy in (False, True):
-            interval = "1 Hz and energy at 10 Hz" if energy else "1 Hz"
-            share, samples = at_its_own_interval(seconds, energy=energy)
-            show("at its own interval", interval, share, samples)
-            share, samples = beside_a_busy_thread(lambda on=energy: at_its_own_interval(seconds, energy=on))
-            show("beside a busy thread", interval, share, samples)
+            pace = "1 Hz and energy at 10 Hz" if energy else "1 Hz"
+            share, samples = at_its_own_pace(seconds, energy=energy)
+            told("at its own pace", pace, share, samples)
+            share, samples = beside_a_thread_that_computes(lambda on=energy: at_its_own_pace(seconds, energy=on))
+            told("beside a busy thread", pace, share, samples)
     return 0
 
 
-def show(case: str, interval: str, share: float, samples: Samples) -> None:
+def told(case: str, pace: str, share: float, samples: Looks) -> None:
     """One line."""
     by_kind = [
         f"{len(took)} x {statistics.median(took) * 1e3:.2f} ms {kind}" for kind, took in samples.took_s.items() if took
     ]
-    print(f"  {case}, {interval}: {share:.3%} of a core; by the clock {', '.join(by_kind)}")
+    print(f"  {case}, {pace}: {share:.3%} of a core; by the clock {', '.join(by_kind)}")
 
 
 if __name__ == "__main__":
