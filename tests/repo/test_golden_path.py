@@ -57,7 +57,7 @@ def known(key: str) -> bool:
 
 
 @pytest.mark.parametrize("line", [line for line in RUN if line.startswith("ai-otel ")])
-def test_ai_otel_commands_work(line: str) -> None:
+def test_commands_of_ours_work(line: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ai_otel.cli", *shlex.split(line)[1:]],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
@@ -86,7 +86,7 @@ def test_commands_name_files_and_values_that_exist() -> None:
     assert not known("monitoring.nothing")
 
 
-def test_every_ai_otel_label_in_the_pages_is_read_somewhere() -> None:
+def test_every_label_of_ours_in_the_pages_is_read_somewhere() -> None:
     pattern = re.compile(r"\bai-otel\.io/[a-z][a-z_-]*")
     there = {
         name
@@ -94,15 +94,15 @@ def test_every_ai_otel_label_in_the_pages_is_read_somewhere() -> None:
         if path.suffix in {".yaml", ".tpl"}
         for name in pattern.findall(path.read_text())
     }
-    named = {name for path in (ROOT / "docs").rglob("*.md") for name in pattern.findall(path.read_text())}
-    assert "ai-otel.io/engine" in named
-    assert named - there == set()
+    told = {name for path in (ROOT / "docs").rglob("*.md") for name in pattern.findall(path.read_text())}
+    assert "ai-otel.io/engine" in told
+    assert told - there == set()
 
 
-def test_annotations_of_other_projects_are_in_the_manifests() -> None:
-    named = set(re.findall(r"\b[a-z]+\.opentelemetry\.io/[a-z.-]+|\bkubectl\.kubernetes\.io/[a-z-]+", PAGE.read_text()))
+def test_annotations_of_others_are_in_our_parts_too() -> None:
+    told = set(re.findall(r"\b[a-z]+\.opentelemetry\.io/[a-z.-]+|\bkubectl\.kubernetes\.io/[a-z-]+", PAGE.read_text()))
     there = "".join(path.read_text() for path in KUBERNETES.rglob("*") if path.suffix in {".yaml", ".md", ".tpl"})
-    assert {name for name in named if name not in there} == set()
+    assert {name for name in told if name not in there} == set()
 
 
 def test_links_lead_somewhere() -> None:

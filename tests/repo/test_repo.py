@@ -24,7 +24,7 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "upstream" not in path
 LINES_PER_MODULE = 350
 BROAD = {"Exception", "BaseException"}
 
-# Modules that may read the environment besides settings.py, and the reason.
+# Who may look at the environment besides settings.py, and why.
 READS_ENVIRONMENT = {
     "settings.py": "the one reader",
     "cli/run.py": "passes the environment on to the server that it starts",
@@ -78,7 +78,7 @@ def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_the_guard_swallows_everything(path: Path) -> None:
-    """Elsewhere a broad `except` may inspect the exception, but ends with `raise`."""
+    """Elsewhere a broad `except` may look at what passes, but its last word is `raise`."""
     if name_of(path) != "hooks/guard.py":
         assert [handler.lineno for handler in broad_handlers(path) if not raises_again(handler)] == []
 
@@ -134,7 +134,7 @@ def test_the_wheel_is_pure_python(wheel: zipfile.ZipFile) -> None:
     assert {Path(name).suffix for name in wheel.namelist()} <= {".py", ".pth", ".typed", ".yaml", ".json", ".txt", ""}
 
 
-def test_the_wheel_holds_the_library_and_its_pth_file_only(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_the_library_and_its_door_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ai_otel", "ai_otel.pth"}
@@ -183,7 +183,7 @@ def test_starting_an_interpreter_loads_nothing_that_changes_the_host(switched_on
     assert [name for name in NEVER_AT_START if name in loaded] == []
 
 
-def test_without_the_switch_ai_otel_is_not_loaded() -> None:
+def test_without_the_switch_nothing_of_ours_is_loaded() -> None:
     loaded = modules_after("pass", switched_on=False)
     assert [name for name in loaded if name.partition(".")[0] in {"ai_otel", "wrapt", "opentelemetry"}] == []
 
