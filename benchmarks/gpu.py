@@ -1,13 +1,12 @@
 """
-What looking at eight GPUs costs: `python benchmarks/gpu.py [--seconds N]`, a minute in all.
+Cost of sampling eight GPUs: `python benchmarks/gpu.py [--seconds N]`, about a minute.
 
-The GPUs are simulated: NVIDIA's unpatched binding on a library of ours, so the figures are ours, the binding's and the
-simulation's, and a real driver adds its own. All are CPU time of the thread that samples.
+The GPUs are simulated: NVIDIA's unpatched binding on a simulated library. The results include the binding and the
+simulation, not a real driver. All results are CPU time of the sampling thread.
 
-* back to back: one look after the other, everything in the processor's caches; the least of several rounds;
-* at its own pace: as in a server, once a second and ten times a second, with everything else asleep in between;
-* beside a thread that computes: the same, and how long a look takes by the clock, which is what the interpreter's lock
-  makes it wait, and how often it is taken then.
+* back to back: samples without pauses, with warm processor caches; the minimum of several rounds;
+* at the default interval: as in a server, once a second and ten times a second, idle in between;
+* beside a busy thread: the same, with the elapsed time of a sample, which includes waiting for the interpreter lock.
 """
 
 from __future__ import annotations
@@ -31,43 +30,43 @@ from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Options  # noqa: E4
 from harness.gpu import nvml  # noqa: E402
 from harness.gpu.nvml import GIB, Gpu, Scenario  # noqa: E402
 
-LOOKS, ROUNDS = 50, 10
+SAMPLES, ROUNDS = 50, 10
 
 
-class Nobody:
-    """Hears of everything and does nothing: energy is read, and nothing is made of it."""
+class NullListener:
+    """Makes the sampler read energy, and ignores it."""
 
     def opened(self, devices: Sequence[Device]) -> None:
-        """Devices."""
+        """Ignore devices."""
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
-        """One counter."""
+        """Ignore a counter."""
 
     def saw_reading(self, device: Device, time_s: float, reading: GpuReading) -> None:
-        """One device."""
+        """Ignore a reading."""
 
     def saw_event(self, event: GpuEvent) -> None:
-        """One event."""
+        """Ignore an event."""
 
     def collected(self, time_s: float) -> None:
-        """One sample."""
+        """Ignore a collection."""
 
 
 @dataclass
-class Looks:
-    """What each look took, and the thread's CPU time after it."""
+class Collections:
+    """Duration of each collection, and the thread's CPU time after it, in seconds."""
 
     took_s: dict[str, list[float]] = field(default_factory=lambda: {"readings": [], "energy": []})
     cpu_s: list[float] = field(default_factory=list)
 
-    def passed(self, kind: str, took_s: float) -> None:
-        """One look is over; called on the thread that samples."""
+    def record(self, kind: str, took_s: float) -> None:
+        """Record a collection, on the sampling thread."""
         self.took_s[kind].append(took_s)
         self.cpu_s.append(time.thread_time())
 
 
 def eight() -> Scenario:
-    """All as an H200 is."""
+    """Return eight GPUs with the values of an H200."""
     gpus = [
         Gpu(uuid=f"GPU-51a0fa4e-0000-4000-8000-00000000000{number}", minor=number, memory_used=number * GIB)
         for number in range(8)
@@ -76,43 +75,44 @@ def eight() -> Scenario:
 
 
 def back_to_back() -> tuple[float, float]:
-    """CPU seconds of one look at everything, and of one at the energy counters."""
+    """Return CPU seconds of one sample of all values, and of all energy counters."""
     now_s = 0.0
     source = NvmlSource(Options(), clock=lambda: now_s)
     devices = source.open()
-    sampler = Sampler(dict, clock=lambda: now_s)
-    sampler._sources = {"nvidia": source}  # noqa: SLF001 - without its thread, which would ask for them
+    sampler = Sampler(lambda: {"nvidia": source}, clock=lambda: now_s)
     sampler.collect()
     everything, energy = [], []
     for _ in range(ROUNDS):
         before_s = time.thread_time()
-        for _ in range(LOOKS):
+        for _ in range(SAMPLES):
             now_s += 1.0
             sampler.collect()
-        everything.append((time.thread_time() - before_s) / LOOKS)
+        everything.append((time.thread_time() - before_s) / SAMPLES)
         before_s = time.thread_time()
-        for _ in range(LOOKS):
+        for _ in range(SAMPLES):
             for device in devices:
                 source.read_energy(device)
-        energy.append((time.thread_time() - before_s) / LOOKS)
+        energy.append((time.thread_time() - before_s) / SAMPLES)
     source.close()
     return min(everything), min(energy)
 
 
-def at_its_own_pace(seconds: float, *, energy: bool) -> tuple[float, Looks]:
-    """CPU seconds a second, and the samples."""
-    samples = Looks()
+def at_default_interval(seconds: float, *, energy: bool) -> tuple[float, Collections]:
+    """Return CPU seconds per second, and the collections."""
+    collections = Collections()
     source = NvmlSource(Options())
-    sampler = Sampler(lambda: {"nvidia": source}, listener=Nobody() if energy else None, on_collected=samples.passed)
+    sampler = Sampler(
+        lambda: {"nvidia": source}, listener=NullListener() if energy else None, on_collected=collections.record
+    )
     sampler.start()
     time.sleep(seconds)
     sampler.stop()
-    settled = samples.cpu_s[len(samples.cpu_s) // 5 :]  # the first looks find out what there is
-    return (settled[-1] - settled[0]) / (0.8 * seconds), samples
+    steady = collections.cpu_s[len(collections.cpu_s) // 5 :]  # the first ones discover supported values
+    return (steady[-1] - steady[0]) / (0.8 * seconds), collections
 
 
-def beside_a_thread_that_computes(work: Callable[[], tuple[float, Looks]]) -> tuple[float, Looks]:
-    """The same, while the interpreter is never free for long."""
+def beside_a_busy_thread(work: Callable[[], tuple[float, Collections]]) -> tuple[float, Collections]:
+    """Run `work` while another thread computes."""
     over = threading.Event()
 
     def compute() -> None:
@@ -131,28 +131,32 @@ def beside_a_thread_that_computes(work: Callable[[], tuple[float, Looks]]) -> tu
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long each of the paced cases runs")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of each case at the default interval")
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as folder, nvml.library(Path(folder), eight()):
         everything_s, energy_s = back_to_back()
-        print("eight simulated GPUs, CPU time of the thread that looks")
-        print(f"  back to back   everything {everything_s * 1e3:6.2f} ms a look: {everything_s:.3%} of a core at 1 Hz")
-        print(f"                 energy     {energy_s * 1e3:6.2f} ms a look: {10 * energy_s:.3%} of a core at 10 Hz")
+        print("eight simulated GPUs, CPU time of the sampling thread")
+        print(
+            f"  back to back   everything {everything_s * 1e3:6.2f} ms a sample: {everything_s:.3%} of a core at 1 Hz"
+        )
+        print(f"                 energy     {energy_s * 1e3:6.2f} ms a sample: {10 * energy_s:.3%} of a core at 10 Hz")
         for energy in (False, True):
             pace = "1 Hz and energy at 10 Hz" if energy else "1 Hz"
-            share, samples = at_its_own_pace(seconds, energy=energy)
-            told("at its own pace", pace, share, samples)
-            share, samples = beside_a_thread_that_computes(lambda on=energy: at_its_own_pace(seconds, energy=on))
-            told("beside a busy thread", pace, share, samples)
+            share, collections = at_default_interval(seconds, energy=energy)
+            report("at the default interval", pace, share, collections)
+            share, collections = beside_a_busy_thread(lambda on=energy: at_default_interval(seconds, energy=on))
+            report("beside a busy thread", pace, share, collections)
     return 0
 
 
-def told(case: str, pace: str, share: float, samples: Looks) -> None:
-    """One line."""
+def report(case: str, pace: str, share: float, collections: Collections) -> None:
+    """Print one line."""
     by_kind = [
-        f"{len(took)} x {statistics.median(took) * 1e3:.2f} ms {kind}" for kind, took in samples.took_s.items() if took
+        f"{len(took)} x {statistics.median(took) * 1e3:.2f} ms {kind}"
+        for kind, took in collections.took_s.items()
+        if took
     ]
-    print(f"  {case}, {pace}: {share:.3%} of a core; by the clock {', '.join(by_kind)}")
+    print(f"  {case}, {pace}: {share:.3%} of a core; elapsed {', '.join(by_kind)}")
 
 
 if __name__ == "__main__":

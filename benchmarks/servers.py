@@ -138,8 +138,8 @@ class Observed(Server):
         """Emit and export all."""
         assert self.handle.recorder.flush(30)
         self.telemetry.flush()
-        assert not self.handle.dropped, self.handle.dropped
-        assert not self.handle.hook_errors, self.handle.hook_errors
+        assert not self.handle.pipeline.dropped, self.handle.pipeline.dropped
+        assert not self.handle.pipeline.hook_errors, self.handle.pipeline.hook_errors
 
     def stop(self) -> None:
         """End the recorder's thread and the SDK's."""

@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -134,6 +135,21 @@ def vllm() -> parts.VllmEnvironment:
     found = parts.vllm_environment()
     assert found is not None, "mark the test with requires(part='vllm')"
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """
+    A temporary directory of this run, for this process and the servers it starts.
+
+    The lock files of the leader election are there. In a shared directory, a process of another run could be the
+    leader, and no server of the tests would sample its GPU. The path is short: a socket's has at most 107 bytes.
+    """
+    directory = tmp_path_factory.mktemp("t", numbered=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(directory))
+        patched.setattr(tempfile, "tempdir", str(directory))
+        yield directory
 
 
 @pytest.fixture(scope="session")

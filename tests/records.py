@@ -126,7 +126,7 @@ def several(count: int = 3) -> list[Inference]:
 def deliver(telemetry: Captured, *records: RequestRecord) -> None:
     """Hand over records that are complete as they are."""
     for record in records:
-        telemetry.recorder._queue.append(record)  # its clock would overwrite the times
+        telemetry.recorder.schedule(telemetry.recorder._deliver, record)  # its clock would overwrite the times
         telemetry.recorder.wake()
 
 

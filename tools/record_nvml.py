@@ -1,13 +1,13 @@
-"""Records what a real NVIDIA GPU says, for our tests to be checked against. Changes no setting.
+"""Record a real NVIDIA GPU, to verify the simulated library of the tests. Changes no setting.
 
-    python tools/record_nvml.py gpu.json          every call that we make: return code, type, range, latency (20 s)
+    python tools/record_nvml.py gpu.json          every call of the source: return code, type, range, latency (20 s)
     python tools/record_nvml.py --all gpu.json    and every experiment, each under load where torch is installed (8 min)
 
-Run it where the GPU is otherwise idle, as the user who runs the server. UUIDs, serial and process numbers are taken
-out.
-A recording becomes a scenario of the simulated library by tests/harness/gpu/recording.py; put it into
-tests/gpu/recordings/, and `pytest tests/gpu/test_recordings.py` checks that the simulated library says what it said.
-What the GPU does under a real model server is not part of it.
+Run it on an otherwise idle GPU, as the user who runs the server. UUIDs, serial numbers and PIDs are removed.
+
+tests/harness/gpu/recording.py replays a recording as a scenario of the simulated library. Put it into
+tests/gpu/recordings/; `pytest tests/gpu/test_recordings.py` then compares both. A recording does not cover a real model
+server.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from nvml_recording import experiments, load, support
+from nvml_recording.bench import Bench
 from nvml_recording.library import Nvml
 from nvml_recording.scrub import Scrubber
 
@@ -30,15 +31,15 @@ FORMAT = 1
 
 
 def main() -> int:
-    """Record, and say where."""
+    """Record and print the path."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", nargs="?", type=Path, help="the recording, in JSON")
     parser.add_argument("--all", action="store_true", help="run the experiments too")
-    parser.add_argument("--only", nargs="*", choices=experiments.ALL, help="of the experiments, only these")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long an experiment looks")
-    parser.add_argument("--times", type=int, default=200, help="how often each call is timed")
-    parser.add_argument("--load-on", default="cuda", help="where the load runs, as torch calls it")
-    parser.add_argument("--gpm-only", action="store_true", help="print the first GPU's performance metrics, and end")
+    parser.add_argument("--only", nargs="*", choices=experiments.ALL, help="run these experiments only")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of an experiment in seconds")
+    parser.add_argument("--times", type=int, default=200, help="number of timed repetitions of each call")
+    parser.add_argument("--load-on", default="cuda", help="torch device of the load")
+    parser.add_argument("--gpm-only", action="store_true", help="print the first GPU's performance metrics and exit")
     options = parser.parse_args()
     nvml = started()
     if nvml is None:
@@ -47,10 +48,10 @@ def main() -> int:
         print(json.dumps(without_nan(support.gpm(nvml, nvml.handles()[0]))))
         return 0
     if options.out is None:
-        parser.error("say where to write the recording")
+        parser.error("the path of the recording is missing")
     recording = record(nvml, options.times)
     if options.all or options.only:
-        bench = experiments.Bench(nvml, nvml.handles()[0], options.seconds, options.load_on)
+        bench = Bench(nvml, nvml.handles()[0], options.seconds, options.load_on)
         recording["experiments"] = run(bench, options.only or list(experiments.ALL))
     nvml.close()
     options.out.write_text(json.dumps(without_nan(Scrubber().scrub(recording)), indent=1) + "\n")
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def started() -> Nvml | None:
-    """NVML, or `None` after saying why not."""
+    """Return NVML; prints the reason and returns `None` if it does not start."""
     try:
         return Nvml()
     except ImportError:
@@ -68,12 +69,12 @@ def started() -> Nvml | None:
     except Exception as error:  # NVML's error class is the binding's own
         if type(error).__module__ != "pynvml":
             raise
-        print(f"NVML does not start ({error}): see what nvidia-smi says", file=sys.stderr)
+        print(f"NVML does not start ({error}): see what nvidia-smi reports", file=sys.stderr)
     return None
 
 
 def record(nvml: Nvml, times: int) -> dict[str, Any]:
-    """Every call that we make, on every GPU, and what the library makes of it."""
+    """Record every call of the source on every GPU, and the source's readings."""
     return {
         "format": FORMAT,
         "simulated": nvml.simulated,
@@ -89,20 +90,20 @@ def record(nvml: Nvml, times: int) -> dict[str, Any]:
     }
 
 
-def run(bench: experiments.Bench, names: list[str]) -> dict[str, Any]:
-    """The experiments, one after another; one that fails says so and the others go on."""
-    told: dict[str, Any] = {}
+def run(bench: Bench, names: list[str]) -> dict[str, Any]:
+    """Run the experiments in sequence. A failed one is recorded as such."""
+    results: dict[str, Any] = {}
     for name in names:
         print(f"{name} …", file=sys.stderr)
         try:
-            told[name] = experiments.ALL[name](bench)
+            results[name] = experiments.ALL[name](bench)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            told[name] = {"failed": f"{type(error).__name__}: {error}"}
-    return told
+            results[name] = {"failed": f"{type(error).__name__}: {error}"}
+    return results
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no number for not-a-number: it is written as a word."""
+    """Replace NaN and infinity, which JSON lacks, by their names."""
     if isinstance(value, dict):
         return {str(key): without_nan(each) for key, each in value.items()}
     if isinstance(value, list):

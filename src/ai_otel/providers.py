@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -62,6 +62,47 @@ def global_meter_provider() -> MeterProvider | None:
     provider = metrics.get_meter_provider()
     # The API has no public name for its placeholder.
     return None if type(provider).__name__ == "_ProxyMeterProvider" else provider
+
+
+class UserProviders(NamedTuple):
+    """The providers that the user passed or made global; `None` where there is none."""
+
+    tracer_provider: TracerProvider | None = None
+    meter_provider: MeterProvider | None = None
+    origin: str = "global"
+
+
+def users(tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> UserProviders:
+    """
+    Return the user's providers: those that were passed, else the global ones, if the user has set them.
+
+    The time to call this is when the first engine is imported: later the engine may set globals of its own, and
+    earlier the user's may not be there yet.
+    """
+    origin = "global" if tracer_provider is None and meter_provider is None else "passed"
+    return UserProviders(tracer_provider or global_tracer_provider(), meter_provider or global_meter_provider(), origin)
+
+
+def choose(user: UserProviders, resource: Callable[[], Resource], environment: Mapping[str, str]) -> Providers:
+    """
+    Return the user's providers, and private ones for each signal of which the user has none.
+
+    Private ones come from `OTEL_CONFIG_FILE`, else from the other `OTEL_*` variables in `environment`. `resource`
+    builds their resource, and is not called where the user has both.
+    """
+    if user.tracer_provider is not None and user.meter_provider is not None:
+        return Providers(user.tracer_provider, user.meter_provider, user.origin)
+    built, path = resource(), environment.get("OTEL_CONFIG_FILE")
+    private = (from_file(path, built) if path else None) or own(built, environment)
+    if user.tracer_provider is None and user.meter_provider is None:
+        return private
+    return Providers(
+        user.tracer_provider or private.tracer_provider,
+        user.meter_provider or private.meter_provider,
+        user.origin,
+        own_traces=user.tracer_provider is None,
+        own_metrics=user.meter_provider is None,
+    )
 
 
 def own(resource: Resource, environment: Mapping[str, str]) -> Providers:

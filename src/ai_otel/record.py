@@ -219,11 +219,14 @@ class RequestRecord:
     energy: Energy | None = None
     cost: Cost | None = None
     device_events: tuple[DeviceEvent, ...] = ()
-    complete: bool = False
-    """Everything that the engine knows of it has been read."""
     closed: bool = False
     generation: int = 0
     _started: int = 0
+
+    @property
+    def started_s(self) -> float:
+        """When it was opened, on the clock of `time.perf_counter`, in seconds."""
+        return self._started / 1e9
 
     @property
     def duration_s(self) -> float:

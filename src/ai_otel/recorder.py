@@ -24,7 +24,7 @@ from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
 """The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""
 
-Deliver = Callable[[RequestRecord], None]
+Step = Callable[[RequestRecord], None]
 
 
 def _no_context() -> object | None:
@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(
         self,
-        deliver: Deliver,
+        deliver: Step,
         *,
         prepare: Callable[[], None] = _nothing,
         finish: Callable[[], None] = _nothing,
@@ -67,7 +67,7 @@ class Recorder:
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 
     def _begin_life(self) -> None:
-        self._queue: deque[RequestRecord] = deque()
+        self._queue: deque[tuple[Step, RequestRecord]] = deque()
         # An Event's lock would be held when garbage collection ends a dropped stream, which wakes us from inside it.
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._signalled = False
@@ -76,8 +76,7 @@ class Recorder:
         self._stopped = False
         self.generation = os.getpid()
         self.open_count = 0
-        self.begun: deque[Inference] | None = None
-        """Where each inference that begins is told, if anyone follows them while they run."""
+        self._started: deque[Inference] | None = None
 
     def _after_fork(self) -> None:
         # What the parent had recorded or was recording is the parent's to report.
@@ -110,8 +109,8 @@ class Recorder:
             begin_clock(inference)
         inference.record = record
         record.inferences.append(inference)
-        if self.begun is not None:
-            self.begun.append(inference)
+        if self._started is not None:
+            self._started.append(inference)
         return inference
 
     def end(self, inference: Inference, outcome: Outcome, error_type: str | None = None) -> None:
@@ -143,13 +142,16 @@ class Recorder:
             self.dropped["queue_full"] += 1
             record.release()
         else:
-            self._queue.append(record)
-            self.wake()
+            self.schedule(self._deliver, record)
 
-    def again(self, record: RequestRecord) -> None:
-        """Deliver a record once more, that whoever delivers had put aside."""
-        self._queue.append(record)
+    def schedule(self, step: Step, record: RequestRecord) -> None:
+        """Have `step` called with a record on the recorder's thread. May be called on any thread; no limit applies."""
+        self._queue.append((step, record))
         self.wake()
+
+    def follow(self, started: deque[Inference]) -> None:
+        """Append every inference that starts from now on to a queue, in this process only."""
+        self._started = started
 
     def refuse(self, error_type: str) -> None:
         """Name the reason for which the call that is being served is about to be refused."""
@@ -169,11 +171,6 @@ class Recorder:
         tally = self.tallies.of(labels)
         self.wake()
         return tally
-
-    @property
-    def queued(self) -> int:
-        """How many closed records wait for the thread."""
-        return len(self._queue)
 
     def wake(self) -> None:
         """Make sure that the thread runs soon, starting it if need be."""
@@ -211,7 +208,8 @@ class Recorder:
         queue = self._queue
         while True:
             while queue:
-                self._deliver(queue.popleft())
+                step, record = queue.popleft()
+                step(record)
             self._signalled = False
             # A record that came before this line saw that we were awake, a later one wakes us.
             if not queue:

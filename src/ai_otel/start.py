@@ -1,44 +1,39 @@
-"""The wiring: settings → resource → providers → recorder → adapters. The only file that imports across."""
+"""The wiring: settings → resource → providers → pipeline → adapters. The only file that imports across."""
 
 from __future__ import annotations
 
 import atexit
-import functools
 import importlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from ai_otel import activation as doors
-from ai_otel.devices import Devices
+from ai_otel.energy.stage import DeviceOptions
 from ai_otel.engines import ENGINES, Engine
 from ai_otel.engines.adapter import tell_out_of_range
-from ai_otel.hooks import guard
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher, imported_version
-from ai_otel.record import RequestRecord
-from ai_otel.recorder import Recorder
+from ai_otel.pipeline import Pipeline
 from ai_otel.settings import Settings, Surroundings
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import TracerProvider
 
-    from ai_otel.emit.metrics import MetricEmitter
-    from ai_otel.emit.spans import SpanEmitter
     from ai_otel.engines.adapter import EngineAdapter
-    from ai_otel.providers import Providers
+    from ai_otel.providers import Providers, UserProviders
 
 log = logging.getLogger("ai_otel")
 
 
 class Handle:
-    """What runs in this process. Made by `instrument()`, ended by `uninstrument()`."""
+    """What runs in this process. Created by `instrument()`, stopped by `uninstrument()`."""
 
     def __init__(
         self,
@@ -54,46 +49,24 @@ class Handle:
         self.providers: Providers | None = None
         self.active = True
         self._passed = (tracer_provider, meter_provider)
-        self._chosen: tuple[TracerProvider | None, MeterProvider | None] | None = None
-        self._spans: SpanEmitter | None = None
-        self._metrics: MetricEmitter | None = None
+        self._users: UserProviders | None = None
         self._born = os.getpid()
-        # Nobody stands above these: they run on the recorder's thread.
-        self._emit_guard = Guard("emit", alone=True)
-        self._complete_guard = Guard("complete", alone=True)
-        self._devices_guard = Guard("devices", alone=True)
-        self.recorder = Recorder(
-            self._deliver,
-            prepare=self._prepare,
-            finish=self._finish,
-            # Bound when an engine is attached: nothing of OpenTelemetry is imported at interpreter start.
-            capture=lambda: None,
-            limit=settings.queue_limit,
+        self.pipeline = Pipeline(
+            self._build,
+            lambda: self.engine,
+            DeviceOptions(
+                sources=settings.gpu,
+                interval_s=settings.gpu_interval,
+                processes=settings.gpu_processes,
+                energy=settings.energy,
+                energy_shared=settings.energy_shared,
+                price=settings.price,
+            ),
+            queue_limit=settings.queue_limit,
             interval_s=settings.flush_interval,
+            stop_timeout_s=settings.stop_timeout,
         )
-        self.devices = Devices(settings, self.recorder)
-
-    # Health, as `emit/health.py` asks for it.
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """Lost records by reason."""
-        return self.recorder.dropped
-
-    @property
-    def open_count(self) -> int:
-        """Records that are open now."""
-        return self.recorder.open_count
-
-    @property
-    def hook_errors(self) -> Mapping[str, int]:
-        """Failures by hook."""
-        return guard.errors
-
-    @property
-    def hooks_disabled(self) -> frozenset[str]:
-        """Hooks that are switched off."""
-        return frozenset(guard.disabled)
+        self.recorder = self.pipeline.recorder
 
     # Engines.
 
@@ -175,132 +148,67 @@ class Handle:
         versions = (imported_version(package, adapter.distributions) for package in adapter.packages)
         return next((version for version in versions if version is not None), None)
 
-    # The recorder's thread.
+    # On the recorder's thread.
 
-    def _choose(self) -> None:
-        """
-        Settle on the user's global providers, if there are any.
-
-        When the first engine is imported is the moment to look: later the engine may set globals of its own, and
-        earlier the user's may not be there yet.
-        """
-        if self._chosen is None:
+    def _choose(self) -> UserProviders:
+        """Settle on the user's providers, if there are any: once, when the first engine is imported."""
+        if self._users is None:
             from ai_otel import providers
 
-            tracer_provider, meter_provider = self._passed
-            self._chosen = (
-                tracer_provider or providers.global_tracer_provider(),
-                meter_provider or providers.global_meter_provider(),
-            )
+            self._users = providers.users(*self._passed)
+        return self._users
 
-    def _prepare(self) -> None:
-        Guard("start", alone=True)(self._build)
+    def _resource(self) -> Resource:
+        from ai_otel import resource
+
+        engine = self.engine
+        version = self.version_of(engine) if engine is not None else None
+        return resource.build(self.surroundings, engine, version, forked=os.getpid() != self._born)
 
     def _build(self) -> None:
         from opentelemetry import metrics, trace
 
-        from ai_otel import semconv
+        from ai_otel import providers, semconv
         from ai_otel.emit.health import observe_health
         from ai_otel.emit.metrics import MetricEmitter
         from ai_otel.emit.spans import SpanEmitter
         from ai_otel.version import __version__
 
-        self._choose()
-        self.providers = self._make_providers()
-        tracer_provider = self.providers.tracer_provider if self.settings.traces else trace.NoOpTracerProvider()
-        meter_provider = self.providers.meter_provider if self.settings.metrics else metrics.NoOpMeterProvider()
+        self.providers = chosen = providers.choose(self._choose(), self._resource, self.surroundings.otel)
+        tracer_provider = chosen.tracer_provider if self.settings.traces else trace.NoOpTracerProvider()
+        meter_provider = chosen.meter_provider if self.settings.metrics else metrics.NoOpMeterProvider()
         gen_ai = meter_provider.get_meter(semconv.SCOPE_GEN_AI, __version__, semconv.SCHEMA_URL_GEN_AI)
         own = meter_provider.get_meter(semconv.SCOPE, __version__)
-        self._spans = SpanEmitter(
+        hw = meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
+        spans = SpanEmitter(
             tracer_provider.get_tracer(semconv.SCOPE_GEN_AI, __version__, schema_url=semconv.SCHEMA_URL_GEN_AI),
-            local_is_ours=not self.providers.own_traces,
+            local_is_ours=not chosen.own_traces,
             foreign=self.settings.foreign_parent,
             phases=self.settings.phases,
             keep_engine_spans=self.settings.engine_tracing == "keep",
         )
-        # In the child of a fork a copy of the user's provider has our instruments already.
-        observed = self._metrics is not None and not self.providers.own_metrics
-        if not observed:
-            self._metrics = MetricEmitter(gen_ai, own, self.recorder.tallies)
-            observe_health(own, self)
-        hw = meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
-        self._devices_guard(functools.partial(self.devices.start, hw, own, observed=observed))
-
-    def _make_providers(self) -> Providers:
-        from ai_otel import providers, resource
-
-        tracer_provider, meter_provider = self._chosen or (None, None)
-        if tracer_provider is not None and meter_provider is not None:
-            origin = "passed" if any(self._passed) else "global"
-            return providers.Providers(tracer_provider, meter_provider, origin)
-        engine = self.engine
-        version = self.version_of(engine) if engine is not None else None
-        built = resource.build(self.surroundings, engine, version, forked=os.getpid() != self._born)
-        path = self.surroundings.otel.get("OTEL_CONFIG_FILE")
-        ours = (providers.from_file(path, built) if path else None) or providers.own(built, self.surroundings.otel)
-        if tracer_provider is None and meter_provider is None:
-            return ours
-        return providers.Providers(
-            tracer_provider or ours.tracer_provider,
-            meter_provider or ours.meter_provider,
-            "passed" if any(self._passed) else "global",
-            own_traces=tracer_provider is None,
-            own_metrics=meter_provider is None,
-        )
-
-    def _deliver(self, record: RequestRecord) -> None:
-        if not record.complete:
-            self._emit_guard(self._complete, record)
-            if self._devices_guard(self.devices.hold, record):
-                return  # it comes back when its energy is known
-        self._emit_guard(self._emit, record)
-        record.release()
-
-    def _complete(self, record: RequestRecord) -> None:
-        record.complete = True
-        for inference in record.inferences:
-            if inference.complete is not None:
-                # What cannot be read stays unknown; the request is told all the same.
-                self._complete_guard(inference.complete, inference)
-        record.settle()
-
-    def _emit(self, record: RequestRecord) -> None:
-        engine = record.inferences[0].engine if record.inferences else self.engine
-        if engine is None or self._spans is None or self._metrics is None:
-            return
-        context = self._spans.emit(record, engine)
-        self._metrics.emit(record, engine, context)
-        if context is not None:
-            self.devices.emitted(record, context)
-
-    def _finish(self) -> None:
-        self._devices_guard(self.devices.stop, self._deliver, self.settings.stop_timeout / 2)
-        if self.providers is not None:
-            Guard("stop", alone=True)(self.providers.shutdown)
+        # In the child of a fork, a copy of the user's provider has the instruments already.
+        emitter = self.pipeline.metrics if not chosen.own_metrics else None
+        observed = emitter is not None
+        if emitter is None:
+            emitter = MetricEmitter(gen_ai, own, self.recorder.tallies)
+            observe_health(own, self.pipeline)
+        self.pipeline.connect(chosen, spans, emitter)
+        self.pipeline.start_devices(hw, own, observed=observed)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Hand every ended request to the exporters and flush them; `False` where that took longer."""
-        deadline = time.monotonic() + timeout_s
-        done = self.recorder.flush(timeout_s)
-        while self.devices.held and time.monotonic() < deadline:
-            time.sleep(0.01)
-        done = self.recorder.flush(max(0.0, deadline - time.monotonic())) and not self.devices.held and done
-        if self.providers is not None:
-            for provider in (self.providers.tracer_provider, self.providers.meter_provider):
-                force_flush = getattr(provider, "force_flush", None)
-                if force_flush is not None:
-                    done = bool(force_flush(int(timeout_s * 1000))) and done
-        return done
+        """Export every ended request; `False` if that took longer than `timeout_s` seconds."""
+        return self.pipeline.flush(timeout_s)
 
     def stop(self) -> None:
-        """Take all hooks off, hand over what is left, and end."""
+        """Take all hooks off, export what is left, and stop."""
         if not self.active:
             return
         self.active = False
         atexit.unregister(self.stop)
         for patcher in self.patchers.values():
             patcher.undo()
-        self.recorder.stop(self.settings.stop_timeout)
+        self.pipeline.stop()
 
 
 _handle: Handle | None = None

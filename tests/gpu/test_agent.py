@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,70 +11,34 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from ai_otel.agent import kubelet_poller
-from ai_otel.agent.allocation import Allocated, UnmappedReason
+from ai_otel.agent.allocation import UnmappedReason
 from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
 from ai_otel.agent.metrics import observe_allocations
 from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Device, GpuReading, Options
-from ai_otel.settings import Settings
 from ai_otel.testing import FakeGpu
 from harness.collector.process import until
 from harness.gpu import node, nvml
-from harness.gpu.kubelet import BURST, Claim, Kubelet, Pod, running
+from harness.gpu.kubelet import Kubelet
 from harness.gpu.node import Held
+from harness.gpu.polling import GPU, Clock, holding, pods_of
 from harness.gpu.slices import Api, Trust, serving
-
-GPU = Device("GPU-1", "nvidia")
-WANTED = Settings().agent_resources
-
-
-@pytest.fixture(scope="module")
-def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
-    return Trust(tmp_path_factory.mktemp("trust"))
-
-
-@pytest.fixture
-def kubelet() -> Iterator[Kubelet]:
-    with running(pods_api=True) as started:
-        yield started
-
-
-@pytest.fixture
-def options(kubelet: Kubelet) -> PollerOptions:
-    return PollerOptions(kubelet.socket, kubelet.pods_socket, WANTED, node="node-1")
-
-
-def holding(name: str, *ids: str) -> Pod:
-    return Pod(name, "ml", {"server": {"nvidia.com/gpu": ids}}, uid=f"uid-{name}")
-
-
-def pods_of(poller: KubeletPoller) -> list[str]:
-    return sorted(each.container.pod for each in poller.view.allocated.allocations)
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
 
 # ---------------------------------------------------------------- a whole node
 
 
 @pytest.fixture
 def devices(tmp_path: Path) -> Iterator[Sequence[Device]]:
-    """As the production source finds them."""
+    """The devices that the production source enumerates."""
     with nvml.library(tmp_path, node.scenario()):
         source = NvmlSource(Options())
         yield source.open()
         source.close()
 
 
-def told(provider: MeterProvider, reader: InMemoryMetricReader) -> dict[Held, dict[str, object]]:
-    """Every point of the allocation metric."""
+def exported(provider: MeterProvider, reader: InMemoryMetricReader) -> dict[Held, dict[str, object]]:
+    """Return every point of the allocation metric."""
     data = reader.get_metrics_data()
     points = [
         point
@@ -99,10 +62,10 @@ def told(provider: MeterProvider, reader: InMemoryMetricReader) -> dict[Held, di
 
 
 @pytest.mark.requires(**nvml.REQUIRES)
-def test_20_pods_on_8_gpus_hold_exactly_what_they_hold(
+def test_the_allocations_of_20_pods_on_8_gpus_are_complete(
     devices: Sequence[Device], kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path
 ) -> None:
-    """MIG, time-slicing, GKE's names, claims; with UIDs from the Pods API. A pod that goes has no point any more."""
+    """MIG, time-slicing, GKE's names and claims, with UIDs from the Pods API. An ended pod has no point."""
     assert len(devices) == 8 + 11
     kubelet.pods = node.pods()
     reader = InMemoryMetricReader()
@@ -111,26 +74,26 @@ def test_20_pods_on_8_gpus_hold_exactly_what_they_hold(
         poller = KubeletPoller(replace(options, slices_on=True, api_server=server), lambda: devices)
         observe_allocations(provider.get_meter("ai_otel"), lambda: poller.view.allocated)
         poller.poll()
-        points = told(provider, reader)
+        points = exported(provider, reader)
         assert set(points) == node.TRUTH
         assert len({held.pod for held in points}) == 20
         assert poller.view.allocated.unmapped == ()
-        assert poller.view.troubles == {}
+        assert poller.view.errors == {}
         for held, point in points.items():
             assert point["k8s.namespace.name"] == "ml"
             assert point["k8s.container.name"] == "server"
             assert point["k8s.pod.uid"] == f"uid-{held.pod}"
-            assert point.get("ai_otel.gpu.instance.profile") == ("1g.18gb" if held.part else None)
+            assert point.get("ai_otel.gpu.instance.profile") == ("1g.18gb" if held.instance else None)
         kubelet.pods = [pod for pod in kubelet.pods if not pod.name.startswith(("mig-", "claim-b", "pair"))]
         poller.poll()
         left = {held for held in node.TRUTH if not held.pod.startswith(("mig-", "claim-", "pair"))}
-        # What two held by one claim, one holds alone now.
-        assert set(told(provider, reader)) == {*left, Held("claim-a", node.gpu(4), None, "exclusive", "dra")}
+        # A claim that two pods shared is exclusive now.
+        assert set(exported(provider, reader)) == {*left, Held("claim-a", node.gpu(4), None, "exclusive", "dra")}
     provider.shutdown()
 
 
 @pytest.mark.requires(**nvml.REQUIRES)
-def test_a_mig_device_that_is_made_when_it_is_claimed_is_unmapped_and_told_once(
+def test_a_dynamic_mig_device_is_unmapped_and_logged_once(
     devices: Sequence[Device],
     kubelet: Kubelet,
     options: PollerOptions,
@@ -150,202 +113,13 @@ def test_a_mig_device_that_is_made_when_it_is_claimed_is_unmapped_and_told_once(
     assert "gpu.nvidia.com node-1/gpu-2-mig-dynamic, held by ml/dynamic/server, is not mapped" in sentence
 
 
-# ---------------------------------------------------------------- the kubelet comes and goes
+# ---------------------------------------------------------------- rediscovery
 
 
-def test_without_a_kubelet_the_reason_is_told_once_and_it_goes_on(
-    options: PollerOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    poller = KubeletPoller(replace(options, kubelet=tmp_path / "kubelet.sock"), lambda: [GPU])
-    for _ in range(3):
-        assert poller.poll().allocated == Allocated()
-    (sentence,) = caplog.messages
-    assert "mount its directory" in sentence
-    assert poller.view.listed_at_s is None
-
-
-def test_a_restart_of_the_kubelet_is_survived(kubelet: Kubelet, options: PollerOptions) -> None:
-    kubelet.pods = [holding("one", "GPU-1")]
-    poller = KubeletPoller(replace(options, interval_s=0.1), lambda: [GPU])
-    poller.start()
-    try:
-        assert until(lambda: pods_of(poller) == ["one"], 30)
-        kubelet.stop()
-        assert until(lambda: "kubelet" in poller.view.troubles, 30)
-        assert pods_of(poller) == ["one"], "a restart moves no device"
-        kubelet.pods = [holding("two", "GPU-1")]
-        kubelet.start(pods_api=True)
-        assert until(lambda: pods_of(poller) == ["two"], 30)
-        assert poller.view.troubles == {}
-    finally:
-        poller.stop()
-    assert not poller.alive
-
-
-def test_a_list_is_not_believed_for_ever(kubelet: Kubelet, options: PollerOptions) -> None:
-    clock = Clock()
-    kubelet.pods = [holding("one", "GPU-1")]
-    poller = KubeletPoller(options, lambda: [GPU], clock=clock)
-    poller.poll()
-    kubelet.stop()
-    clock.now_s += kubelet_poller.RETENTION_S
-    poller.poll()
-    assert pods_of(poller) == ["one"]
-    clock.now_s += 1
-    poller.poll()
-    assert pods_of(poller) == []
-
-
-# ---------------------------------------------------------------- what the kubelet allows
-
-
-def test_the_shortest_interval_stays_below_what_the_kubelet_allows(kubelet: Kubelet, options: PollerOptions) -> None:
-    """The kubelet counts and refuses as the real one does: 100 calls a second, bursts of 10."""
-    poller = KubeletPoller(replace(options, interval_s=0.001), lambda: [GPU])
-    assert poller.wait_s() == kubelet_poller.MIN_INTERVAL_S
-    began = time.monotonic()
-    poller.start()
-    assert until(lambda: kubelet.calls["List"] >= 15, 30)
-    poller.stop()
-    elapsed_s = time.monotonic() - began
-    assert kubelet.refused == 0
-    assert kubelet.calls["List"] <= elapsed_s / kubelet_poller.MIN_INTERVAL_S + 1
-    assert kubelet.calls["GetAllocatableResources"] == 1
-
-
-def test_a_pass_makes_no_more_calls_than_a_burst_holds(kubelet: Kubelet, options: PollerOptions) -> None:
-    kubelet.pods = [holding("one", "GPU-1")]
-    KubeletPoller(options, lambda: [GPU]).poll()
-    assert kubelet.calls == {"List": 1, "GetAllocatableResources": 1, "ListPods": 1}
-    assert kubelet.calls.total() < BURST
-
-
-def test_a_refusal_doubles_the_wait_and_an_answer_ends_it(kubelet: Kubelet, options: PollerOptions) -> None:
-    kubelet.pods = [holding("one", "GPU-1")]
-    poller = KubeletPoller(options, lambda: [GPU])
-    poller.poll()
-    kubelet.exhausted = True
-    waits = []
-    for _ in range(7):
-        poller.poll()
-        waits.append(poller.wait_s())
-    assert waits == [30, 60, 120, 240, 300, 300, 300]
-    assert "over its rate limit" in poller.view.troubles["kubelet"]
-    assert pods_of(poller) == ["one"]
-    kubelet.exhausted = False
-    poller.poll()
-    assert (poller.wait_s(), poller.view.troubles) == (15, {})
-
-
-def test_an_older_kubelet_without_allocatable_devices_will_do(kubelet: Kubelet, options: PollerOptions) -> None:
-    kubelet.allocatable = None
-    kubelet.pods = [holding("one", "GPU-1")]
-    poller = KubeletPoller(options, lambda: [GPU])
-    poller.poll()
-    poller.poll()
-    assert pods_of(poller) == ["one"]
-    assert kubelet.calls["GetAllocatableResources"] == 1
-    assert poller.view.troubles == {}
-
-
-# ---------------------------------------------------------------- the Pods API and the API server
-
-
-def test_without_the_pods_api_names_have_to_do(kubelet: Kubelet, options: PollerOptions, tmp_path: Path) -> None:
-    kubelet.pods = [holding("one", "GPU-1")]
-    poller = KubeletPoller(replace(options, pods_api=tmp_path / "pods-api.sock"), lambda: [GPU])
-    (allocation,) = poller.poll().allocated.allocations
-    assert allocation.pod_uid is None
-    assert poller.view.troubles == {}
-
-
-def test_a_pods_api_that_cannot_be_read_is_told_and_names_have_to_do(kubelet: Kubelet, options: PollerOptions) -> None:
-    kubelet.pods = [holding("one", "GPU-1")]
-    kubelet.pods_answer = lambda: [b"\xff"]
-    (allocation,) = KubeletPoller(options, lambda: [GPU]).poll().allocated.allocations
-    assert allocation.pod_uid is None
-
-
-def test_a_pod_that_has_ended_is_left_out_where_the_pods_api_tells(kubelet: Kubelet, options: PollerOptions) -> None:
-    kubelet.pods = [replace(holding("ended", "GPU-1"), phase="Succeeded"), holding("one", "GPU-1")]
-    poller = KubeletPoller(options, lambda: [GPU])
-    poller.poll()
-    assert pods_of(poller) == ["one"]
-    assert poller.view.allocated.ended == 1
-
-
-def test_the_api_server_is_asked_seldom(kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path) -> None:
-    """Never without a claim; for one that it does not know, every 30 s; else every 10 minutes."""
-    clock, api = Clock(), Api(node.slices(), page=500)
-    with serving(api, trust, tmp_path / "account") as server:
-        poller = KubeletPoller(replace(options, slices_on=True, api_server=server), lambda: [GPU], clock=clock)
-
-        def questions(seconds: float, *pods: Pod) -> int:
-            kubelet.pods = list(pods)
-            clock.now_s += seconds
-            before = len(api.asked)
-            poller.poll()
-            return len(api.asked) - before
-
-        known, unknown = node.claim("a", "gpu-3"), node.claim("b", "gpu-99")
-        nic = Pod("nic", claims={"c": [Claim("dra.net", "node-1", "eth0")]})
-        assert questions(0) == questions(0, holding("one", "GPU-1")) == questions(0, nic) == 0
-        assert questions(0, known) == 1
-        assert questions(15, known) == 0
-        assert questions(0, known, unknown) == 0
-        assert questions(16, known, unknown) == 1
-        assert questions(15, known, unknown) == 0
-        assert questions(584, known) == 0
-        assert questions(2, known) == 1
-
-
-def test_an_api_server_that_says_no_is_told_until_it_says_yes(
-    kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path
-) -> None:
-    clock, api = Clock(), Api(node.slices(), allowed=False)
-    kubelet.pods = [node.claim("a", "gpu-3"), holding("one", "GPU-1")]
-    with serving(api, trust, tmp_path / "account") as server:
-        poller = KubeletPoller(
-            replace(options, slices_on=True, api_server=server),
-            lambda: [GPU, Device(node.gpu(4), "nvidia")],
-            clock=clock,
-        )
-        for _ in range(2):
-            poller.poll()
-            assert "ClusterRole" in poller.view.troubles["api_server"]
-            assert pods_of(poller) == ["one"]
-        api.allowed = True
-        clock.now_s += 31
-        poller.poll()
-    assert pods_of(poller) == ["a", "one"]
-    assert poller.view.troubles == {}
-
-
-def test_without_the_nodes_name_the_next_step_is_the_downward_api(
-    kubelet: Kubelet, options: PollerOptions, trust: Trust, tmp_path: Path
-) -> None:
-    kubelet.pods = [node.claim("a", "gpu-3")]
-    with serving(Api([]), trust, tmp_path / "account") as server:
-        view = KubeletPoller(replace(options, slices_on=True, api_server=server, node=None), lambda: [GPU]).poll()
-    assert "K8S_NODE_NAME" in view.troubles["api_server"]
-
-
-def test_outside_of_a_pod_claims_are_not_mapped_and_the_reason_is_told(
-    kubelet: Kubelet, options: PollerOptions
-) -> None:
-    kubelet.pods = [node.claim("a", "gpu-3")]
-    view = KubeletPoller(replace(options, slices_on=True), lambda: [GPU]).poll()
-    assert "does not run in a pod" in view.troubles["api_server"]
-    assert [each.why for each in view.allocated.unmapped] == [UnmappedReason.NO_SLICES]
-
-
-# ---------------------------------------------------------------- devices that come and go
-
-
-def test_a_held_device_that_is_not_seen_has_the_devices_found_anew_and_is_told_if_that_does_not_help(
+def test_missing_held_device_triggers_rediscovery(
     kubelet: Kubelet, options: PollerOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after MIG instances were made while we ran."""
+    """A device that rediscovery does not find is logged. MIG instances may be created at run time."""
     seen, asked = [GPU], []
     kubelet.pods = [holding("one", "GPU-1"), holding("two", "MIG-new"), holding("three", "MIG-elsewhere")]
 
@@ -363,10 +137,10 @@ def test_a_held_device_that_is_not_seen_has_the_devices_found_anew_and_is_told_i
     assert "nvidia.com/gpu MIG-elsewhere, held by ml/three/server, is not mapped" in sentence
 
 
-def test_ids_that_never_mean_a_device_cost_one_search_a_minute_and_one_word_each(
+def test_unknown_ids_trigger_at_most_one_rediscovery_a_minute(
     kubelet: Kubelet, options: PollerOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As HAMi's: made up, and new with each pod."""
+    """HAMi, for example, generates new ids for each pod. Each id is logged once."""
     clock, asked = Clock(), []
     poller = KubeletPoller(options, lambda: [GPU], lambda: asked.append(clock.now_s), clock=clock)
     for second, pods in ((0, "a0"), (15, "a0 b1"), (30, "c0 b1"), (61, "c0 b1"), (76, "d1"), (91, "d0")):
@@ -380,7 +154,7 @@ def test_ids_that_never_mean_a_device_cost_one_search_a_minute_and_one_word_each
     ]
 
 
-def test_a_sampler_that_is_asked_finds_a_new_device_and_keeps_the_counters_of_the_others() -> None:
+def test_rediscovery_finds_new_devices_and_keeps_counters() -> None:
     gpu = FakeGpu({GPU: GpuReading(energy_j=100.0)})
     sampler = Sampler(lambda: {"fake": gpu}, clock=(clock := Clock()))
     sampler.rediscover()
@@ -388,20 +162,20 @@ def test_a_sampler_that_is_asked_finds_a_new_device_and_keeps_the_counters_of_th
     gpu.readings[GPU] = GpuReading(energy_j=7.0)
     clock.now_s += 1
     sampler.collect()
-    part = Device("GPU-1", "nvidia", instance_id="1")
-    gpu.readings[part] = GpuReading()
+    instance = Device("GPU-1", "nvidia", instance_id="1")
+    gpu.readings[instance] = GpuReading()
     sampler.rediscover()
     clock.now_s += 1
     sampler.collect()
     assert [(sample.device, sample.reading.energy_j) for sample in sampler.snapshot.samples] == [
         (GPU, 107.0),
-        (part, None),
+        (instance, None),
     ]
     assert (gpu.opened, gpu.closed) == (2, 1)
 
 
-def test_where_no_device_is_seen_they_are_looked_for_each_minute(kubelet: Kubelet, options: PollerOptions) -> None:
-    """A driver may be installed while we run."""
+def test_without_devices_rediscovery_runs_each_minute(kubelet: Kubelet, options: PollerOptions) -> None:
+    """A driver may be installed at run time."""
     clock, asked = Clock(), []
     poller = KubeletPoller(options, list, lambda: asked.append(clock.now_s), clock=clock)
     for _ in range(5):
@@ -410,7 +184,7 @@ def test_where_no_device_is_seen_they_are_looked_for_each_minute(kubelet: Kubele
     assert asked == [1062, 1124]
 
 
-def test_a_pass_that_breaks_is_ours_and_the_thread_goes_on(
+def test_a_failed_poll_is_reported_and_polling_continues(
     kubelet: Kubelet, options: PollerOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
@@ -425,7 +199,7 @@ def test_a_pass_that_breaks_is_ours_and_the_thread_goes_on(
     poller = KubeletPoller(replace(options, interval_s=0.1), devices)
     poller.start()
     try:
-        assert until(lambda: "a poll of the agent failed" in poller.view.troubles.get("kubelet", ""), 30)
+        assert until(lambda: "a poll of the agent failed" in poller.view.errors.get("kubelet", ""), 30)
         broken = False
         assert until(lambda: pods_of(poller) == ["one"], 30)
     finally:

@@ -46,7 +46,7 @@ def sink() -> Iterator[Sink]:
 
 
 def environment(directory: Path, scenario: nvml.Scenario | None = None, **variables: str) -> dict[str, str]:
-    """Of a container: nothing of this process's own settings."""
+    """Return the environment of a container, without this process's settings."""
     return {
         "PATH": "/usr/bin:/bin",
         "KUBERNETES_SERVICE_HOST": "127.0.0.1",
@@ -70,7 +70,7 @@ class Command:
         self.log = log
 
     def health(self, path: str = "/healthz") -> tuple[int, Any]:
-        """The page; status 0 while nobody listens."""
+        """Return status and body of `/healthz`; status 0 if it is not served."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
                 return answer.status, json.load(answer)
@@ -103,7 +103,7 @@ def agent(variables: Mapping[str, str], kubelet: Path, log: Path) -> Iterator[Co
 
 
 def allocated(sink: Sink) -> set[node.Held]:
-    """What the newest export tells."""
+    """Return the allocations of the newest export."""
     for request in reversed(sink.metrics):
         held = set()
         for resource in request.resource_metrics:
@@ -134,10 +134,8 @@ def values(sink: Sink, name: str) -> dict[str, float]:
     return found
 
 
-def test_a_daemonsets_container_tells_every_device_once_and_who_holds_it(
-    kubelet: Kubelet, sink: Sink, tmp_path: Path
-) -> None:
-    """Values, allocations, the resource, the page; a pod that goes; a kubelet that restarts; an orderly end."""
+def test_the_agent_exports_every_device_once_and_its_containers(kubelet: Kubelet, sink: Sink, tmp_path: Path) -> None:
+    """Values, allocations, the resource, `/healthz`; a pod that ends; a kubelet that restarts; a clean shutdown."""
     variables = environment(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     with agent(variables, kubelet.socket.parent, tmp_path / "agent.log") as command:
         assert sink.wait(lambda: allocated(sink) == PLUGIN_TRUTH)
@@ -147,11 +145,11 @@ def test_a_daemonsets_container_tells_every_device_once_and_who_holds_it(
             for request in sink.metrics
             for each in request.resource_metrics
         }
-        told = dict(resource)
-        assert (told["service.name"], told["service.instance.id"]) == ("ai-otel-agent", "node-1")
-        assert told["k8s.node.name"] == "node-1"
-        assert told["host.name"] == "node-1", "and not what its pod is called"
-        assert not {"k8s.pod.name", "k8s.namespace.name"} & set(told), "its own pod is not the devices' pod"
+        attributes = dict(resource)
+        assert (attributes["service.name"], attributes["service.instance.id"]) == ("ai-otel-agent", "node-1")
+        assert attributes["k8s.node.name"] == "node-1"
+        assert attributes["host.name"] == "node-1", "not the name of its pod"
+        assert not {"k8s.pod.name", "k8s.namespace.name"} & set(attributes), "its own pod is not the devices' pod"
         names = {
             metric.name
             for request in sink.metrics
@@ -162,14 +160,14 @@ def test_a_daemonsets_container_tells_every_device_once_and_who_holds_it(
         assert names <= {metric.name for metric in semconv.METRICS}
         assert sink.traces == []
 
-        status, page = command.health()
-        assert (status, page["ready"], page["node"]) == (200, True, "node-1")
-        assert page["sampler"]["sources"] == {"nvidia": "ok"}
-        assert page["sampler"]["devices"] == {"nvidia": 19}
-        assert page["sampler"]["lost"] == []
-        assert page["kubelet"]["allocations"] == len(PLUGIN_TRUTH)
-        # Claims are not asked for: 4 are held.
-        assert page["kubelet"]["unmapped"] == 4
+        status, body = command.health()
+        assert (status, body["ready"], body["node"]) == (200, True, "node-1")
+        assert body["sampler"]["sources"] == {"nvidia": "ok"}
+        assert body["sampler"]["devices"] == {"nvidia": 19}
+        assert body["sampler"]["lost"] == []
+        assert body["kubelet"]["allocations"] == len(PLUGIN_TRUTH)
+        # Four claims are held; ResourceSlices are not read.
+        assert body["kubelet"]["unmapped"] == 4
         assert command.health("/")[0] == 404
 
         kubelet.pods = [pod for pod in kubelet.pods if pod.name != "pair"]
@@ -177,7 +175,7 @@ def test_a_daemonsets_container_tells_every_device_once_and_who_holds_it(
         assert sink.wait(lambda: allocated(sink) == left)
         kubelet.stop()
         assert until(lambda: bool(command.health()[1]["kubelet"]["troubles"]), 30)
-        assert command.ready(), "what the devices tell goes out all the same"
+        assert command.ready(), "device metrics are exported without the kubelet"
         kubelet.start(pods_api=True)
         assert until(lambda: not command.health()[1]["kubelet"]["troubles"], 30)
 
@@ -189,9 +187,7 @@ def test_a_daemonsets_container_tells_every_device_once_and_who_holds_it(
     assert log.count("gpu-2-mig-1, held by ml/claimed-mig-1/server") == 1
 
 
-def test_a_gpu_that_is_lost_has_no_values_any_more_and_the_others_go_on(
-    kubelet: Kubelet, sink: Sink, tmp_path: Path
-) -> None:
+def test_a_lost_gpu_has_no_values_and_the_others_are_exported(kubelet: Kubelet, sink: Sink, tmp_path: Path) -> None:
     scenario = nvml.Scenario(
         gpus=[nvml.Gpu(uuid=node.gpu(0), lost_at=6.0), nvml.Gpu(uuid=node.gpu(1), minor=1, bus_id="00000000:19:00.0")]
     )
@@ -207,23 +203,23 @@ def test_a_gpu_that_is_lost_has_no_values_any_more_and_the_others_go_on(
         newest = sink.metrics[-1]
         sink.metrics[:] = [newest]
         assert set(values(sink, "hw.power")) == {node.gpu(1)}
-        assert {held.device for held in allocated(sink)} == {node.gpu(0), node.gpu(1)}, "its pod holds it still"
+        assert {held.device for held in allocated(sink)} == {node.gpu(0), node.gpu(1)}, "its pod still holds it"
         assert command.ready()
 
 
-def test_without_a_kubelet_the_devices_are_told_and_the_page_says_what_is_missing(sink: Sink, tmp_path: Path) -> None:
+def test_without_a_kubelet_devices_are_exported_and_healthz_says_why(sink: Sink, tmp_path: Path) -> None:
     variables = environment(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     with agent(variables, tmp_path / "pod-resources", tmp_path / "agent.log") as command:
         assert sink.wait(lambda: len(values(sink, "hw.power")) == 8)
-        _, page = command.health()
-        assert page["ready"]
-        assert "mount its directory" in page["kubelet"]["troubles"]["kubelet"]
-        assert page["kubelet"]["listed_ago_s"] is None
+        _, body = command.health()
+        assert body["ready"]
+        assert "mount its directory" in body["kubelet"]["troubles"]["kubelet"]
+        assert body["kubelet"]["listed_ago_s"] is None
         assert allocated(sink) == set()
     assert command.log.read_text().count("mount its directory") == 1
 
 
-# ---------------------------------------------------------------- for people
+# ---------------------------------------------------------------- the command line
 
 
 def once(variables: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -237,7 +233,7 @@ def once(variables: Mapping[str, str], *words: str) -> subprocess.CompletedProce
     )
 
 
-def test_once_shows_a_table_of_devices_and_holders(kubelet: Kubelet, tmp_path: Path) -> None:
+def test_once_prints_a_table_of_devices_and_containers(kubelet: Kubelet, tmp_path: Path) -> None:
     kubelet.pods.append(replace(node.plugin("done", "nvidia.com/gpu", node.gpu(2)), phase="Succeeded"))
     where = ["--kubelet", str(kubelet.socket.parent), "--pods-api", str(kubelet.pods_socket.parent)]
     done = once(environment(tmp_path), "--once", *where)
@@ -252,14 +248,14 @@ def test_once_shows_a_table_of_devices_and_holders(kubelet: Kubelet, tmp_path: P
     assert re.split(r"  +", pair)[1:] == [
         "NVIDIA H200 (simulated)", "87%", "40.0 of 141.0", "300 W", "ml/pair/server (exclusive)"
     ]  # fmt: skip
-    (part,) = [line for line in lines if line.startswith(f"{node.gpu(0)}  8 1g.18gb")]
-    assert "ml/mig-8/server (mig)" in part
-    assert "300 W" not in part, "a part has no power of its own"
+    (instance,) = [line for line in lines if line.startswith(f"{node.gpu(0)}  8 1g.18gb")]
+    assert "ml/mig-8/server (mig)" in instance
+    assert "300 W" not in instance, "an instance has no power value"
     assert "left out because their pods have ended: 1" in done.stdout
     assert done.stdout.count("set AI_OTEL_AGENT_RESOURCE_SLICES=true") == 4
 
 
-def test_once_on_a_machine_without_anything_says_so(tmp_path: Path) -> None:
+def test_once_without_devices_prints_the_reason(tmp_path: Path) -> None:
     done = once({"PATH": "/usr/bin:/bin", "AI_OTEL_GPU": "none"}, "--once", "--kubelet", str(tmp_path))
     assert done.returncode == 1
     assert done.stdout.startswith("No device found.\n")
@@ -275,13 +271,13 @@ def test_once_on_a_machine_without_anything_says_so(tmp_path: Path) -> None:
         (("--replicas", "some"), "agent_replicas='some' makes no sense: write one of time_slicing, mps"),
     ],
 )
-def test_an_option_that_makes_no_sense_ends_it_with_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+def test_an_invalid_option_ends_the_agent_with_a_message(words: tuple[str, ...], sentence: str) -> None:
     done = once({"PATH": "/usr/bin:/bin"}, *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip() == f"ai-otel agent: {sentence}"
 
 
-def test_a_port_that_is_taken_ends_it_with_the_next_step(sink: Sink) -> None:
+def test_a_port_in_use_ends_the_agent_with_the_next_step(sink: Sink) -> None:
     address = sink.url.removeprefix("http://")
     done = once({"PATH": "/usr/bin:/bin", "AI_OTEL_GPU": "none"}, "--listen", address)
     assert done.returncode == 1
@@ -289,21 +285,21 @@ def test_a_port_that_is_taken_ends_it_with_the_next_step(sink: Sink) -> None:
     assert "choose another with --listen" in done.stderr
 
 
-# ---------------------------------------------------------------- the page
+# ---------------------------------------------------------------- /healthz
 
 
 @pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
-def test_the_page_is_503_until_the_agent_is_ready(ready: bool, status: int, tmp_path: Path) -> None:
+def test_healthz_is_503_until_the_agent_is_ready(ready: bool, status: int, tmp_path: Path) -> None:
     with health.serving("127.0.0.1:0", lambda: health.HealthStatus(ready, {"node": "node-1"})) as port:
         command = Command(None, port, tmp_path)  # type: ignore[arg-type]
         assert command.health() == (status, {"ready": ready, "node": "node-1"})
         assert command.health("/healthz?verbose=1")[0] == status
         assert command.health("/metrics") == (404, {"ready": False, "error": "only /healthz is served"})
         with socket.create_connection(("127.0.0.1", port)):
-            assert command.health()[0] == status, "one that says nothing keeps nobody waiting"
+            assert command.health()[0] == status, "a silent client does not block others"
 
 
-def test_the_page_is_served_on_ipv6_as_well() -> None:
+def test_healthz_is_served_on_ipv6() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:

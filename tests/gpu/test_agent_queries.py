@@ -1,4 +1,4 @@
-"""The agent's points in a real Prometheus, and the queries that our page shows."""
+"""The agent's points in a real Prometheus, and the queries of the documentation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ pytestmark = [pytest.mark.requires(part="prometheus"), pytest.mark.requires(**nv
 
 GIB = 2**30
 POWER = "ai_otel_gpu_allocation * on (hw_id) group_left () max by (hw_id) (hw_power_watts)"
-PART_MEMORY = (
+INSTANCE_MEMORY = (
     'ai_otel_gpu_allocation{ai_otel_gpu_instance_id!=""} * on (hw_id, ai_otel_gpu_instance_id) group_left () '
     "max by (hw_id, ai_otel_gpu_instance_id) (hw_gpu_memory_usage_bytes)"
 )
-HELD_BY_NOBODY = "max by (hw_id) (hw_power_watts) unless on (hw_id) ai_otel_gpu_allocation"
+UNALLOCATED = "max by (hw_id) (hw_power_watts) unless on (hw_id) ai_otel_gpu_allocation"
 
 
 @pytest.fixture(scope="module")
 def queried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that the agent sends to, and one that has arrived."""
+    """A Prometheus that has received the agent's metrics."""
     directory = tmp_path_factory.mktemp("agent")
     with prometheus.running({}, directory / "prometheus") as server, kubelets.running() as kubelet:
         kubelet.pods = node.pods()
@@ -54,8 +54,8 @@ def queried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             end(process)
 
 
-def test_power_joins_its_holders(queried: Prometheus) -> None:
-    """All that hold a device see the device's own value; a shared one is there once for each of them."""
+def test_power_joins_the_containers_of_a_device(queried: Prometheus) -> None:
+    """Each container of a device has the device's own value, also if the device is shared."""
     (pair_a, pair_b) = [each for each in queried.query(POWER) if each.labels["k8s_pod_name"] == "pair"]
     assert {pair_a.labels["hw_id"], pair_b.labels["hw_id"]} == {node.gpu(2), node.gpu(3)}
     assert pair_a.value == pair_b.value == 300
@@ -64,15 +64,15 @@ def test_power_joins_its_holders(queried: Prometheus) -> None:
     assert {each.labels["k8s_pod_name"] for each in sliced} == {"sliced-a", "sliced-b", "sliced-c"}
 
 
-def test_a_parts_memory_joins_the_part(queried: Prometheus) -> None:
-    found = queried.query(PART_MEMORY)
-    parts = {held for held in node.TRUTH if held.part is not None and held.attribution == "pod_resources"}
+def test_an_instances_memory_joins_the_instance(queried: Prometheus) -> None:
+    found = queried.query(INSTANCE_MEMORY)
+    instances = {held for held in node.TRUTH if held.instance is not None and held.attribution == "pod_resources"}
     assert {(each.labels["hw_id"], each.labels["ai_otel_gpu_instance_id"]) for each in found} == {
-        (held.device, held.part) for held in parts
+        (held.device, held.instance) for held in instances
     }
     assert {each.value / GIB for each in found} == {4.0}
 
 
-def test_devices_that_nobody_holds_are_found(queried: Prometheus) -> None:
-    """GPU 4 and 5 are held by claims, which this agent was not told to map."""
-    assert {each.labels["hw_id"] for each in queried.query(HELD_BY_NOBODY)} == {node.gpu(4), node.gpu(5)}
+def test_unallocated_devices_are_found(queried: Prometheus) -> None:
+    """GPU 4 and 5 are held by claims, which this agent is not configured to map."""
+    assert {each.labels["hw_id"] for each in queried.query(UNALLOCATED)} == {node.gpu(4), node.gpu(5)}

@@ -1,4 +1,4 @@
-"""AMD's source against a simulated libamd_smi, loaded by AMD's unpatched binding. Trap numbers are our reference's."""
+"""AMD's source against a simulated libamd_smi, loaded by AMD's unpatched binding."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_simulated_structures_are_as_large_as_the_bindings() -> None:
 # ---------------------------------------------------------------- units
 
 
-def test_trap_15_what_amd_calls_mb_is_of_2_to_the_20() -> None:
+def test_trap_15_amds_mb_is_2_to_the_20_bytes() -> None:
     with opened(Gpu(memory_total=None, memory_usage=None)) as it:
         it.fake.fail("h0.0", "amdsmi_get_gpu_memory_total", "amdsmi_get_gpu_memory_usage", code=NOT_SUPPORTED)
         reading = it.read()
@@ -56,12 +56,12 @@ def test_trap_15_what_amd_calls_mb_is_of_2_to_the_20() -> None:
         assert reading.memory_used_bytes == 40 * GIB
 
 
-def test_energy_is_steps_times_their_size() -> None:
+def test_energy_is_the_count_times_its_resolution() -> None:
     with opened(Gpu(energy_accumulator=4_000_000_000, counter_resolution=15.25)) as it:
         assert it.read().energy_j == pytest.approx(61_000.0)
 
 
-def test_power_is_in_watts_and_says_over_what_time() -> None:
+def test_power_is_in_watts_with_its_averaging_window() -> None:
     with opened(Gpu(), Gpu(uuid="mi210", current_socket_power=None, average_socket_power=240)) as it:
         now, mean = it.read(0), it.read(1)
         assert (now.power_w, now.power_window) == (600.0, "instant")
@@ -69,12 +69,12 @@ def test_power_is_in_watts_and_says_over_what_time() -> None:
 
 
 def test_a_count_of_65535_is_a_count() -> None:
-    """Only what the firmware tells in 16 bits says none by it."""
+    """65535 is a sentinel only in the firmware's 16-bit values."""
     with opened(Gpu(correctable_count=0xFFFF)) as it:
         assert it.read().errors["corrected"] == 0xFFFF
 
 
-# ---------------------------------------------------------------- what is not there
+# ---------------------------------------------------------------- absent values
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,15 @@ def test_a_count_of_65535_is_a_count() -> None:
         ({"energy_accumulator": 2**64 - 1}, "energy_j"),
     ],
 )
-def test_trap_18_sentinels_are_absent_not_values(values: dict[str, Any], entry: str) -> None:
+def test_trap_18_sentinels_are_absent(values: dict[str, Any], entry: str) -> None:
     with opened(Gpu(**values)) as it:
         reading = it.read()
         assert reading.absent[entry] is Support.NOT_SUPPORTED
         name, _, key = entry.partition(".")
-        told = getattr(reading, name)
-        assert told is None or key not in {".".join(each) if isinstance(each, tuple) else each for each in told}
+        values_by_key = getattr(reading, name)
+        assert values_by_key is None or key not in {
+            ".".join(each) if isinstance(each, tuple) else each for each in values_by_key
+        }
 
 
 def test_trap_18_a_virtual_machine_has_no_energy_counter() -> None:
@@ -110,7 +112,7 @@ def test_trap_18_a_virtual_machine_has_no_energy_counter() -> None:
         assert it.source.read_energy(it.devices[0]) is None
 
 
-def test_trap_18_a_counter_that_stands_still_is_not_energy_0() -> None:
+def test_trap_18_a_stopped_energy_counter_is_absent() -> None:
     with opened(Gpu(energy_accumulator=1_000_000)) as it:
         assert it.read().energy_j == pytest.approx(15.25)
         assert it.read(after_s=STALE_AFTER_S - 1).energy_j == pytest.approx(15.25)
@@ -119,26 +121,26 @@ def test_trap_18_a_counter_that_stands_still_is_not_energy_0() -> None:
         assert it.read(after_s=1).energy_j == pytest.approx(30.5)
 
 
-def test_a_counter_that_falls_a_little_goes_on_from_where_it_was() -> None:
-    """ROCm/amdsmi #115. Taken for a reset it would be counted a second time from 0."""
+def test_a_slightly_decreasing_energy_counter_continues() -> None:
+    """ROCm/amdsmi #115. As a reset, the energy would be counted twice."""
     counter = EnergyCounter(iter(range(100)).__next__)
-    told = [counter.joules(joules) for joules in (1000.0, 1010.0, 1007.0, 1017.0)]
-    assert told == [1000.0, 1010.0, 1010.0, 1020.0]
+    values = [counter.joules(joules) for joules in (1000.0, 1010.0, 1007.0, 1017.0)]
+    assert values == [1000.0, 1010.0, 1010.0, 1020.0]
 
 
-def test_a_counter_that_begins_anew_is_told_as_it_is() -> None:
+def test_a_reset_energy_counter_is_returned_as_it_is() -> None:
     counter = EnergyCounter(iter(range(100)).__next__)
     assert [counter.joules(joules) for joules in (1000.0, 990.0, 3.0, 9.0)] == [1000.0, 1000.0, 3.0, 9.0]
 
 
-def test_the_second_die_of_an_mi250_has_neither_power_nor_energy() -> None:
+def test_the_second_die_of_an_mi250_has_no_power_and_energy() -> None:
     with opened(Gpu(**amd.MI250_SECOND_DIE)) as it:
         reading = it.read()
         assert (reading.power_w, reading.energy_j) == (None, None)
         assert reading.absent["power_w"] is reading.absent["energy_j"] is Support.INVALID
 
 
-def test_what_is_not_supported_is_asked_for_once_and_what_is_refused_again() -> None:
+def test_only_unsupported_calls_are_cached() -> None:
     with opened() as it:
         it.fake.fail("h0.0", "amdsmi_get_gpu_activity", code=NOT_SUPPORTED)
         it.fake.fail("h0.0", "amdsmi_get_gpu_total_ecc_count", code=NO_PERMISSION)
@@ -149,8 +151,8 @@ def test_what_is_not_supported_is_asked_for_once_and_what_is_refused_again() -> 
         assert it.read().errors["corrected"] == 3
 
 
-def test_what_the_binding_stumbles_over_is_unknown_and_ends_nothing() -> None:
-    """It reads the serial number as hexadecimal, whatever it is."""
+def test_an_exception_of_the_binding_makes_the_value_absent() -> None:
+    """The binding parses every serial number as hexadecimal."""
     with opened(Gpu(asic_serial="none")) as it:
         (device,) = it.devices
         assert (device.model, device.serial_number) == (None, None)
@@ -158,22 +160,22 @@ def test_what_the_binding_stumbles_over_is_unknown_and_ends_nothing() -> None:
         assert it.read().utilization == 0.87
 
 
-def test_media_engines_have_no_share_that_says_encoder_or_decoder() -> None:
+def test_media_engines_do_not_set_encoder_or_decoder_utilization() -> None:
     with opened(Gpu(mm_activity=70)) as it:
         reading = it.read()
         assert (reading.encoder_utilization, reading.decoder_utilization) == (None, None)
 
 
-# ---------------------------------------------------------------- several at once
+# ---------------------------------------------------------------- several devices
 
 
-def test_gpus_of_one_model_are_told_apart_by_their_uuid() -> None:
+def test_gpus_of_one_model_are_distinguished_by_uuid() -> None:
     with opened(Gpu(uuid="one"), Gpu(uuid="two")) as it:
         assert [device.id for device in it.devices] == ["one", "two"]
         assert len({device.model for device in it.devices}) == 1
 
 
-def test_partitions_share_their_board_and_have_their_own_utilization() -> None:
+def test_partitions_have_their_own_utilization() -> None:
     busy = {"gfx_busy_inst.0.0": 10, "gfx_busy_inst.1.0": 0, "gfx_busy_inst.2.0": 50, "gfx_busy_inst.2.1": 100}
     with opened(Gpu(partitions=3, compute_partition="CPX", **busy)) as it:
         assert [(device.instance_id, device.instance_profile) for device in it.devices] == [
@@ -189,7 +191,7 @@ def test_partitions_share_their_board_and_have_their_own_utilization() -> None:
         assert it.source.read_energy(it.devices[1]) is None
 
 
-def test_one_table_of_the_firmware_serves_a_board_and_its_partitions() -> None:
+def test_one_metrics_table_serves_a_board_and_its_partitions() -> None:
     with opened(Gpu(partitions=3, **{"gfx_busy_inst.1.0": 5})) as it:
         for _ in range(2):
             for index in range(len(it.devices)):
@@ -197,14 +199,14 @@ def test_one_table_of_the_firmware_serves_a_board_and_its_partitions() -> None:
         assert it.fake.calls("h0.0", "amdsmi_get_gpu_metrics_info") == 2
 
 
-def test_throttling_is_the_share_of_the_firmwares_steps_of_the_time() -> None:
+def test_throttled_time_follows_the_firmwares_step_counts() -> None:
     with opened() as it:
         assert it.read().throttle_s == {"power_cap": 0.0, "thermal": 0.0, "hw_thermal": 0.0}
         assert it.read(after_s=2.0).throttle_s["power_cap"] == pytest.approx(0.5)
         assert it.read(after_s=10.0).throttle_s == {"power_cap": pytest.approx(3.0), "thermal": 0.0, "hw_thermal": 0.0}
 
 
-def test_processes_are_read_where_they_are_asked_for() -> None:
+def test_processes_are_read_on_request() -> None:
     holders = {"processes": 1, "process0.pid": 4711, "process0.vram_mem": 3 * GIB}
     with opened(Gpu(**holders)) as it:
         assert it.read().process_memory_bytes == {}
@@ -213,7 +215,7 @@ def test_processes_are_read_where_they_are_asked_for() -> None:
         assert it.read().process_memory_bytes == {4711: 3 * GIB}
 
 
-def test_a_gpu_that_answers_nothing_is_lost_and_may_come_back() -> None:
+def test_a_gpu_without_any_value_is_lost_and_may_return() -> None:
     with opened() as it:
         amd.lose_first()
         with pytest.raises(DeviceLost):
@@ -225,8 +227,8 @@ def test_a_gpu_that_answers_nothing_is_lost_and_may_come_back() -> None:
 # ---------------------------------------------------------------- opening
 
 
-def test_trap_18_without_its_library_the_binding_prints_and_stumbles_and_we_do_not() -> None:
-    """In a process that has not loaded the simulated one."""
+def test_trap_18_a_binding_without_its_library_is_unavailable() -> None:
+    """Runs in a process that has not loaded the simulated library."""
     printed = python("""
 from ai_otel.gpu.amd.source import AmdSmiSource
 from ai_otel.gpu.source import Options, Unavailable
@@ -240,7 +242,7 @@ except Unavailable as why:
     assert len(printed.splitlines()) == 1
 
 
-def test_what_others_print_during_the_import_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_of_other_threads_during_the_import_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", output := io.StringIO())
     with amdsmi_library._silent():
         print("the binding's")
@@ -252,7 +254,7 @@ def test_what_others_print_during_the_import_is_printed(monkeypatch: pytest.Monk
     assert sys.stdout is output
 
 
-def test_no_gpu_and_no_driver_are_two_sentences() -> None:
+def test_no_gpu_and_no_driver_are_different_messages() -> None:
     source = AmdSmiSource(Options())
     with amd.simulated() as fake:
         with pytest.raises(Unavailable, match="finds no GPU: give this container /dev/kfd"):

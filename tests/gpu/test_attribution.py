@@ -28,13 +28,13 @@ from harness.gpu.batching import (
     refined_truth,
     simulate,
 )
-from harness.gpu.metered import Metered, Telling, median_and_p90, meter
+from harness.gpu.metered import Metered, Reporting, median_and_p90, meter
 
 TELLINGS = {
-    "time_share": Telling(tokens=False),
-    "bin_tokens": Telling(),
-    "affine by progress": Telling(progress=True),
-    "affine by steps": Telling(steps=True),
+    "time_share": Reporting(tokens=False),
+    "bin_tokens": Reporting(),
+    "affine by progress": Reporting(progress=True),
+    "affine by steps": Reporting(steps=True),
 }
 
 # Median and 90th percentile of the reference simulation, which shared exact energies of bins and steps, by load: the
@@ -91,7 +91,7 @@ def truth_of(seed: int, rate: float) -> tuple[float, ...]:
 
 
 @cache
-def metered(seed: int, rate: float, telling: Telling) -> Metered:
+def metered(seed: int, rate: float, telling: Reporting) -> Metered:
     return meter(load_of(seed, rate), telling)
 
 
@@ -159,7 +159,7 @@ def test_steps_come_as_near_as_the_noise_of_the_reference_allows(seed: int, rate
 @pytest.mark.parametrize("rate", [4.0, 12.0])
 def test_with_exact_energies_only_the_noise_of_the_reference_is_left(rate: float) -> None:
     """As the reference has it: energies of single steps, and a cost that was fitted to the whole load before."""
-    telling = Telling(steps=True, exact=True)
+    telling = Reporting(steps=True, exact=True)
     run = meter(load_of(1, rate), telling, meter(load_of(1, rate), telling).ledger.cost)
     median, p90 = median_and_p90(run.errors())
     assert median <= REFERENCE["affine", rate][0]
@@ -202,7 +202,7 @@ def test_it_does_not_matter_when_the_counter_is_written(rate: float, how: dict[s
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 @pytest.mark.parametrize("telling", TELLINGS.values(), ids=TELLINGS)
-def test_nine_of_ten_are_within_their_uncertainty(seed: int, rate: float, telling: Telling) -> None:
+def test_nine_of_ten_are_within_their_uncertainty(seed: int, rate: float, telling: Reporting) -> None:
     run = metered(seed, rate, telling)
     pairs = [(run.settled[number].energy, true_j) for number, true_j in enumerate(truth_of(seed, rate))]
     within = [abs(energy.gpu_j / true_j - 1) <= energy.uncertainty for energy, true_j in pairs if energy is not None]
@@ -226,18 +226,18 @@ def test_other_machines_are_within_what_is_claimed(machine: Machine, rate: float
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 @pytest.mark.parametrize("telling", TELLINGS.values(), ids=TELLINGS)
-def test_requests_and_buckets_come_to_the_energy_of_the_device(seed: int, rate: float, telling: Telling) -> None:
+def test_requests_and_buckets_come_to_the_energy_of_the_device(seed: int, rate: float, telling: Reporting) -> None:
     """The sum over the requests one by one, with idle and overhead: 0.1 % is asked for, rounding is what there is."""
     run = metered(seed, rate, telling)
     assert set(run.settled) == set(range(len(run.load.jobs)))
-    requests_j = sum(each.booked_j for each in run.settled.values())
+    requests_j = sum(each.posted_j for each in run.settled.values())
     sum_j = requests_j + run.joules("idle") + run.joules("overhead") + run.joules("other")
     account = run.account
     assert sum_j == pytest.approx(account.device_energy_j, rel=1e-9)
     assert abs(account.conservation_error) < 1e-9
     # And that is the device's: all of it but the ends, at which the counter's last write is not known yet.
-    truly_j = run.load.energy().until(account.device_time_s + run.first_look_s) - run.load.energy().until(
-        run.first_look_s
+    truly_j = run.load.energy().until(account.device_time_s + run.first_sample_s) - run.load.energy().until(
+        run.first_sample_s
     )
     assert account.device_energy_j == pytest.approx(truly_j, rel=0.002)
     assert account.idle_power_w == pytest.approx(120, rel=0.01)
@@ -261,7 +261,7 @@ def test_progress_settles_a_request_at_once() -> None:
 
 
 def test_requests_one_after_another_are_measured() -> None:
-    """Nobody else is in flight: nothing is shared, and a request's energy is the device's while it ran."""
+    """Nobody else is in timeline: nothing is shared, and a request's energy is the device's while it ran."""
     arrivals = [Job(1.5 * number, 200 * (number % 7 + 1), 40 + 20 * (number % 5)) for number in range(20)]
     load = simulate(Listed(arrivals))
     true = [0.0] * len(load.jobs)

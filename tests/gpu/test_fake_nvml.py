@@ -1,4 +1,4 @@
-"""The simulated NVML is what it says it is: NVIDIA's structures, the loaded library, and physics that add up."""
+"""The simulated NVML: NVIDIA's structures, the loaded library, and consistent power and energy."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ NAMES = {
     "Pci": "nvmlPciInfo_t",
     "Attributes": "c_nvmlDeviceAttributes",
 }
-"""Ours → the binding's."""
-# An older binding has not all of them.
-STRUCTURES = {ours: getattr(pynvml, theirs) for ours, theirs in NAMES.items() if hasattr(pynvml, theirs)}
+"""Simulated structure → the binding's."""
+# Older bindings lack some of them.
+STRUCTURES = {name: getattr(pynvml, binding) for name, binding in NAMES.items() if hasattr(pynvml, binding)}
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_its_structures_have_the_sizes_of_nvidias_binding(tmp_path: Path, structure: str) -> None:
+def test_the_structures_have_the_sizes_of_nvidias_binding(tmp_path: Path, structure: str) -> None:
     with nvml.library(tmp_path, Scenario()) as fake:
         assert fake.size_of(structure) == ctypes.sizeof(STRUCTURES[structure])
 
 
-def test_the_performance_metrics_begin_where_nvidias_binding_has_them(tmp_path: Path) -> None:
-    """Each binding has room for another number of them; the driver looks at as many as it is asked for."""
+def test_the_metrics_array_has_the_offset_of_nvidias_binding(tmp_path: Path) -> None:
+    """The array's length differs by binding; the driver fills as many rows as requested."""
     with nvml.library(tmp_path, Scenario()) as fake:
         assert fake.size_of("GpmMetrics") == pynvml.c_nvmlGpmMetricsGet_t.metrics.offset
 
@@ -52,7 +52,7 @@ def test_the_newest_binding_has_every_structure() -> None:
     assert not newest or STRUCTURES.keys() == NAMES.keys()
 
 
-def test_the_library_that_nvidias_binding_loads_is_the_simulated_one(tmp_path: Path) -> None:
+def test_nvidias_binding_loads_the_simulated_library(tmp_path: Path) -> None:
     with nvml.opened(tmp_path) as gpu:
         loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if nvml.SONAME in line}
         assert {Path(path) for path in loaded} == {gpu.fake.path}
@@ -73,15 +73,15 @@ print(json.dumps([pynvml.nvmlDeviceGetUUID(gpu), temperature, sorted(set(librari
 
 
 @pytest.mark.parametrize(("missing", "temperature"), [((), 61), (("nvmlDeviceGetTemperature",), "not found")])
-def test_a_process_loads_it_by_its_name_and_a_missing_symbol_is_missing(
+def test_a_process_loads_the_library_by_name_without_missing_symbols(
     tmp_path: Path, missing: tuple[str, ...], temperature: object
 ) -> None:
     scenario = Scenario(missing=frozenset(missing))
-    told = json.loads(nvml.in_its_own_process(tmp_path, scenario, WHAT_LOADS))
-    assert told == [Gpu().uuid, temperature, [str(nvml.build(missing) / nvml.SONAME)]]
+    printed = json.loads(nvml.in_its_own_process(tmp_path, scenario, WHAT_LOADS))
+    assert printed == [Gpu().uuid, temperature, [str(nvml.build(missing) / nvml.SONAME)]]
 
 
-def test_energy_is_the_integral_of_power_in_steps_of_a_tenth_of_a_second(tmp_path: Path) -> None:
+def test_energy_is_the_integral_of_power_in_steps_of_100_ms(tmp_path: Path) -> None:
     """100 W for 10 s, a ramp to 300 W for 10 s, then a step to 500 W."""
     power = [(0, 100), (10, 100), (20, 300), (20, 500), (30, 500)]
     expected = {0: 0, 10: 1000, 20: 3000, 24: 5000, 24.09: 5000, 24.11: 5050}
@@ -101,10 +101,10 @@ print(pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByInd
 """
 
 
-def test_in_a_whole_process_time_runs_from_one_origin(tmp_path: Path) -> None:
-    """So a test knows what a server it started must have read."""
+def test_the_simulated_time_of_a_process_starts_at_the_origin(tmp_path: Path) -> None:
+    """Tests derive from it what a started server must have read."""
     origin_s = time.monotonic() - 100
     variables = nvml.environment(Scenario(gpus=[Gpu(power_w=250, energy_base_j=0)]), tmp_path, origin_s)
     joules, read_at = map(float, nvml.python(ENERGY_NOW, **variables).split())
-    # One step of the counter, and the time between the two calls on a busy machine.
+    # One step of the counter, plus the time between the two calls on a busy machine.
     assert 0 <= 250 * (read_at - origin_s) - joules <= 250 * 2

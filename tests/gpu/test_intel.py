@@ -8,7 +8,8 @@ import os
 import pytest
 
 from ai_otel.gpu.intel import sysman as level_zero_sysman
-from ai_otel.gpu.intel.source import LevelZeroSource
+from ai_otel.gpu.intel.source import LevelZeroSource, binding
+from ai_otel.gpu.intel.sysman import Sysman
 from ai_otel.gpu.source import DeviceLost, Options, Support, Unavailable
 from harness.gpu import intel
 from harness.gpu.intel import GIB, ONE_TILE, opened, simulated
@@ -29,7 +30,7 @@ def test_the_binding_is_intels_own_and_its_library_is_the_simulated_one() -> Non
         assert ctypes.cast(pyzes.gpuLib.zesInit, ctypes.c_void_p).value == simulated_one
 
 
-def test_the_simulated_structures_are_as_large_as_the_bindings_and_ours() -> None:
+def test_the_simulated_structures_have_the_bindings_sizes() -> None:
     with opened() as it:
         import pyzes
 
@@ -41,11 +42,11 @@ def test_the_simulated_structures_are_as_large_as_the_bindings_and_ours() -> Non
             assert size == (getattr(theirs, field).offset if field else ctypes.sizeof(theirs)), name
 
 
-# ---------------------------------------------------------------- what is not there
+# ---------------------------------------------------------------- absent values
 
 
-def test_trap_0_degrees_are_a_missing_permission() -> None:
-    """intel/xpumanager #92: without CAP_DAC_READ_SEARCH Sysman answers 0.0 and success."""
+def test_trap_0_celsius_is_a_missing_permission() -> None:
+    """intel/xpumanager #92: without CAP_DAC_READ_SEARCH Sysman returns 0.0 with success."""
     with opened({"sensor1.celsius": 0.0, "sensor2.celsius": 0.0}) as it:
         reading = it.read()
         assert reading.temperature_c == {}
@@ -53,8 +54,8 @@ def test_trap_0_degrees_are_a_missing_permission() -> None:
         assert reading.absent["temperature_c.memory"] is Support.NO_PERMISSION
 
 
-def test_a_missing_permission_is_told_as_one() -> None:
-    """Without CAP_PERFMON there are no engines, and power and memory still are."""
+def test_a_missing_permission_is_the_reason_of_absence() -> None:
+    """Without CAP_PERFMON engines are absent; power and memory are available."""
     with opened() as it:
         it.fake.fail("d0.engine0", "zesEngineGetActivity", code=INSUFFICIENT_PERMISSIONS)
         reading = it.read()
@@ -62,7 +63,7 @@ def test_a_missing_permission_is_told_as_one() -> None:
         assert (reading.power_w, reading.memory_used_bytes) == (150.0, 6 * GIB)
 
 
-def test_engines_that_cannot_be_listed_have_the_reason() -> None:
+def test_engines_that_cannot_be_listed_have_a_reason() -> None:
     with simulated(ONE_TILE) as fake:
         fake.fail("d0", "zesDeviceEnumEngineGroups", code=INSUFFICIENT_PERMISSIONS)
         source = LevelZeroSource(Options())
@@ -70,8 +71,8 @@ def test_engines_that_cannot_be_listed_have_the_reason() -> None:
         assert source.read(device).absent["utilization"] is Support.NO_PERMISSION
 
 
-def test_the_compute_engines_are_not_the_whole_gpu() -> None:
-    """Where the driver sums nothing up for all engines, a busy compute engine is not put in its place."""
+def test_compute_engines_do_not_replace_the_total() -> None:
+    """If the driver has no group of all engines, utilization is absent."""
     with opened({"engine0.type": 4}) as it:
         reading = it.read()
         assert reading.utilization is None
@@ -86,12 +87,12 @@ def test_unknown_clocks_and_limits_are_absent() -> None:
         assert reading.absent["power_limit_w.min"] is Support.NOT_SUPPORTED
 
 
-def test_a_function_that_the_loader_does_not_have_is_not_found() -> None:
-    with opened() as it:
-        assert it.source._units[it.devices[0].key]._sysman.ask("zesOfTheFuture") is Support.NOT_FOUND
+def test_a_function_missing_in_the_loader_is_not_found() -> None:
+    with opened():
+        assert Sysman(binding()).ask("zesOfTheFuture") is Support.NOT_FOUND
 
 
-def test_memory_of_the_host_is_not_the_gpus() -> None:
+def test_host_memory_is_not_counted() -> None:
     with opened({"memory0.location": 0}) as it:
         assert it.read().absent["memory_total_bytes"] is Support.NOT_SUPPORTED
 
@@ -99,7 +100,7 @@ def test_memory_of_the_host_is_not_the_gpus() -> None:
 # ---------------------------------------------------------------- rates
 
 
-def test_power_is_the_growth_of_the_cards_energy_and_domains_are_not_added_up() -> None:
+def test_power_is_the_growth_of_the_card_domains_energy() -> None:
     with opened() as it:
         reading = it.read(after_s=2.0)
         assert reading.power_w == pytest.approx(150.0)
@@ -107,14 +108,14 @@ def test_power_is_the_growth_of_the_cards_energy_and_domains_are_not_added_up() 
         assert reading.power_window == "average"
 
 
-def test_while_the_devices_time_stands_still_the_last_rate_holds() -> None:
+def test_rates_are_kept_while_the_devices_time_is_unchanged() -> None:
     with opened() as it:
         first = it.read()
         again = it.read(after_s=0.0)
         assert (again.power_w, again.utilization) == (first.power_w, first.utilization) == (150.0, 0.64)
 
 
-def test_between_two_looks_at_one_moment_there_is_no_rate_and_no_0() -> None:
+def test_without_elapsed_time_the_first_rate_is_absent() -> None:
     with opened() as it:
         reading = it.read(after_s=0.0)
         assert (reading.power_w, reading.utilization, reading.memory_bandwidth_utilization) == (None, None, None)
@@ -122,7 +123,7 @@ def test_between_two_looks_at_one_moment_there_is_no_rate_and_no_0() -> None:
         assert reading.energy_j == 1500.0
 
 
-def test_a_counter_that_begins_anew_gives_no_rate_for_one_look() -> None:
+def test_a_reset_counter_has_no_rate_for_one_sample() -> None:
     with opened() as it:
         it.read()
         it.fake.put("d0", {"power1.energy": (1_000, 150e6)})
@@ -132,21 +133,21 @@ def test_a_counter_that_begins_anew_gives_no_rate_for_one_look() -> None:
         assert it.read().power_w == pytest.approx(100.0)
 
 
-def test_bandwidth_is_both_ways_over_the_peak() -> None:
+def test_bandwidth_utilization_is_reads_plus_writes_over_the_peak() -> None:
     with opened() as it:
         assert it.read().memory_bandwidth_utilization == pytest.approx((90e9 + 24e9) / 456e9)
 
 
-# ---------------------------------------------------------------- what is counted
+# ---------------------------------------------------------------- counters
 
 
-def test_errors_are_the_hardwares_and_stay_counted() -> None:
-    """Resets and errors of programs and drivers are in the same sets. The simulation fails who clears them."""
+def test_hardware_errors_are_counted_and_not_cleared() -> None:
+    """Resets and software errors of the same sets are excluded. The simulation fails if counters are cleared."""
     with opened() as it:
         assert [it.read().errors for _ in range(2)] == [{"corrected": 3, "uncorrected": 1}] * 2
 
 
-def test_processes_are_read_where_they_are_asked_for() -> None:
+def test_processes_are_read_on_request() -> None:
     holders = {"processes": 1, "process0.processId": 4711, "process0.memSize": 3 * GIB}
     with opened(holders) as it:
         assert it.read().process_memory_bytes == {}
@@ -158,20 +159,20 @@ def test_processes_are_read_where_they_are_asked_for() -> None:
 # ---------------------------------------------------------------- opening
 
 
-def test_the_servers_environment_is_left_alone() -> None:
+def test_the_servers_environment_is_not_changed() -> None:
     before = dict(os.environ)
     with opened():
         assert dict(os.environ) == before
         assert "ZES_ENABLE_SYSMAN" not in os.environ
 
 
-def test_devices_of_others_and_other_kinds_of_devices_are_left_out() -> None:
+def test_devices_of_other_vendors_and_kinds_are_left_out() -> None:
     npu, foreign = {**ONE_TILE, "type": 5}, {**ONE_TILE, "vendorId": 0x10DE}
     with simulated(npu, foreign, ONE_TILE):
         assert len(LevelZeroSource(Options()).open()) == 1
 
 
-def test_no_gpu_and_a_started_level_zero_are_two_sentences() -> None:
+def test_no_gpu_and_a_failed_start_are_different_messages() -> None:
     source = LevelZeroSource(Options())
     with simulated() as fake:
         with pytest.raises(Unavailable, match="finds no Intel GPU: give this container"):
@@ -181,7 +182,7 @@ def test_no_gpu_and_a_started_level_zero_are_two_sentences() -> None:
             source.open()
 
 
-def test_without_the_loader_the_sentence_names_its_package() -> None:
+def test_without_the_loader_the_message_names_its_package() -> None:
     printed = python("""
 from ai_otel.gpu.intel.source import LevelZeroSource
 from ai_otel.gpu.source import Options, Unavailable
@@ -193,14 +194,14 @@ except Unavailable as why:
     assert "install libze1" in printed
 
 
-def test_energy_of_a_lost_gpu_says_that_it_is_lost() -> None:
+def test_reading_energy_of_a_lost_gpu_raises_device_lost() -> None:
     with opened() as it:
         it.fake.fail("d0.power1", "zesPowerGetEnergyCounter", code=intel.DEVICE_LOST)
         with pytest.raises(DeviceLost):
             it.source.read_energy(it.devices[0])
 
 
-def test_an_energy_counter_that_is_not_there_is_no_energy() -> None:
+def test_without_an_energy_counter_energy_is_absent() -> None:
     with opened() as it:
         it.fake.fail("d0.power1", "zesPowerGetEnergyCounter", code=UNSUPPORTED_FEATURE)
         assert it.source.read_energy(it.devices[0]) is None

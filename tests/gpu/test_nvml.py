@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import sys
 import threading
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,19 +13,16 @@ from typing import Any
 import pynvml
 import pytest
 
-from ai_otel.gpu.nvidia import library as nvml_library
 from ai_otel.gpu.nvidia.source import NvmlSource
-from ai_otel.gpu.source import DeviceLost, GpuEvent, GpuReading, Options, Support, Unavailable
+from ai_otel.gpu.source import DeviceLost, GpuEvent, GpuReading, Options, Support
 from harness.gpu import nvml
 from harness.gpu.nvml import Field, Gpu, Instance, Scenario
 
 pytestmark = pytest.mark.requires(**nvml.REQUIRES)
 
-SECOND_GPU = {"uuid": "GPU-51a0fa4e-0000-4000-8000-000000000002", "minor": 1}
-
 
 def eventually(holds: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    """Wait for what another thread does."""
+    """Wait until a condition of another thread holds."""
     until = time.monotonic() + limit_s
     while not (result := holds()):
         assert time.monotonic() < until, "it did not happen"
@@ -36,10 +30,10 @@ def eventually(holds: Callable[[], Any], limit_s: float = 30.0) -> Any:
     return result
 
 
-# ---------------------------------------------------------------- what it reads
+# ---------------------------------------------------------------- values
 
 
-def test_every_value_is_read_in_our_units(tmp_path: Path) -> None:
+def test_every_value_is_read_in_the_contracts_units(tmp_path: Path) -> None:
     with nvml.running(tmp_path) as source:
         devices = source.open()
         time.sleep(0.11)
@@ -51,8 +45,8 @@ def test_every_value_is_read_in_our_units(tmp_path: Path) -> None:
         }
 
 
-def test_what_is_not_told_is_absent_with_a_reason(tmp_path: Path) -> None:
-    """A device that knows nothing but its UUID: every field says why it has no value."""
+def test_unavailable_values_are_absent_with_a_reason(tmp_path: Path) -> None:
+    """A device that reports its UUID only: every field has a reason of absence."""
     bare = Gpu(
         power_w=None, memory_total=None, utilization=None, memory_busy=None, encoder=None, decoder=None,
         temperature=None, thresholds={}, clocks={}, pcie=None, fields={}, gpm=None, process_utilization=False,
@@ -62,36 +56,37 @@ def test_what_is_not_told_is_absent_with_a_reason(tmp_path: Path) -> None:
         (device,) = gpu.devices
         assert (device.model, device.serial_number, device.pci_bus_id, device.firmware_version) == (None,) * 4
         reading = gpu.read(after_s=1)
-    told = {name: value for name in GpuReading.__slots__ if (value := getattr(reading, name)) and name != "absent"}
-    assert told == {}
+    available = {name: value for name in GpuReading.__slots__ if (value := getattr(reading, name)) and name != "absent"}
+    assert available == {}
     explained = {name.partition(".")[0] for name in reading.absent}
     assert explained == set(GpuReading.__slots__) - {"absent", "process_memory_bytes"}
     assert set(reading.absent.values()) == {Support.NOT_SUPPORTED}
 
 
-def test_a_device_is_described_once(tmp_path: Path) -> None:
+def test_a_device_has_its_constants(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(instances=[Instance(3, profile="3g.71gb", uuid="MIG-a")])) as gpu:
-        whole, part = gpu.devices
+        whole, instance = gpu.devices
     assert (whole.id, whole.vendor, whole.name) == (Gpu().uuid, "nvidia", "nvidia0")
     assert (whole.model, whole.driver_version) == ("NVIDIA H200 (simulated)", "580.159.03")
     assert (whole.serial_number, whole.pci_bus_id) == (Gpu().serial, "00000000:18:00.0")
     assert whole.instance_id is None
-    assert (part.id, part.instance_id, part.instance_profile, part.instance_uuid) == (whole.id, "3", "3g.71gb", "MIG-a")
+    assert instance.id == whole.id
+    assert (instance.instance_id, instance.instance_profile, instance.instance_uuid) == ("3", "3g.71gb", "MIG-a")
 
 
 def test_compute_instances_of_one_gpu_instance_are_one_device(tmp_path: Path) -> None:
-    """Memory and activity are the GPU instance's: two devices would count them twice."""
+    """Memory and activity belong to the GPU instance: two devices would count them twice."""
     shared = [Instance(3, ci=0, uuid="MIG-a"), Instance(3, ci=1, uuid="MIG-b"), Instance(5, uuid="MIG-c")]
     with nvml.opened(tmp_path, Gpu(instances=shared)) as gpu:
         assert [device.instance_uuid for device in gpu.devices[1:]] == ["MIG-a", "MIG-c"]
 
 
-def test_fans_are_read_where_there_are_some(tmp_path: Path) -> None:
+def test_fan_speeds_are_read_by_fan(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(fan_speeds=[45, 45])) as gpu:
         assert gpu.read().fan_speed_ratio == {"0": 0.45, "1": 0.45}
 
 
-# ---------------------------------------------------------------- sentinels and nonsense
+# ---------------------------------------------------------------- sentinels
 
 
 @pytest.mark.parametrize(
@@ -111,7 +106,7 @@ def test_fans_are_read_where_there_are_some(tmp_path: Path) -> None:
         (Gpu(fields=nvml.fields_of_an_h200() | {(74, -1): Field(math.nan, "double")}), "throttle_s.power_cap"),
     ],
 )
-def test_what_cannot_be_is_absent_and_not_a_value(tmp_path: Path, gpu: Gpu, field: str) -> None:
+def test_impossible_values_are_absent(tmp_path: Path, gpu: Gpu, field: str) -> None:
     with nvml.opened(tmp_path, gpu) as opened:
         reading = opened.read(after_s=1)
     name, _, key = field.partition(".")
@@ -120,16 +115,16 @@ def test_what_cannot_be_is_absent_and_not_a_value(tmp_path: Path, gpu: Gpu, fiel
     assert reading.absent[field] is Support.INVALID
 
 
-def test_a_share_slightly_above_one_is_one(tmp_path: Path) -> None:
-    """GPM's percentages are normalised by a clock that moves."""
+def test_a_ratio_slightly_above_one_is_one(tmp_path: Path) -> None:
+    """GPM normalizes its percentages by a varying clock."""
     with nvml.opened(tmp_path, Gpu(gpm={2: 100.4})) as gpu:
         assert gpu.read(after_s=1).sm_activity == 1.0
 
 
-# ---------------------------------------------------------------- asked once
+# ---------------------------------------------------------------- caching
 
 
-def test_what_is_not_supported_is_asked_once(tmp_path: Path) -> None:
+def test_unsupported_calls_are_made_once(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(encoder=None, gpm=None)) as gpu:
         for _ in range(5):
             reading = gpu.read(after_s=10)
@@ -139,35 +134,35 @@ def test_what_is_not_supported_is_asked_once(tmp_path: Path) -> None:
     assert reading.absent["encoder_utilization"] is Support.NOT_SUPPORTED
 
 
-def test_what_changes_seldom_is_asked_every_ten_seconds_and_all_else_at_each_look(tmp_path: Path) -> None:
+def test_slow_values_are_read_every_ten_seconds(tmp_path: Path) -> None:
     ramp = [(0.0, 0.0), (100.0, 100.0)]
     with nvml.opened(tmp_path, Gpu(decoder=ramp, utilization=ramp, clocks={"sm": ramp, "video": ramp})) as gpu:
         samples = [gpu.read(after_s=1) for _ in range(12)]
         assert gpu.fake.calls("nvmlDeviceGetDecoderUtilization") == 2
-        # Twelve times what is told at each sample, twice what is told seldom, and power smoothing once at open.
+        # Twelve fast batches, two slow ones, and power smoothing once at open.
         assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 15
     assert (
         len({sample.utilization for sample in samples}) == len({sample.frequency_hz["sm"] for sample in samples}) == 12
     )
-    for seldom in (
+    for slow in (
         [sample.decoder_utilization for sample in samples],
         [sample.frequency_hz["video"] for sample in samples],
     ):
-        assert len(set(seldom[:10])) == len(set(seldom[10:])) == 1
-        assert seldom[9] < seldom[10]
+        assert len(set(slow[:10])) == len(set(slow[10:])) == 1
+        assert slow[9] < slow[10]
 
 
-def test_a_field_that_is_not_supported_leaves_the_batch(tmp_path: Path) -> None:
-    """Its own return code says so; the batch succeeds."""
+def test_an_unsupported_field_is_removed_from_the_batch(tmp_path: Path) -> None:
+    """The field has its own return code; the batch succeeds."""
     with nvml.opened(tmp_path, Gpu(fields={(185, -1): Field(source="average")}, energy=False)) as gpu:
         first, second = gpu.read(after_s=1), gpu.read(after_s=1)
-        # One at open (power smoothing), two at the first look (what changes seldom, all else), one at the second.
+        # One at open (power smoothing), two at the first sample (slow and fast batch), one at the second.
         assert gpu.fake.calls("nvmlDeviceGetFieldValues") == 4
     assert first.power_w == second.power_w == pytest.approx(300)
     assert second.absent["energy_j"] is Support.NOT_SUPPORTED
 
 
-def test_a_missing_permission_is_asked_for_again_after_five_minutes(tmp_path: Path) -> None:
+def test_calls_without_permission_are_retried_after_five_minutes(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(returns={"nvmlGpmSampleGet": 4})) as gpu:
         assert gpu.read(after_s=1).absent["sm_activity"] is Support.NO_PERMISSION
         assert gpu.read(after_s=1).absent["pipe_activity.tensor"] is Support.NO_PERMISSION
@@ -178,7 +173,7 @@ def test_a_missing_permission_is_asked_for_again_after_five_minutes(tmp_path: Pa
         assert gpu.fake.calls("nvmlGpmSampleGet") == 2
 
 
-def test_a_permission_that_is_granted_later_brings_the_value(tmp_path: Path) -> None:
+def test_a_permission_granted_later_makes_the_value_available(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(returns={"nvmlGpmSampleGet": [(4, 0.0), (0, 100.0)]})) as gpu:
         assert gpu.read(after_s=1).absent["sm_activity"] is Support.NO_PERMISSION
         gpu.read(after_s=310)
@@ -187,131 +182,18 @@ def test_a_permission_that_is_granted_later_brings_the_value(tmp_path: Path) -> 
     assert "sm_activity" not in reading.absent
 
 
-def test_a_passing_error_is_asked_again_at_the_next_look(tmp_path: Path) -> None:
+def test_a_transient_error_is_retried_at_the_next_sample(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(returns={"nvmlDeviceGetUtilizationRates": 999})) as gpu:
         assert gpu.read().absent["utilization"] is Support.ERROR
         gpu.read()
         assert gpu.fake.calls("nvmlDeviceGetUtilizationRates") == 2
 
 
-# ---------------------------------------------------------------- not here, too old, not allowed
+# ---------------------------------------------------------------- lost devices
 
 
-@pytest.fixture
-def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(nvml_library, "TRACES", (tmp_path / "nvidiactl",))
-
-
-@pytest.fixture
-def a_driver(no_driver: None, tmp_path: Path) -> None:
-    (tmp_path / "nvidiactl").touch()
-
-
-def refused(source: NvmlSource | None = None) -> Unavailable:
-    with pytest.raises(Unavailable) as caught:
-        (source or NvmlSource(Options())).open()
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    assert sentence.endswith(".")
-    return caught.value
-
-
-def test_without_binding_and_driver_nobody_needs_to_hear_of_it(
-    no_driver: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert not refused().installed
-
-
-def test_a_driver_without_binding_says_what_to_install(a_driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    error = refused()
-    assert error.installed
-    assert "pip install 'ai-otel[nvidia]'" in str(error)
-
-
-def test_an_old_binding_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies of `pynvml` from before memory's second version lie in many images."""
-    old = types.ModuleType("pynvml")
-    old.__dict__.update(__file__="/app/pynvml.py", nvmlInit=None, NVMLError=Exception, nvmlDeviceGetFieldValues=None)
-    monkeypatch.setitem(sys.modules, "pynvml", old)
-    assert "/app/pynvml.py is too old (it has no nvmlMemory_v2)" in str(refused())
-
-
-@pytest.mark.parametrize(
-    ("code", "installed", "step"),
-    [
-        (4, True, "give this user access to /dev/nvidiactl"),
-        (9, True, "run the pod with the nvidia runtime class"),
-        (12, False, "run the pod with the nvidia runtime class"),
-        (13, True, "update it to 535 or newer"),
-        (18, True, "reboot the node"),
-        (999, True, "see what nvidia-smi reports"),
-    ],
-)
-def test_nvml_that_does_not_start_says_why_and_what_to_do(
-    tmp_path: Path, no_driver: None, code: int, installed: bool, step: str
-) -> None:
-    with nvml.library(tmp_path, Scenario(returns={"nvmlInitWithFlags": code})) as fake:
-        error = refused()
-        assert fake.live("inits") == 0
-    assert error.installed == installed
-    assert step in str(error)
-
-
-def test_devices_without_the_library_say_which_runtime(a_driver: None, tmp_path: Path) -> None:
-    with nvml.library(tmp_path, Scenario(returns={"nvmlInitWithFlags": 12})):
-        error = refused()
-    assert error.installed
-    assert "devices are present, but libnvidia-ml.so.1 is missing" in str(error)
-
-
-def test_no_gpu_in_this_container_is_said_and_nvml_is_let_go(tmp_path: Path) -> None:
-    with nvml.library(tmp_path, Scenario(gpus=[])) as fake:
-        assert "sees no GPU in this container" in str(refused())
-        assert fake.live("inits") == 0
-
-
-REALLY_WITHOUT = """
-import json, sys
-from ai_otel.gpu.nvidia.source import NvmlSource
-from ai_otel.gpu.source import Options, Unavailable
-try:
-    print(json.dumps([device.id for device in NvmlSource(Options()).open()]))
-except Unavailable as error:
-    print(json.dumps([str(error), error.installed]))
-"""
-
-
-def test_a_library_from_before_nvmlinitwithflags_is_too_old(tmp_path: Path) -> None:
-    scenario = Scenario(missing=frozenset({"nvmlInitWithFlags"}))
-    sentence, installed = json.loads(nvml.in_its_own_process(tmp_path, scenario, REALLY_WITHOUT))
-    assert sentence == "NVIDIA's driver is too old: update it to 535 or newer."
-    assert installed
-
-
-def test_a_gpu_that_may_not_be_opened_is_left_out_with_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    closed = Gpu(returns={"nvmlDeviceGetHandleByIndex_v2": 4})
-    with nvml.opened(tmp_path, closed, Gpu(**SECOND_GPU)) as gpu:
-        assert [device.id for device in gpu.devices] == [SECOND_GPU["uuid"]]
-    (record,) = caplog.records
-    assert "give this user access to /dev/nvidia0" in record.getMessage()
-
-
-def test_a_gpu_that_is_lost_at_the_start_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with nvml.opened(tmp_path, Gpu(lost_at=0.0), Gpu(**SECOND_GPU)) as gpu:
-        assert [device.id for device in gpu.devices] == [SECOND_GPU["uuid"]]
-        assert gpu.fake.live("samples") == 2
-    assert len(caplog.records) == 1
-
-
-# ---------------------------------------------------------------- lost while we run
-
-
-def test_a_gpu_that_is_lost_raises_and_the_others_go_on(tmp_path: Path) -> None:
-    with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**SECOND_GPU)) as gpu:
+def test_a_lost_gpu_raises_and_the_others_are_read(tmp_path: Path) -> None:
+    with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**nvml.SECOND_GPU)) as gpu:
         assert gpu.read(0).power_w == pytest.approx(300)
         gpu.fake.clock.set(21.0)
         for read in (gpu.source.read, gpu.source.read_energy):
@@ -322,10 +204,10 @@ def test_a_gpu_that_is_lost_raises_and_the_others_go_on(tmp_path: Path) -> None:
     assert gpu.fake.live("inits") == gpu.fake.live("samples") == gpu.fake.live("event sets") == 0
 
 
-def test_xids_of_the_others_are_heard_after_one_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the lost one in the set, every wait would fail."""
+def test_xids_of_the_others_are_received_after_one_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a lost GPU in the event set, every wait fails."""
     monkeypatch.setattr("ai_otel.gpu.nvidia.events.PAUSE_S", 0.01)
-    with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**SECOND_GPU, xids=[(30.0, 31)])) as gpu:
+    with nvml.opened(tmp_path, Gpu(lost_at=20.0), Gpu(**nvml.SECOND_GPU, xids=[(30.0, 31)])) as gpu:
         gpu.fake.clock.set(21.0)
         eventually(lambda: gpu.fake.calls("nvmlEventSetCreate") == 2)
         eventually(lambda: gpu.fake.calls("nvmlDeviceRegisterEvents") == 4)
@@ -334,13 +216,13 @@ def test_xids_of_the_others_are_heard_after_one_is_lost(tmp_path: Path, monkeypa
         assert (event.device, event.code) == (gpu.devices[1], 31)
 
 
-# ---------------------------------------------------------------- letting go
+# ---------------------------------------------------------------- close
 
 
 def test_close_frees_everything_and_may_be_called_twice(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(instances=[Instance(1)])) as gpu:
         gpu.read(1, after_s=1)
-        # The GPU itself needs none: in MIG mode, activity is the instances'.
+        # Of the instance only: in MIG mode, the GPU has no activity.
         assert gpu.fake.live("samples") == 2
         assert gpu.fake.live("event sets") == 1
         gpu.source.close()
@@ -349,16 +231,16 @@ def test_close_frees_everything_and_may_be_called_twice(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "ai-otel-xid"]
 
 
-def test_a_source_that_never_opened_closes(tmp_path: Path) -> None:
+def test_a_source_that_was_not_opened_can_be_closed(tmp_path: Path) -> None:
     NvmlSource(Options()).close()
 
 
 def test_events_do_not_wait(tmp_path: Path) -> None:
-    """The thread waits, for 250 ms at a time; asking takes none of it."""
+    """A waiting call takes 250 ms, so 100 of them would take 25 s."""
     with nvml.opened(tmp_path) as gpu:
         began = time.perf_counter()
         events: list[GpuEvent] = [event for _ in range(100) for event in gpu.source.events()]
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 10
     assert events == []
 
 
@@ -382,12 +264,12 @@ print("torch" in sys.modules, [name for name in open("/proc/self/maps") if "libc
 """
 
 
-def test_the_child_of_a_fork_calls_nothing_and_the_parent_goes_on(tmp_path: Path) -> None:
+def test_a_forked_child_makes_no_nvml_calls(tmp_path: Path) -> None:
     printed = nvml.in_its_own_process(tmp_path, Scenario(), FORKS).splitlines()
     assert printed == ["0 300.0", "1", "False []"]
 
 
-def test_neither_this_module_nor_its_import_loads_the_binding(tmp_path: Path) -> None:
+def test_importing_the_source_does_not_import_the_binding(tmp_path: Path) -> None:
     code = "import ai_otel.gpu.nvidia.source, sys; print('pynvml' in sys.modules)"
     assert nvml.python(code).strip() == "False"
 
@@ -407,15 +289,15 @@ def test_neither_this_module_nor_its_import_loads_the_binding(tmp_path: Path) ->
         (1, 1, 1, "failed"),
     ],
 )
-def test_the_status_is_the_drivers_own_verdict(
+def test_the_status_follows_the_drivers_recovery_action(
     tmp_path: Path, pending: int, failure: int, action: int, status: str
 ) -> None:
-    told = {(144, -1): Field(pending), (145, -1): Field(failure), (230, -1): Field(action)}
-    with nvml.opened(tmp_path, Gpu(fields=nvml.fields_of_an_h200() | told)) as gpu:
+    fields = {(144, -1): Field(pending), (145, -1): Field(failure), (230, -1): Field(action)}
+    with nvml.opened(tmp_path, Gpu(fields=nvml.fields_of_an_h200() | fields)) as gpu:
         assert gpu.read().status == status
 
 
-def test_without_a_verdict_there_is_no_status(tmp_path: Path) -> None:
+def test_without_recovery_fields_the_status_is_absent(tmp_path: Path) -> None:
     with nvml.opened(tmp_path, Gpu(fields={})) as gpu:
         reading = gpu.read()
     assert reading.status is None

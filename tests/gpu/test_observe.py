@@ -1,4 +1,4 @@
-"""From readings to what leaves the SDK."""
+"""From readings to exported points."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def exported(*samples: tuple[Device, GpuReading], now_s: float = 0.0, **snapshot
     return Exported(lambda: present, clock=lambda: now_s)
 
 
-def test_every_value_of_a_reading_is_a_point_with_its_attributes_and_nothing_else_is() -> None:
+def test_every_value_of_a_reading_is_a_point_with_its_attributes() -> None:
     found = exported((GPU, FULL)).points()
     support = found.pop("ai_otel.gpu.support")
     assert {name: sorted(map(str, points)) for name, points in found.items()} == {
@@ -121,18 +121,18 @@ def test_every_value_of_a_reading_is_a_point_with_its_attributes_and_nothing_els
             for name, ps in EXPECTED.items()
         }.items()
     }
-    told = {labels["ai_otel.gpu.reading"] for labels, _ in support}
-    assert told == {
+    listed = {labels["ai_otel.gpu.reading"] for labels, _ in support}
+    assert listed == {
         name for name in GpuReading.__dataclass_fields__ if name not in ("absent", "power_window", "own_share")
     }
 
 
-def test_the_contract_is_kept() -> None:
+def test_the_points_conform_to_the_contract() -> None:
     points = exported((GPU, FULL), (PART, GpuReading(memory_total_bytes=5, absent={"power_w": Support.NOT_SUPPORTED})))
     assert oracle.check_metrics(points.collect()) == []
 
 
-def test_what_is_absent_has_no_point_and_says_why() -> None:
+def test_absent_values_have_no_point_and_a_reason() -> None:
     reading = GpuReading(utilization=0.0, absent={"power_w": Support.NO_PERMISSION, "energy_j": Support.NOT_FOUND})
     found = exported((GPU, reading)).points()
     assert set(found) == {"hw.gpu.utilization", "hw.gpu.info", "ai_otel.gpu.support"}
@@ -146,26 +146,26 @@ def test_what_is_absent_has_no_point_and_says_why() -> None:
     }
 
 
-def test_a_part_is_told_from_its_gpu_by_its_instance() -> None:
+def test_an_instance_has_its_instance_id() -> None:
     found = exported((PART, GpuReading(memory_used_bytes=5, sm_activity=0.5))).points()
     part = {"hw.id": "GPU-2", "ai_otel.gpu.instance.id": "1", "ai_otel.gpu.instance.profile": "1g.18gb"}
     assert found["hw.gpu.memory.usage"] == [(part, 5)]
     assert found["ai_otel.gpu.sm.activity"] == [(part, 0.5)]
 
 
-def test_when_the_looks_have_stopped_nothing_old_is_told() -> None:
+def test_a_stale_snapshot_has_no_points() -> None:
     assert exported((GPU, FULL), now_s=9.0).points()
     assert exported((GPU, FULL), now_s=11.0).points() == {}
 
 
-def test_where_looks_are_rare_because_they_take_long_the_last_one_holds_until_the_next() -> None:
+def test_an_extended_interval_keeps_the_last_sample_valid() -> None:
     slow = {"interval_s": 16.0}
     assert exported((GPU, FULL), now_s=40.0, **slow).points()
     assert exported((GPU, FULL), now_s=49.0, **slow).points() == {}
 
 
-def test_what_belongs_to_a_whole_gpu_has_no_point_for_its_parts() -> None:
-    """Three points with the same attributes would be added up: a status of 3."""
+def test_device_metrics_have_no_point_for_an_instance() -> None:
+    """Points with equal attributes would be summed: three instances would have a status of 3."""
     other = replace(PART, instance_id="2")
     points = exported(
         (GPU, lost_reading()), (replace(PART, id=GPU.id), lost_reading()), (replace(other, id=GPU.id), lost_reading())
@@ -175,13 +175,13 @@ def test_what_belongs_to_a_whole_gpu_has_no_point_for_its_parts() -> None:
     assert oracle.check_metrics(points.collect()) == []
 
 
-def test_events_and_looks_that_were_left_out_are_counted() -> None:
+def test_events_and_skipped_samples_are_counted() -> None:
     found = exported((GPU, GpuReading()), xids={(GPU, 79): 2}, skipped={"readings": 3}).points()
     assert found["ai_otel.gpu.xid.events"] == [({**ID, "ai_otel.gpu.xid.code": 79}, 2)]
     assert found["ai_otel.gpu.pass.skipped"] == [({"ai_otel.gpu.pass": "readings"}, 3)]
 
 
-def test_the_books_are_told_bucket_by_bucket() -> None:
+def test_the_energy_accounts_are_exported_by_bucket() -> None:
     account = Account(
         key=("GPU-1", None),
         energy_j={("request", "tiny"): 60.0, ("idle", None): 40.0},
@@ -205,7 +205,7 @@ def test_the_books_are_told_bucket_by_bucket() -> None:
 
 
 @pytest.mark.parametrize("name", ["hw.power", "ai_otel.gpu.throttle.time", "ai_otel.gpu.xid.events"])
-def test_power_throttling_and_xids_lead_to_the_trace_of_a_request_that_ran(name: str) -> None:
+def test_exemplars_lead_to_the_trace_of_a_running_request(name: str) -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("chat tiny")
     context = trace.set_span_in_context(span, Context())
     present = Snapshot(samples=(DeviceSample(GPU, replace(FULL), 5.0),), taken_s=5.0, xids={(GPU, 79): 1})

@@ -37,20 +37,20 @@ READ = [
 
 
 @pytest.mark.parametrize(("name", "table"), READ)
-def test_every_field_that_we_read_is_in_the_published_file(name: str, table: wire.Table) -> None:
-    """With its number, its type, and whether there are several of it."""
+def test_every_field_that_is_read_is_in_the_published_file(name: str, table: wire.Table) -> None:
+    """Compares number, type and label of each field."""
     published = {message.name: message for message in protos.read(name).described.message_type}
     for message, classes in wire.messages("compared", table).items():
-        theirs = {field.name: field for field in published[message].field}
-        ours = descriptor_pb2.DescriptorProto()
-        classes.DESCRIPTOR.CopyToProto(ours)
-        for field in ours.field:
-            told = theirs[field.name]
-            assert (field.number, field.type, field.label) == (told.number, told.type, told.label), field.name
-            assert field.type_name.rpartition(".")[2] == told.type_name.rpartition(".")[2]
+        fields = {field.name: field for field in published[message].field}
+        described = descriptor_pb2.DescriptorProto()
+        classes.DESCRIPTOR.CopyToProto(described)
+        for field in described.field:
+            actual = fields[field.name]
+            assert (field.number, field.type, field.label) == (actual.number, actual.type, actual.label), field.name
+            assert field.type_name.rpartition(".")[2] == actual.type_name.rpartition(".")[2]
 
 
-def test_the_methods_that_we_call_are_in_the_published_files() -> None:
+def test_the_methods_that_are_called_are_in_the_published_files() -> None:
     lister = protos.read("podresources_v1.proto").services["v1.PodResourcesLister"]
     assert podresources.SERVICE == "/v1.PodResourcesLister"
     assert (lister["List"].request, lister["List"].answer) == ("ListPodResourcesRequest", "ListPodResourcesResponse")
@@ -63,33 +63,33 @@ def test_the_methods_that_we_call_are_in_the_published_files() -> None:
 
 @pytest.mark.requires(module="grpc_tools", why="it brings protoc")
 @pytest.mark.parametrize("name", ["podresources_v1.proto", "pods_v1alpha1.proto", "pod.proto"])
-def test_our_reader_of_published_files_agrees_with_protoc(name: str, tmp_path: Path) -> None:
+def test_the_parser_of_published_files_agrees_with_protoc(name: str, tmp_path: Path) -> None:
     protoc = importlib.import_module("grpc_tools.protoc")
     out = tmp_path / "set"
     assert protoc.main(["protoc", f"-I{protos.HERE}", f"--descriptor_set_out={out}", str(protos.HERE / name)]) == 0
-    (theirs,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
-    ours = protos.read(name).described
-    for file in (theirs, ours):
+    (published,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
+    parsed = protos.read(name).described
+    for file in (published, parsed):
         for left_out in ("options", "service", "syntax"):
             file.ClearField(left_out)
         for message in file.message_type:
             for field in message.field:
                 field.ClearField("json_name")
-    assert ours == theirs
+    assert parsed == published
 
 
-def test_messages_of_two_tables_do_not_meet() -> None:
-    """Nor do they meet others' of the same name: no table of ours is in protobuf's common pool."""
+def test_message_classes_of_two_tables_are_separate() -> None:
+    """None of them is in protobuf's default pool, where other code may use the same names."""
     one = wire.messages("v1", {"PodResources": {"name": (1, "string")}})["PodResources"]
     other = wire.messages("v1", {"PodResources": {"title": (7, "bytes")}})["PodResources"]
     assert one(name="a").SerializeToString() == b"\x0a\x01a"
     assert other(title=b"a").SerializeToString() == b"\x3a\x01a"
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- responses
 
 
-def test_devices_and_claims_arrive_with_their_container(kubelet: Kubelet) -> None:
+def test_devices_and_claims_are_listed_with_their_container(kubelet: Kubelet) -> None:
     kubelet.pods = [
         Pod("idle", "web"),
         Pod("one", "ml", {"server": {"nvidia.com/gpu": ["GPU-1", "GPU-2"], "example.com/nic": ["eth0"]}}),
@@ -105,25 +105,25 @@ def test_devices_and_claims_arrive_with_their_container(kubelet: Kubelet) -> Non
     ]
 
 
-def test_allocatable_devices_are_told_by_resource(kubelet: Kubelet) -> None:
+def test_allocatable_devices_are_listed_by_resource(kubelet: Kubelet) -> None:
     kubelet.allocatable = {"nvidia.com/gpu": ["GPU-1"], "amd.com/gpu": ["0000:1b:00.0"]}
     assert list_allocatable(kubelet.socket) == [("nvidia.com/gpu", "GPU-1"), ("amd.com/gpu", "0000:1b:00.0")]
 
 
-def test_a_pod_tells_its_uid_and_phase(kubelet: Kubelet) -> None:
+def test_pods_have_a_uid_and_a_phase(kubelet: Kubelet) -> None:
     kubelet.pods = [Pod("one", "ml", uid="u-1"), Pod("two", "ml", uid="u-2", phase="Failed")]
-    told = list_pods(kubelet.pods_socket)
-    assert told == [pods.Pod("ml", "one", "u-1", "Running"), pods.Pod("ml", "two", "u-2", "Failed")]
-    assert [pod.ended for pod in told] == [False, True]
+    actual = list_pods(kubelet.pods_socket)
+    assert actual == [pods.Pod("ml", "one", "u-1", "Running"), pods.Pod("ml", "two", "u-2", "Failed")]
+    assert [pod.ended for pod in actual] == [False, True]
 
 
-def test_a_list_larger_than_grpc_takes_by_default_arrives(kubelet: Kubelet) -> None:
+def test_a_list_larger_than_grpcs_default_limit_is_read(kubelet: Kubelet) -> None:
     ids = [f"GPU-{'x' * 1000}-{number}" for number in range(6000)]
     kubelet.pods = [Pod("large", devices={"server": {"nvidia.com/gpu": ids}})]
     assert len(list_grants(kubelet.socket)) == 6000
 
 
-# ---------------------------------------------------------------- what is not told
+# ---------------------------------------------------------------- errors
 
 
 def test_without_a_socket_the_next_step_is_to_mount_its_directory(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_without_a_socket_the_next_step_is_to_mount_its_directory(tmp_path: Path
         list_grants(tmp_path / "kubelet.sock")
 
 
-def test_a_socket_that_nobody_serves_any_more_is_a_restarting_kubelet(kubelet: Kubelet) -> None:
+def test_a_socket_without_a_server_is_a_restarting_kubelet(kubelet: Kubelet) -> None:
     import socket
 
     kubelet.stop()
@@ -141,39 +141,39 @@ def test_a_socket_that_nobody_serves_any_more_is_a_restarting_kubelet(kubelet: K
         list_grants(kubelet.socket)
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_said_to_be(tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Unanswered, match="too long"):
         list_grants(tmp_path / ("x" * 120) / "kubelet.sock")
 
 
-def test_a_refusal_is_told_apart(kubelet: Kubelet) -> None:
+def test_an_exceeded_rate_limit_has_its_own_error(kubelet: Kubelet) -> None:
     kubelet.exhausted = True
     with pytest.raises(Refused, match="100 calls a second"):
         list_grants(kubelet.socket)
 
 
-def test_a_kubelet_without_a_call_is_told_apart(kubelet: Kubelet) -> None:
+def test_a_kubelet_without_the_call_has_its_own_error(kubelet: Kubelet) -> None:
     kubelet.allocatable = None
     with pytest.raises(Unknown, match="GetAllocatableResources"):
         list_allocatable(kubelet.socket)
 
 
-def test_pods_that_are_no_pods_are_not_read(kubelet: Kubelet) -> None:
+def test_undecodable_pods_are_an_error(kubelet: Kubelet) -> None:
     kubelet.pods_answer = lambda: [b"\xff\xff\xff"]
     with pytest.raises(Unknown, match="cannot be decoded"):
         list_pods(kubelet.pods_socket)
 
 
-def test_an_answer_that_is_no_list_is_not_read(kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: Any = podresources.messages("v1", {"X": {"pod_resources": (1, "string")}})["X"](pod_resources="no pod")
-    monkeypatch.setattr(kubelet, "_list", lambda request, context: told)
+def test_an_undecodable_response_is_an_error(kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch) -> None:
+    actual: Any = podresources.messages("v1", {"X": {"pod_resources": (1, "string")}})["X"](pod_resources="no pod")
+    monkeypatch.setattr(kubelet, "_list", lambda request, context: actual)
     kubelet.stop()
     kubelet.start()
     with pytest.raises(Unanswered):
         list_grants(kubelet.socket)
 
 
-def test_a_kubelet_that_hangs_is_left_in_time(kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_kubelet_times_out(kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch) -> None:
     from ai_otel.agent import kubelet as calls
 
     began = time.monotonic()
@@ -191,7 +191,7 @@ def test_a_kubelet_that_hangs_is_left_in_time(kubelet: Kubelet, monkeypatch: pyt
     assert time.monotonic() - began < 10
 
 
-def test_the_simulated_kubelet_refuses_what_the_real_one_does(kubelet: Kubelet) -> None:
+def test_the_simulated_kubelet_limits_calls_like_the_real_one(kubelet: Kubelet) -> None:
     """100 calls a second in bursts of 10: of 40 at once most are refused."""
     list_call = "/v1.PodResourcesLister/List"
     with grpc.insecure_channel(

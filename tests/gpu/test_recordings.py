@@ -29,7 +29,7 @@ HARDWARE = sorted(recording.RECORDINGS.glob("*.json")) if recording.RECORDINGS.e
 
 
 def recorded(directory: Path, scenario: Scenario, *options: str, **variables: str) -> dict[str, Any]:
-    """Run the recorder, as a person would, against the simulated library."""
+    """Run the recorder's command against the simulated library."""
     out = directory / "recording.json"
     recorder = str(ROOT / "tools/record_nvml.py")
     command = [sys.executable, recorder, str(out), "--times", "3", "--seconds", "0.3", *options]
@@ -74,23 +74,23 @@ AWKWARD = Scenario(
 
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """GPUs of which each lacks something else."""
+    """Recording of GPUs that each lack other values."""
     return recorded(tmp_path_factory.mktemp("awkward"), AWKWARD)
 
 
-def test_a_recording_says_that_it_is_simulated(awkward: dict[str, Any]) -> None:
+def test_a_recording_of_the_simulation_is_marked(awkward: dict[str, Any]) -> None:
     assert awkward["simulated"] is True
 
 
-def test_a_recording_does_not_tell_whose_machine_it_was(awkward: dict[str, Any]) -> None:
+def test_a_recording_contains_no_identifiers(awkward: dict[str, Any]) -> None:
     text = json.dumps(awkward)
     for secret in ("51a0fa4e", "1650000000001", "00000000:18:00.0"):
         assert secret not in text
-    assert "GPU-00000000-0000-4000-8000-000000000001" in text, "and tells its devices apart all the same"
+    assert "GPU-00000000-0000-4000-8000-000000000001" in text, "devices are still distinguishable"
 
 
-def test_a_recording_read_back_supports_what_was_recorded(awkward: dict[str, Any], tmp_path: Path) -> None:
-    """Recorded, made into a scenario, and recorded again: what is there is there, the rest absent for its reason."""
+def test_a_replayed_recording_supports_the_same_values(awkward: dict[str, Any], tmp_path: Path) -> None:
+    """Recorded, replayed as a scenario, and recorded again: the same values and the same reasons of absence."""
     again = recorded(tmp_path, recording.scenario_of(awkward))
     assert support_maps(again) == support_maps(awkward)
     assert return_codes(again) == return_codes(awkward)
@@ -107,29 +107,29 @@ def test_the_simulated_library_supports_what_the_hardware_does(tmp_path: Path) -
         assert support_maps(recorded(tmp_path, recording.scenario_of(hardware))) == support_maps(hardware), path.name
 
 
-def test_a_gpu_that_is_here_can_be_recorded(tmp_path: Path) -> None:
+def test_a_present_gpu_can_be_recorded(tmp_path: Path) -> None:
     if not any(trace.exists() for trace in nvml_library.TRACES):
         pytest.skip("there is no NVIDIA GPU here")
     out = tmp_path / "gpu.json"
     command = [sys.executable, str(ROOT / "tools/record_nvml.py"), str(out), "--only", "memory_versions"]
     subprocess.run(command, check=True, timeout=300)
-    told = recording.load(out)
-    assert told["simulated"] is False
-    assert told["experiments"]["memory_versions"]["v1_used_minus_v2_used_and_reserved"] == 0
+    recorded_json = recording.load(out)
+    assert recorded_json["simulated"] is False
+    assert recorded_json["experiments"]["memory_versions"]["v1_used_minus_v2_used_and_reserved"] == 0
 
 
-def support_maps(told: dict[str, Any]) -> dict[tuple[str, str | None], dict[str, str]]:
-    """By device: each value's name → `ok`, or why it is absent."""
-    return {(device["id"], device["instance_id"]): device["support"] for device in told["as_read"]}
+def support_maps(recorded_json: dict[str, Any]) -> dict[tuple[str, str | None], dict[str, str]]:
+    """Return, by device, each value's name → `ok`, or why it is absent."""
+    return {(device["id"], device["instance_id"]): device["support"] for device in recorded_json["as_read"]}
 
 
-def return_codes(told: dict[str, Any]) -> list[dict[str, int]]:
-    """By GPU: every call, numbered value and metric."""
+def return_codes(recorded_json: dict[str, Any]) -> list[dict[str, int]]:
+    """Return, by GPU, the return codes of every call, field and metric."""
     return [
         {f"call {key}": row["code"] for key, row in gpu["calls"].items()}
         | {f"field {key}": row["code"] for key, row in gpu["fields"].items()}
         | {f"metric {key}": row["code"] for key, row in gpu["gpm"].get("metrics", {}).items()}
-        for gpu in told["devices"]
+        for gpu in recorded_json["devices"]
     ]
 
 
@@ -137,25 +137,25 @@ def return_codes(told: dict[str, Any]) -> list[dict[str, int]]:
 
 
 SMI = """#!/bin/sh
-# Simulated: what NVIDIA's program would print of the simulated GPU.
+# Simulated output of nvidia-smi for the simulated GPU.
 echo '300.00, 300.00, 144384, 40960, 512, 87, 61, 52, 1755, 3201, 650.00'
 """
 
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All of them, on one GPU at 300 W."""
+    """Results of all experiments on one GPU at 300 W."""
     directory = tmp_path_factory.mktemp("experiments")
     program = directory / "nvidia-smi"
     program.write_text(SMI)
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
-    told = recorded(directory, Scenario(), "--all", PATH=f"{directory}:{os.environ['PATH']}")
-    found: dict[str, Any] = told["experiments"]
+    recorded_json = recorded(directory, Scenario(), "--all", PATH=f"{directory}:{os.environ['PATH']}")
+    found: dict[str, Any] = recorded_json["experiments"]
     return found
 
 
-def test_one_command_answers_the_whole_checklist(experiments: dict[str, Any]) -> None:
-    assert {name: told for name, told in experiments.items() if "failed" in told} == {}
+def test_one_command_runs_every_experiment(experiments: dict[str, Any]) -> None:
+    assert {name: recorded_json for name, recorded_json in experiments.items() if "failed" in recorded_json} == {}
     assert len(experiments) == 13
 
 
@@ -165,7 +165,7 @@ def test_memory_versions_are_compared(experiments: dict[str, Any]) -> None:
 
 
 def test_the_energy_counters_step_is_measured(experiments: dict[str, Any]) -> None:
-    """The simulated one steps by 30 J, ten times a second; a busy machine may see two steps as one."""
+    """The simulated counter steps by 30 J ten times a second. A busy machine may merge two steps."""
     cadence = experiments["energy_cadence"]
     assert cadence["jump_j"]["min"] == pytest.approx(30, abs=0.01)
     assert cadence["step_ms"]["max"] >= 90
@@ -178,16 +178,16 @@ def test_energy_and_the_integral_of_power_are_compared(experiments: dict[str, An
     assert idle["counter_j"] == pytest.approx(300 * idle["seconds"], abs=70)
 
 
-def test_what_a_fork_may_do_is_recorded(experiments: dict[str, Any]) -> None:
+def test_calls_of_a_forked_child_are_recorded(experiments: dict[str, Any]) -> None:
     assert set(experiments["fork"]["child"]) == set(experiments["fork"]["parent_after"])
 
 
-def test_what_nvidias_own_program_says_stands_beside_ours(experiments: dict[str, Any]) -> None:
+def test_the_values_of_nvidia_smi_are_recorded_beside_the_sources(experiments: dict[str, Any]) -> None:
     compared = experiments["nvidia_smi"]["idle"]
-    assert compared["memory.used"] == {"nvidia_smi": "40960", "ours": 40 * nvml.GIB}
-    assert compared["power.draw.average"]["ours"] == pytest.approx(300)
+    assert compared["memory.used"] == {"nvidia_smi": "40960", "source": 40 * nvml.GIB}
+    assert compared["power.draw.average"]["source"] == pytest.approx(300)
 
 
-def test_without_torch_the_loads_are_said_to_be_missing(experiments: dict[str, Any]) -> None:
+def test_without_torch_the_loads_are_reported_as_missing(experiments: dict[str, Any]) -> None:
     skipped = experiments["throughput"].get("skipped")
     assert skipped in {None, "torch is not installed in this environment"}

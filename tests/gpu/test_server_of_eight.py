@@ -1,4 +1,4 @@
-"""A simulated server of eight GPUs, from the driver's library to what leaves the SDK: every value, at every moment."""
+"""A simulated server of eight GPUs, from the driver's library to the exported points."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def uuid(number: int) -> str:
 
 
 def gpu(number: int, **changes: Any) -> Gpu:
-    """One of the eight: what it tells depends on its number, and memory, power and temperature on the time."""
-    told: dict[str, Any] = {
+    """Return one of the eight GPUs. Its values depend on its number; memory, power and temperature on the time."""
+    values: dict[str, Any] = {
         "uuid": uuid(number),
         "serial": f"16500000000{number}",
         "bus_id": f"00000000:{16 + number:02X}:00.0",
@@ -39,7 +39,7 @@ def gpu(number: int, **changes: Any) -> Gpu:
         "temperature": 40 + number,
         "utilization": 10 * number,
     }
-    return Gpu(**{**told, **changes})
+    return Gpu(**{**values, **changes})
 
 
 def eight() -> Scenario:
@@ -78,7 +78,7 @@ class Server:
         self.exported = Exported(lambda: self.sampler.snapshot, clock=fake.clock)
 
     def at(self, now_s: float) -> dict[str, dict[tuple[str, str | None], dict[tuple[str, ...], float]]]:
-        """Metric → device → the other attributes' values → value, at this moment."""
+        """Return metric → device → the other attributes' values → value, at a time."""
         while self.fake.clock() < now_s:
             self.fake.clock.set(min(now_s, self.fake.clock() + 1.0))
             self.sampler.collect()
@@ -103,7 +103,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("now_s", [12.0, 21.0, 31.0, 44.0])
-def test_every_value_is_the_scenarios_truth_at_every_moment(server: Server, now_s: float) -> None:
+def test_every_exported_value_equals_the_scenarios(server: Server, now_s: float) -> None:
     found = server.at(now_s)
     whole = [(uuid(number), None) for number in range(8) if number != 6 or now_s < 35]
     for device in whole:
@@ -125,8 +125,8 @@ def test_every_value_is_the_scenarios_truth_at_every_moment(server: Server, now_
     assert oracle.check_metrics(server.exported.collect()) == []
 
 
-def test_a_counter_that_was_reset_goes_on(server: Server) -> None:
-    """The second GPU's driver was reloaded at 25 s; what it used between the last look and that is not known."""
+def test_a_counter_continues_after_a_reset(server: Server) -> None:
+    """The second GPU's driver is reloaded at 25 s. Energy between the last sample and the reload is unknown."""
     before = server.at(24.0)["hw.energy"][uuid(1), None][()]
     after = server.at(30.0)["hw.energy"][uuid(1), None][()]
     assert before == pytest.approx(energy_j(1, 24.0), rel=1e-6)
@@ -135,7 +135,7 @@ def test_a_counter_that_was_reset_goes_on(server: Server) -> None:
     assert after > before
 
 
-def test_what_a_gpu_does_not_tell_is_absent_for_it_and_there_for_the_others(server: Server) -> None:
+def test_an_absent_value_of_one_gpu_does_not_affect_the_others(server: Server) -> None:
     found = server.at(20.0)
     links = found["hw.gpu.io"]
     assert ("nvlink", "transmit") in {key[:2] for key in links[uuid(0), None]}
@@ -149,20 +149,20 @@ def test_what_a_gpu_does_not_tell_is_absent_for_it_and_there_for_the_others(serv
     assert (uuid(7), None) not in found["hw.energy"]
 
 
-def test_a_divided_gpu_has_power_as_a_whole_and_memory_by_its_parts(server: Server) -> None:
+def test_a_mig_gpu_has_power_by_device_and_memory_by_instance(server: Server) -> None:
     found = server.at(20.0)
     whole, first, second = [(uuid(4), None), (uuid(4), "1"), (uuid(4), "2")]
     assert found["hw.gpu.memory.usage"][first] == {(): 3 * GIB}
     assert found["hw.gpu.memory.usage"][second] == {(): 5 * GIB}
     assert found["ai_otel.gpu.sm.activity"][first] == {(): pytest.approx(0.3)}
     assert whole in found["hw.power"]
-    for part in (first, second):
-        assert part not in found["hw.power"]
-        assert part not in found["hw.energy"]
+    for instance in (first, second):
+        assert instance not in found["hw.power"]
+        assert instance not in found["hw.energy"]
     assert whole not in found["hw.gpu.utilization"]
 
 
-def test_a_gpu_that_is_lost_has_failed_and_nothing_else_is_told_of_it(server: Server) -> None:
+def test_a_lost_gpu_exports_its_failed_status_only(server: Server) -> None:
     found = server.at(40.0)
     lost = (uuid(6), None)
     assert found["hw.status"][lost]["failed",] == 1
@@ -183,7 +183,7 @@ def test_an_xid_is_counted(server: Server) -> None:
 
 
 class Tick:
-    """A clock that costs next to nothing to ask."""
+    """A manual clock with negligible cost."""
 
     now_s = 0.0
 
@@ -191,21 +191,38 @@ class Tick:
         return self.now_s
 
 
-def test_looking_costs_a_thousandth_of_a_core(tmp_path: Path) -> None:
-    """At one look a second, with the simulated driver's time; 0.1 % is the claim, 0.5 % where a slow machine fails."""
-    rounds = []
+CLAIM_S = 1e-3
+"""CPU seconds of one sample of eight GPUs: 0.1 % of a core at the default interval of 1 s."""
+REFERENCE_S = 0.25e-3
+"""CPU seconds of `reference_work` on the core of the claim. Slower cores get proportionally more time."""
+
+
+def reference_work() -> float:
+    """Run a fixed amount of Python; returns its CPU seconds."""
+    before_s, counts = time.thread_time(), dict.fromkeys(range(64), 0)
+    for number in range(5000):
+        counts[number % 64] += number
+    return time.thread_time() - before_s
+
+
+def test_a_sample_of_eight_gpus_costs_a_thousandth_of_a_core(tmp_path: Path) -> None:
+    """Includes the simulated driver's time. The least of several rounds is compared, which other load cannot lower."""
+    rounds, references = [], []
     with nvml.library(tmp_path, eight(), now_s=START_S):
         tick = Tick()
         source = NvmlSource(Options(), clock=tick)
         sampler = Sampler(lambda: {"nvidia": source}, clock=tick)
-        for _ in range(10):
+        for _ in range(20):
+            references.append(reference_work())
             used_s = time.thread_time()
-            for _ in range(50):
+            for _ in range(25):
                 tick.now_s += 1.0
                 sampler.collect()
-            rounds.append((time.thread_time() - used_s) / 50)
+            rounds.append((time.thread_time() - used_s) / 25)
         assert len(sampler.snapshot.samples) == 10
         source.close()
-    look_s = min(rounds[1:])
-    print(f"one look at eight simulated GPUs: {look_s * 1e3:.2f} ms of CPU, {look_s:.3%} of a core at 1 Hz")
-    assert look_s < 0.005
+    sample_s, slowdown = min(rounds[1:]), max(1.0, min(references) / REFERENCE_S)
+    print(
+        f"one sample of eight simulated GPUs: {sample_s * 1e3:.2f} ms of CPU; this core is {slowdown:.2f} times slower"
+    )
+    assert sample_s <= CLAIM_S * slowdown

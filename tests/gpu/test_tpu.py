@@ -1,4 +1,4 @@
-"""The TPU source against a gRPC server that speaks libtpu's published protocol with Google's own protobuf."""
+"""The TPU source against a gRPC server of libtpu's published protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from ai_otel.gpu import TRACES
 from ai_otel.gpu.source import Device, DeviceLost, Options, Support, Unavailable
-from ai_otel.gpu.tpu.metric_service import decode_response, encode_request
+from ai_otel.gpu.tpu.metric_service import TABLE, decode_response, encode_request
 from ai_otel.gpu.tpu.source import BANDWIDTH, DUTY_CYCLE, MEMORY_TOTAL, MEMORY_USED, METRICS, TpuSource
 from harness.gpu import tpu
 from harness.gpu.tpu import GIB, Chips, messages, served
@@ -31,14 +31,14 @@ def opened(chips: Chips) -> Iterator[tuple[TpuSource, list[Device]]]:
             source.close()
 
 
-# ---------------------------------------------------------------- the wire
+# ---------------------------------------------------------------- messages
 
 
 @given(
     values=st.dictionaries(st.integers(0, 2**31), st.floats(allow_nan=False) | st.integers(0, 2**62), max_size=20),
     text_ids=st.booleans(),
 )
-def test_what_protobuf_writes_is_read_as_it_was(values: dict[int, float], text_ids: bool) -> None:
+def test_responses_of_googles_protobuf_are_decoded(values: dict[int, float], text_ids: bool) -> None:
     for metric, kind in ((DUTY_CYCLE, float), (MEMORY_USED, int)):
         of_kind = {number: value for number, value in values.items() if isinstance(value, kind)}
         response = Chips(values={metric: of_kind}, text_ids=text_ids).response(metric)
@@ -46,25 +46,38 @@ def test_what_protobuf_writes_is_read_as_it_was(values: dict[int, float], text_i
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_what_is_asked_for_is_a_request_of_the_protocol(metric: str) -> None:
+def test_an_encoded_request_is_decodable_by_googles_protobuf(metric: str) -> None:
     request = messages()["MetricRequest"].FromString(encode_request(metric))
     assert (request.metric_name, request.skip_node_aggregation) == (metric, False)
 
 
+def test_every_field_that_is_read_is_in_the_published_file() -> None:
+    for name, fields in TABLE.items():
+        if name == "Measure":
+            continue
+        published = messages()[name].DESCRIPTOR.fields_by_name
+        for field, (number, _) in fields.items():
+            if field != "counter":  # published, and not simulated
+                assert published[field].number == number, field
+    assert {name: row[0] for name, row in TABLE["Measure"].items()} == {
+        name: messages()["Gauge"].DESCRIPTOR.fields_by_name[name].number for name in TABLE["Measure"]
+    }
+
+
 @given(st.binary(max_size=200))
-def test_no_bytes_do_more_than_raise_a_value_error(noise: bytes) -> None:
+def test_undecodable_bytes_raise_a_value_error(noise: bytes) -> None:
     with suppress(ValueError):
         decode_response(noise)
 
 
-def test_a_message_that_ends_early_is_no_message() -> None:
+def test_a_truncated_message_raises_a_value_error() -> None:
     whole = Chips().response(DUTY_CYCLE).SerializeToString()
     with pytest.raises(ValueError, match="parsing"):
         decode_response(whole[:-3])
 
 
-def test_fields_that_a_later_protocol_adds_are_passed_over() -> None:
-    """A fixed 32-bit, a fixed 64-bit and a text field of unknown numbers, at the front."""
+def test_unknown_fields_are_ignored() -> None:
+    """A 32-bit, a 64-bit and a text field with unknown numbers precede the message."""
     unknown = bytes((15 << 3 | 5,)) + struct.pack("<f", 1.5) + bytes((14 << 3 | 1,)) + struct.pack("<d", 2.5)
     unknown += bytes((13 << 3 | 2, 3)) + b"new"
     whole = Chips().response(MEMORY_USED).SerializeToString()
@@ -75,20 +88,20 @@ def test_fields_that_a_later_protocol_adds_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("text_ids", [False, True])
-def test_a_chip_is_known_by_a_number_or_by_its_text(text_ids: bool) -> None:
+def test_a_chips_number_may_be_an_integer_or_a_text(text_ids: bool) -> None:
     with opened(Chips(text_ids=text_ids)) as (source, devices):
         assert [device.id for device in devices] == ["tpu-0", "tpu-1"]
         assert source.read(devices[0]).utilization == 0.875
 
 
-def test_ten_chips_are_in_the_order_of_numbers_not_of_texts() -> None:
+def test_chips_are_in_numerical_order() -> None:
     values: dict[str, dict[int, float]] = {metric: {n: float(n) for n in range(12)} for metric in METRICS}
     with opened(Chips(values=values, text_ids=True)) as (source, devices):
         assert [source.read(device).utilization for device in devices] == [n / 100 for n in range(12)]
 
 
-def test_two_cores_are_one_chip_whose_memories_add_up() -> None:
-    """v2, v3 and v7x: the duty cycle is of a chip, memory of a core."""
+def test_the_memory_of_two_cores_of_a_chip_is_added() -> None:
+    """v2, v3 and v7x report the duty cycle by chip and memory by core."""
     chips = Chips(
         values={
             DUTY_CYCLE: {0: 50.0, 1: 25.0},
@@ -105,7 +118,7 @@ def test_two_cores_are_one_chip_whose_memories_add_up() -> None:
         assert one.utilization == 0.5
 
 
-def test_memory_that_fits_no_number_of_chips_is_not_guessed() -> None:
+def test_memory_that_does_not_match_the_chips_is_invalid() -> None:
     with opened(Chips()) as (source, devices):
         source.read(devices[0])
     chips = Chips()
@@ -114,10 +127,10 @@ def test_memory_that_fits_no_number_of_chips_is_not_guessed() -> None:
         assert source.read(devices[0]).absent["memory_used_bytes"] is Support.INVALID
 
 
-# ---------------------------------------------------------------- what is not there
+# ---------------------------------------------------------------- absent values
 
 
-def test_a_tpu_has_no_energy_power_or_temperature_and_none_is_made_up() -> None:
+def test_a_tpu_has_no_energy_power_or_temperature() -> None:
     with opened(Chips()) as (source, devices):
         reading = source.read(devices[0])
         assert (source.read_energy(devices[0]), reading.energy_j, reading.power_w) == (None, None, None)
@@ -134,14 +147,14 @@ def test_a_tpu_has_no_energy_power_or_temperature_and_none_is_made_up() -> None:
         ("INTERNAL", Support.ERROR),
     ],
 )
-def test_a_metric_that_libtpu_refuses_is_absent_and_the_others_are_there(code: str, support: Support) -> None:
+def test_a_refused_metric_is_absent_and_the_others_are_read(code: str, support: Support) -> None:
     with opened(Chips(codes={BANDWIDTH: code})) as (source, devices):
         reading = source.read(devices[0])
         assert reading.absent["memory_bandwidth_utilization"] is support
         assert reading.utilization == 0.875
 
 
-def test_an_impossible_share_is_invalid() -> None:
+def test_an_impossible_ratio_is_invalid() -> None:
     chips = Chips()
     chips.values[DUTY_CYCLE] = {0: 250.0, 1: float("nan")}
     with opened(chips) as (source, devices):
@@ -151,7 +164,7 @@ def test_an_impossible_share_is_invalid() -> None:
 # ---------------------------------------------------------------- the service
 
 
-def test_one_question_a_metric_serves_all_chips() -> None:
+def test_one_request_a_metric_serves_all_chips() -> None:
     chips = Chips()
     with opened(chips) as (source, devices):
         for _ in range(3):
@@ -170,8 +183,8 @@ def test_when_the_workload_ends_its_chips_are_lost() -> None:
     source.close()
 
 
-@pytest.mark.parametrize("chips", [None, Chips(values={})], ids=["nobody", "nothing"])
-def test_without_a_workload_there_is_nothing_and_nobody_need_hear_of_it(chips: Chips | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chips", [None, Chips(values={})], ids=["no server", "no metrics"])
+def test_without_a_workload_the_source_is_unavailable(chips: Chips | None, tmp_path: Path) -> None:
     with served(chips or Chips()) as address:
         source = TpuSource(Options(tpu_address=address if chips else "localhost:1"))
         with pytest.raises(Unavailable, match="try again while one runs") as why:
@@ -180,7 +193,7 @@ def test_without_a_workload_there_is_nothing_and_nobody_need_hear_of_it(chips: C
     assert why.value.installed is here
 
 
-def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://localhost:1")
     monkeypatch.delenv("no_proxy", raising=False)

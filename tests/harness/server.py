@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -108,7 +109,7 @@ def serving(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(word) for word in command],
-            env={**(os.environ if inherit else {}), **environment},
+            env={"TMPDIR": tempfile.gettempdir(), **(os.environ if inherit else {}), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -99,4 +99,4 @@ def test_the_one_right_to_list_slices_is_enough_to_map_claims(
         for each in view.allocated.allocations
     }
     assert mapped == {held for held in node.TRUTH if held.attribution == "dra"}
-    assert view.troubles == {}
+    assert view.errors == {}

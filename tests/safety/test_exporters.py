@@ -48,7 +48,8 @@ with fake_engine.install() as engine:
     print("ready", flush=True)
     for line in sys.stdin:
         took, right = asyncio.run(serve())
-        print(json.dumps({{"took": took, "right": right, "errors": sum(handle.hook_errors.values())}}), flush=True)
+        errors = sum(handle.pipeline.hook_errors.values())
+        print(json.dumps({{"took": took, "right": right, "errors": errors}}), flush=True)
 """
 
 

@@ -165,7 +165,7 @@ def test_a_stat_logger_follows_its_engine(stat_logger: Any) -> None:
     ((labels, capacity),) = handle.recorder.tallies.values("ai_otel.kv_cache.capacity")
     assert capacity == 160
     assert labels["ai_otel.engine.index"] == 1
-    handle._prepare = lambda: None  # type: ignore[method-assign]
+    handle.pipeline._prepare = lambda: None  # type: ignore[method-assign]
     handle.providers = None
 
 

@@ -149,7 +149,7 @@ def test_records_beyond_the_limit_are_dropped_and_counted() -> None:
         assert sink.entered.wait(5)
         for _ in range(10):
             a_closed_record(recorder)
-        assert recorder.queued == 3
+        assert len(recorder._queue) == 3
         assert recorder.dropped == {"queue_full": 7}
         assert recorder.open_count == 0
         sink.released.set()
@@ -162,7 +162,7 @@ def test_flush_waits_for_the_record_that_is_being_delivered() -> None:
     with recorder_of(sink) as recorder:
         a_closed_record(recorder)
         assert sink.entered.wait(5)
-        assert recorder.queued == 0
+        assert len(recorder._queue) == 0
         assert recorder.flush(0.05) is False
         sink.released.set()
         assert recorder.flush() is True
@@ -240,7 +240,7 @@ def test_where_no_thread_is_to_be_had_the_next_record_tries_again(monkeypatch: p
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", refuse)
             a_closed_record(recorder)
-        assert recorder.queued == 1
+        assert len(recorder._queue) == 1
         a_closed_record(recorder)
         assert recorder.flush()
         assert len(delivered) == 2
@@ -310,7 +310,7 @@ def test_after_the_end_records_are_counted_as_dropped() -> None:
     recorder.close(open_one)
     assert recorder.dropped == {"stopped": 1}
     assert recorder.open_count == 0
-    assert recorder.queued == 0
+    assert len(recorder._queue) == 0
     recorder.tally(())
     assert recorder.flush(0.1)
 
@@ -349,7 +349,7 @@ def test_a_child_starts_anew_and_reports_only_its_own() -> None:
             delivered.clear()
             anew = (
                 recorder.open_count,
-                recorder.queued,
+                len(recorder._queue),
                 dict(recorder.dropped),
                 list(recorder.tallies.values("tokens")),
             )

@@ -1,1 +1,1 @@
-"""What `record_nvml.py` is made of: the calls, the experiments, the load, and what is taken out of a recording."""
+"""Parts of `record_nvml.py`: the calls, the experiments, the load, and the removal of identifiers."""

@@ -1,4 +1,4 @@
-"""Asking NVML without judging: every return code, type, value and latency as it comes."""
+"""NVML calls with their raw return codes, types, values and latencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUCCESS = 0
 FUNCTION_NOT_FOUND = 13
 ALL_LINKS = 0xFFFFFFFF
 SCOPED = frozenset({138, 139, 140, 141})
-"""Fields whose scope is a link: asked for link 0, and for all."""
+"""Fields whose scope is a link: read for link 0 and for all links."""
 WITH_MODULE = frozenset({185, 186, 187, 188, 189, 190, 191, 192})
 """Fields whose scope is the GPU, or the module with its CPU."""
 BY_TYPE = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
@@ -23,10 +23,10 @@ FIELDS: Sequence[int] = (
     *range(173, 193),
     *(193, 194, 195, 196, 197, 198, 226, 227, 230, 251, 252, 253, 256, 269, 270, 271),
 )
-"""Everything that we read, and its neighbours: what a driver says to a number that it does not know is a fact too."""
+"""All fields of the source and their neighbours, which record a driver's answer to unknown ids."""
 GPM_READ: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 21, 60, 61)
 GPM_COUNTERS: Sequence[int] = tuple(range(248, 262))
-"""Metrics that only newer drivers have: cycles and bytes since the start, instead of a mean between two samples."""
+"""Metrics of newer drivers: cycles and bytes since the start, instead of a mean between two samples."""
 
 CALLS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "nvmlDeviceGetName": ("nvmlDeviceGetName", ()),
@@ -66,11 +66,11 @@ CALLS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "nvmlDeviceGetComputeRunningProcesses_v3": ("nvmlDeviceGetComputeRunningProcesses_v3", ()),
     "nvmlDeviceGetComputeRunningProcesses_v2": ("nvmlDeviceGetComputeRunningProcesses_v2", ()),
 }
-"""Symbol of the library, and which of its questions → the binding's function and arguments."""
+"""Symbol of the library, with a suffix for its arguments → the binding's function and arguments."""
 
 
 class Nvml:
-    """The binding, with NVML started."""
+    """The binding, with NVML initialized."""
 
     def __init__(self) -> None:
         import pynvml
@@ -79,32 +79,32 @@ class Nvml:
         self.binding.nvmlInit()
 
     def close(self) -> None:
-        """Let go."""
+        """Shut NVML down."""
         self.binding.nvmlShutdown()
 
     def handles(self) -> list[Any]:
-        """Every GPU of this container."""
+        """Return the handle of every GPU of this container."""
         return [self.binding.nvmlDeviceGetHandleByIndex(index) for index in range(self.binding.nvmlDeviceGetCount())]
 
     def code(self, call: Callable[[], Any]) -> tuple[int, Any]:
-        """Return code and answer."""
+        """Return return code and result of a call."""
         try:
             return SUCCESS, call()
         except self.binding.NVMLError as error:
             return int(error.value), None
 
     def ask(self, name: str, *arguments: Any) -> tuple[int, Any]:
-        """Return code and answer of one function; a binding that is too old has the code of a library that is."""
+        """Return return code and result of a function; a missing one has the code of an outdated library."""
         function = getattr(self.binding, name, None)
         return (FUNCTION_NOT_FOUND, None) if function is None else self.code(lambda: function(*arguments))
 
     def field(self, handle: Any, number: int, scope: int = 0) -> Any:
-        """One answer of `nvmlDeviceGetFieldValues`, or its return code."""
+        """Return one value of `nvmlDeviceGetFieldValues`, or the call's return code."""
         code, values = self.ask("nvmlDeviceGetFieldValues", handle, [(number, scope)])
         return code or values[0]
 
     def number(self, handle: Any, number: int, scope: int = 0) -> float | None:
-        """The value of one field, where it has one."""
+        """Return the value of one field; `None` if it has none."""
         answer = self.field(handle, number, scope)
         if isinstance(answer, int) or answer.nvmlReturn:
             return None
@@ -112,18 +112,18 @@ class Nvml:
         return None if value is None else float(value)
 
     def energy_j(self, handle: Any) -> float | None:
-        """The energy counter."""
+        """Return the energy counter in joules; `None` if unavailable."""
         code, millijoules = self.ask("nvmlDeviceGetTotalEnergyConsumption", handle)
         return None if code else millijoules / 1000
 
     @property
     def simulated(self) -> bool:
-        """Whether it is our tests' library and not a driver's."""
+        """Whether the library is the tests' simulation."""
         return hasattr(ctypes.CDLL("libnvidia-ml.so.1"), "ai_otel_fake_nvml_use")
 
 
 def plain(answer: Any) -> Any:
-    """An answer as JSON has it: structures by their names."""
+    """Convert a result for JSON: structures become objects."""
     if isinstance(answer, ctypes.Structure):
         return {each[0]: plain(getattr(answer, each[0])) for each in answer._fields_}
     if isinstance(answer, (list, tuple)):
@@ -136,7 +136,7 @@ def plain(answer: Any) -> Any:
 
 
 def latencies_us(call: Callable[[], Any], times: int, budget_s: float = 0.5) -> dict[str, float]:
-    """Median and 99th percentile of a call's duration, in microseconds."""
+    """Return median and 99th percentile of a call's duration in microseconds."""
     took: list[float] = []
     until = time.perf_counter() + budget_s
     while len(took) < times and (len(took) < 2 or time.perf_counter() < until):

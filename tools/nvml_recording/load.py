@@ -1,7 +1,7 @@
 """
-Work for a GPU, in a process of its own: this one must not start CUDA.
+Loads for a GPU. They run in a separate process, because this one must not initialize CUDA.
 
-A load prints `ready` when it is warm, works for as long as it was told, and prints as JSON how often it went round.
+A load prints `ready` after its warm-up, runs for the given seconds, and prints its number of rounds as JSON.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def host_to_device():
 
 
 def spin():
-    # One thread of one block: utilization says 100 %, one compute unit of all works.
+    # One thread of one block: utilization is 100 %, one compute unit is active.
     torch.cuda._sleep(10_000_000) if on_gpu else time.sleep(0.001)
 
 
 def square():
-    # Ten times a second: 50 ms of work, 50 ms of none.
+    # Ten times a second: 50 ms of work, 50 ms idle.
     until = time.perf_counter() + 0.05
     while time.perf_counter() < until:
         torch.mm(a, b)
@@ -83,20 +83,20 @@ KINDS = ("matmul", "copy", "spin", "square")
 
 @dataclass
 class Load:
-    """A load that runs, and afterwards what it said of itself."""
+    """A running load; after its end, its output."""
 
     pid: int
-    told: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
 
 
 def missing() -> str | None:
-    """Why there can be no load; `None` where there can."""
+    """Return why no load can run; `None` if one can."""
     return None if importlib.util.find_spec("torch") else "torch is not installed in this environment"
 
 
 @contextmanager
 def running(kind: str, seconds: float, device: str = "cuda") -> Iterator[Load]:
-    """Start it, wait until it is warm, let it go; at the end, wait for what it says."""
+    """Start a load after its warm-up, and read its output at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", WORK, kind, str(seconds), device],
         stdin=subprocess.PIPE,
@@ -106,12 +106,12 @@ def running(kind: str, seconds: float, device: str = "cuda") -> Iterator[Load]:
     to, of = process.stdin, process.stdout
     try:
         if to is None or of is None or of.readline().strip() != "ready":
-            raise RuntimeError(f"the load {kind} did not start: read what it printed above")
+            raise RuntimeError(f"the load {kind} did not start: see its output above")
         to.write("go\n")
         to.flush()
         load = Load(process.pid)
         yield load
-        load.told = json.loads(of.readline())
+        load.output = json.loads(of.readline())
     finally:
         process.kill()
         process.communicate()

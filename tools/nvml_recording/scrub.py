@@ -1,4 +1,4 @@
-"""Takes out of a recording what tells whose machine it was."""
+"""Removes identifiers of the machine from a recording."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NUMBERS_OF_THE_MACHINE = frozenset({"busIdLegacy", "domain", "bus", "device", "p
 
 
 class Scrubber:
-    """Replaces each UUID by a number of its own, so that a GPU and its parts still go together."""
+    """Replaces each identifier by a number, so that a GPU and its instances still match."""
 
     def __init__(self) -> None:
         self._uuids: dict[str, str] = {}
 
     def scrub(self, value: Any, key: str = "") -> Any:
-        """The same, without."""
+        """Return the value with its identifiers replaced."""
         if key in NUMBERS_OF_THE_MACHINE and not isinstance(value, (dict, list)):
             return type(value)()
         if isinstance(value, Mapping):

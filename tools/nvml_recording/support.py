@@ -28,7 +28,7 @@ APART_S = 0.2
 
 
 def of_gpu(nvml: Nvml, handle: Any, times: int) -> dict[str, Any]:
-    """Everything about one physical GPU, and its MIG instances."""
+    """Return all results of one physical GPU and its MIG instances."""
     return {
         "calls": calls(nvml, handle, times),
         "fields": fields(nvml, handle, times),
@@ -38,12 +38,12 @@ def of_gpu(nvml: Nvml, handle: Any, times: int) -> dict[str, Any]:
 
 
 def calls(nvml: Nvml, handle: Any, times: int) -> dict[str, Any]:
-    """By symbol and question: return code, answer, smallest and largest number seen, and how long it takes."""
+    """Return, by symbol: return code, value, minimum, maximum and latency."""
     return {key: one_call(nvml, handle, key, times) for key in CALLS}
 
 
 def one_call(nvml: Nvml, handle: Any, key: str, times: int) -> dict[str, Any]:
-    """One row of it."""
+    """Return the results of one call."""
     name, arguments = CALLS[key]
     seen: list[float] = []
     last: tuple[int, Any] = (0, None)
@@ -56,40 +56,40 @@ def one_call(nvml: Nvml, handle: Any, key: str, times: int) -> dict[str, Any]:
 
     took = latencies_us(ask, times)
     code, answer = last
-    told = {"code": code, "type": None if code else type(answer).__name__, "value": plain(answer), "latency": took}
-    return told | ({"min": min(seen), "max": max(seen)} if seen else {})
+    results = {"code": code, "type": None if code else type(answer).__name__, "value": plain(answer), "latency": took}
+    return results | ({"min": min(seen), "max": max(seen)} if seen else {})
 
 
 def fields(nvml: Nvml, handle: Any, times: int) -> dict[str, Any]:
-    """By number and scope: return code, type, value, the driver's own idea of its cost, and ours."""
-    told: dict[str, Any] = {}
+    """Return, by field id and scope: return code, type, value, and latency as reported and as measured."""
+    results: dict[str, Any] = {}
     for number in FIELDS:
         for scope in (0, ALL_LINKS) if number in SCOPED else (0, 1) if number in WITH_MODULE else (0,):
             answer = nvml.field(handle, number, scope)
             if isinstance(answer, int):
-                told[f"{number}/{scope}"] = {"code": answer, "of": "the batch"}
+                results[f"{number}/{scope}"] = {"code": answer, "of": "the batch"}
                 continue
             value = getattr(answer.value, BY_TYPE.get(answer.valueType, ""), None)
-            told[f"{number}/{scope}"] = {
+            results[f"{number}/{scope}"] = {
                 "code": int(answer.nvmlReturn),
                 "type": TYPE_NAMES.get(answer.valueType, str(answer.valueType)),
                 "value": None if answer.nvmlReturn else value,
                 "driver_latency_us": int(answer.latencyUsec),
                 "latency": latencies_us(partial(nvml.field, handle, number, scope), times),
             }
-    return told
+    return results
 
 
 def gpm(nvml: Nvml, handle: Any, instance: int | None = None, between_s: float = APART_S) -> dict[str, Any]:
-    """The performance metrics between two samples: how each step went, and each metric's return code and value."""
+    """Return the return codes of all GPM calls, and each metric's return code and value."""
     code, support = nvml.ask("nvmlGpmQueryDeviceSupport", handle)
-    told: dict[str, Any] = {"support_code": code, "supported": None if code else int(support.isSupportedDevice)}
+    results: dict[str, Any] = {"support_code": code, "supported": None if code else int(support.isSupportedDevice)}
     samples: list[Any] = []
     try:
         for _ in range(2):
             code, sample = nvml.ask("nvmlGpmSampleAlloc")
             if code:
-                return told | {"alloc_code": code}
+                return results | {"alloc_code": code}
             samples.append(sample)
         codes = []
         for sample in samples:
@@ -97,16 +97,16 @@ def gpm(nvml: Nvml, handle: Any, instance: int | None = None, between_s: float =
             where = () if instance is None else (instance,)
             name = "nvmlGpmSampleGet" if instance is None else "nvmlGpmMigSampleGet"
             codes.append(nvml.ask(name, handle, *where, sample)[0])
-            told["sample_us"] = round((time.perf_counter() - began) * 1e6, 1)
+            results["sample_us"] = round((time.perf_counter() - began) * 1e6, 1)
             time.sleep(between_s if sample is samples[0] else 0)
-        return told | {"sample_codes": codes} | ({} if any(codes) else compared(nvml, samples))
+        return results | {"sample_codes": codes} | ({} if any(codes) else compared(nvml, samples))
     finally:
         for sample in samples:
             nvml.ask("nvmlGpmSampleFree", sample)
 
 
 def compared(nvml: Nvml, samples: Sequence[Any]) -> dict[str, Any]:
-    """The metrics of two samples."""
+    """Return the metrics between two samples."""
     most = getattr(nvml.binding, "NVML_GPM_METRIC_MAX", 98)
     metrics = [metric for metric in (*GPM_READ, *GPM_COUNTERS) if metric < most]
     request = nvml.binding.c_nvmlGpmMetricsGet_t()
@@ -116,40 +116,40 @@ def compared(nvml: Nvml, samples: Sequence[Any]) -> dict[str, Any]:
         request.metrics[place].metricId = metric
     began = time.perf_counter()
     code, _ = nvml.ask("nvmlGpmMetricsGet", request)
-    told = [request.metrics[place] for place in range(0 if code else len(metrics))]
+    results = [request.metrics[place] for place in range(0 if code else len(metrics))]
     return {
         "get_code": code,
         "get_us": round((time.perf_counter() - began) * 1e6, 1),
         "room_in_binding": most,
         "metrics": {
             str(one.metricId): {"code": int(one.nvmlReturn), "value": None if one.nvmlReturn else one.value}
-            for one in told
+            for one in results
         },
     }
 
 
 def instances(nvml: Nvml, handle: Any, times: int) -> list[dict[str, Any]]:
-    """The MIG devices that this container may see."""
+    """Return the results of the MIG devices that are visible to this container."""
     code, mode = nvml.ask("nvmlDeviceGetMigMode", handle)
     if code or not mode[0]:
         return []
     _, most = nvml.ask("nvmlDeviceGetMaxMigDeviceCount", handle)
-    told = []
+    results = []
     for index in range(most or 0):
-        code, part = nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
+        code, device = nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
         if not code:
-            _, gi = nvml.ask("nvmlDeviceGetGpuInstanceId", part)
-            _, ci = nvml.ask("nvmlDeviceGetComputeInstanceId", part)
-            one = {"gi": gi, "ci": ci, "calls": calls(nvml, part, times), "gpm": gpm(nvml, handle, gi)}
-            told.append(one | {"attributes": plain(nvml.ask("nvmlDeviceGetAttributes_v2", part)[1])})
-    return told
+            _, gi = nvml.ask("nvmlDeviceGetGpuInstanceId", device)
+            _, ci = nvml.ask("nvmlDeviceGetComputeInstanceId", device)
+            one = {"gi": gi, "ci": ci, "calls": calls(nvml, device, times), "gpm": gpm(nvml, handle, gi)}
+            results.append(one | {"attributes": plain(nvml.ask("nvmlDeviceGetAttributes_v2", device)[1])})
+    return results
 
 
-# ---------------------------------------------------------------- as our own source sees it
+# ---------------------------------------------------------------- readings of the source
 
 
 def as_read() -> list[dict[str, Any]]:
-    """What the library reads of each device: every value's name with `ok`, or why it is absent; and the values."""
+    """Return the reading of each device: support by value, and the values."""
     source = NvmlSource(Options(processes=True))
     devices = source.open()
     try:
@@ -160,7 +160,7 @@ def as_read() -> list[dict[str, Any]]:
 
 
 def one_device(source: NvmlSource, device: Device) -> dict[str, Any]:
-    """One row of it."""
+    """Return the reading of one device."""
     named = {"id": device.id, "instance_id": device.instance_id, "model": device.model}
     try:
         reading = source.read(device)
@@ -170,20 +170,24 @@ def one_device(source: NvmlSource, device: Device) -> dict[str, Any]:
 
 
 def support_map(reading: GpuReading) -> dict[str, str]:
-    """By the name of a value, or of an entry of a mapping."""
+    """Return, by value or entry of a mapping: `ok`, or why it is absent."""
     values = dict.fromkeys(values_of(reading), "ok")
     why = {name: support.value for name, support in reading.absent.items()}
     return dict(sorted((values | why).items()))
 
 
 def values_of(reading: GpuReading) -> dict[str, Any]:
-    """The values that are there, mappings by `field.key`."""
-    told: dict[str, Any] = {}
+    """Return the available values, mappings by `field.key`."""
+    results: dict[str, Any] = {}
     for name in GpuReading.__slots__:
         value = getattr(reading, name)
         if isinstance(value, dict) and name != "absent":
-            told |= {f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}": each for key, each in value.items()}
+            results |= {
+                f"{name}.{'.'.join(key) if isinstance(key, tuple) else key}": each for key, each in value.items()
+            }
         elif value is not None and name != "absent":
-            told[name] = value
-    # A process number is this machine's.
-    return {("process_memory_bytes.0" if name.startswith("process") else name): value for name, value in told.items()}
+            results[name] = value
+    # PIDs identify the machine.
+    return {
+        ("process_memory_bytes.0" if name.startswith("process") else name): value for name, value in results.items()
+    }

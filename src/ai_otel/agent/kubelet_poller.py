@@ -68,7 +68,7 @@ class View:
     allocated: Allocated = field(default_factory=Allocated)
     listed_at_s: float | None = None
     """Time of the kubelet's last response."""
-    troubles: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
     """Interface (`kubelet`, `pods_api`, `api_server`) → why it did not answer."""
 
 
@@ -100,7 +100,7 @@ class KubeletPoller:
         self._rediscovered_at_s = clock()
         self._allocatable: tuple[float, list[tuple[str, str]]] | None = None
         self._slices: tuple[float, Mapping[Key, SliceDevice] | None] | None = None
-        self._api_trouble: str | None = None
+        self._api_error: str | None = None
         self._logged: set[object] = set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -140,7 +140,7 @@ class KubeletPoller:
 
     def poll(self) -> View:
         """Poll once, and return the new `view`."""
-        troubles: dict[str, str] = {}
+        errors: dict[str, str] = {}
         try:
             grants = list_grants(self._options.kubelet)
         except Unanswered as error:
@@ -150,22 +150,22 @@ class KubeletPoller:
             self.refusals = 0
             devices = self._devices()
             inventory = Inventory(devices, replicas=self._options.replicas)
-            allocated = join(grants, inventory, self._node_state(grants, troubles))
-            self.view = View(allocated, self._clock(), troubles)
+            allocated = join(grants, inventory, self._node_state(grants, errors))
+            self.view = View(allocated, self._clock(), errors)
             self._rediscover_missing(devices, allocated)
-        for trouble in self.view.troubles.values():
-            self._log_once(trouble, trouble)
+        for sentence in self.view.errors.values():
+            self._log_once(sentence, sentence)
         return self.view
 
     def _unanswered(self, why: str) -> View:
         self._allocatable = None  # plugins register again with a new kubelet
-        kept = replace(self.view, troubles={**self.view.troubles, "kubelet": why})
+        kept = replace(self.view, errors={**self.view.errors, "kubelet": why})
         since = self.view.listed_at_s
         if since is None or self._clock() - since > max(RETENTION_S, 3 * self._options.interval_s):
             return replace(kept, allocated=Allocated())
         return kept
 
-    def _node_state(self, grants: Sequence[Grant], troubles: dict[str, str]) -> NodeState:
+    def _node_state(self, grants: Sequence[Grant], errors: dict[str, str]) -> NodeState:
         claims = {
             grant.key
             for grant in grants
@@ -174,9 +174,9 @@ class KubeletPoller:
         return NodeState(
             wanted=self._options.wanted,
             allocatable=self._read_allocatable(),
-            slices=self._read_slices(claims, troubles) if claims else {},
+            slices=self._read_slices(claims, errors) if claims else {},
             slices_on=self._options.slices_on,
-            pods=self._read_pods(troubles) if grants else None,
+            pods=self._read_pods(errors) if grants else None,
         )
 
     def _read_allocatable(self) -> list[tuple[str, str]]:
@@ -190,35 +190,35 @@ class KubeletPoller:
                 return []  # retried with the next poll
         return self._allocatable[1]
 
-    def _read_pods(self, troubles: dict[str, str]) -> list[Pod] | None:
+    def _read_pods(self, errors: dict[str, str]) -> list[Pod] | None:
         if not self._options.pods_api.exists():
             return None  # a kubelet without this interface: pods are identified by name
         try:
             return list_pods(self._options.pods_api)
         except Unanswered as error:
-            troubles["pods_api"] = str(error)
+            errors["pods_api"] = str(error)
             return None
 
-    def _read_slices(self, claims: set[Key], troubles: dict[str, str]) -> Mapping[Key, SliceDevice] | None:
+    def _read_slices(self, claims: set[Key], errors: dict[str, str]) -> Mapping[Key, SliceDevice] | None:
         server, node = self._options.api_server, self._options.node
         if not self._options.slices_on:
             return None
         if server is None:
-            troubles["api_server"] = "resource claims need the API server, and this process does not run in a pod"
+            errors["api_server"] = "resource claims need the API server, and this process does not run in a pod"
             return None
         if node is None:
-            troubles["api_server"] = "the node's name is unknown: set K8S_NODE_NAME by fieldRef spec.nodeName"
+            errors["api_server"] = "the node's name is unknown: set K8S_NODE_NAME by fieldRef spec.nodeName"
             return None
         now, kept = self._clock(), self._slices
         age_s = now - kept[0] if kept is not None else float("inf")
         missing = kept is None or kept[1] is None or not claims <= kept[1].keys()
         if age_s > SLICES_RETENTION_S or (missing and age_s > SLICES_MIN_INTERVAL_S):
             try:
-                self._slices, self._api_trouble = (now, read_slices(server, node)), None
+                self._slices, self._api_error = (now, read_slices(server, node)), None
             except ApiServerError as error:
-                self._slices, self._api_trouble = (now, kept[1] if kept is not None else None), str(error)
-        if self._api_trouble is not None:
-            troubles["api_server"] = self._api_trouble
+                self._slices, self._api_error = (now, kept[1] if kept is not None else None), str(error)
+        if self._api_error is not None:
+            errors["api_server"] = self._api_error
         return self._slices[1] if self._slices is not None else None
 
     def _rediscover_missing(self, devices: Sequence[Device], allocated: Allocated) -> None:

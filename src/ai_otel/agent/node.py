@@ -17,16 +17,13 @@ from ai_otel.agent.api_server import ApiServer
 from ai_otel.agent.health import HealthStatus
 from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
 from ai_otel.agent.metrics import observe_allocations
-from ai_otel.devices import make_sources
-from ai_otel.gpu.metrics import observe
-from ai_otel.gpu.sampler import Sampler
+from ai_otel.gpu.monitor import GpuMonitor
+from ai_otel.gpu.registry import make_sources, wanted_sources
 from ai_otel.gpu.source import Device, Options
-from ai_otel.instruments import histogram
 from ai_otel.settings import Settings, Surroundings
 from ai_otel.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import Histogram
     from opentelemetry.sdk.resources import Resource
 
     from ai_otel.providers import Providers
@@ -45,11 +42,9 @@ class Agent:
         self.node = surroundings.pod.get(semconv.K8S_NODE_NAME)
         self.port: int | None = None
         """Port of `/healthz`."""
-        self._duration: Histogram | None = None
-        self.sampler = Sampler(
-            lambda: make_sources(settings.gpu, Options(processes=settings.gpu_processes)),
-            interval_s=settings.gpu_interval,
-            on_collected=self._record_duration,
+        self._monitor = GpuMonitor(settings.gpu_interval)
+        self.sampler = self._monitor.sample(
+            lambda: make_sources(wanted_sources(settings.gpu), Options(processes=settings.gpu_processes))
         )
         self.poller = KubeletPoller(
             _options(settings, surroundings),
@@ -70,8 +65,7 @@ class Agent:
         self._running.callback(providers.shutdown)
         hw = providers.meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
         own = providers.meter_provider.get_meter(semconv.SCOPE, __version__)
-        self._duration = histogram(own, semconv.AI_OTEL_GPU_PASS_DURATION)
-        observe(hw, own, lambda: self.sampler.snapshot, interval_s=self.settings.gpu_interval)
+        self._monitor.observe(hw, own)
         observe_allocations(own, lambda: self.poller.view.allocated)
         self.sampler.start()
         self._running.callback(self.sampler.stop, self.settings.stop_timeout)
@@ -99,7 +93,7 @@ class Agent:
             "sampler": {
                 "alive": self.sampler.alive,
                 "sampled_ago_s": sampled_ago_s,
-                "sources": {**dict.fromkeys(vendors, "ok"), **snapshot.troubles},
+                "sources": {**dict.fromkeys(vendors, "ok"), **snapshot.errors},
                 "devices": dict(vendors),
                 "lost": sorted({sample.device.id for sample in snapshot.samples if sample.lost}),
             },
@@ -109,14 +103,10 @@ class Agent:
                 "allocations": len(view.allocated.allocations),
                 "unmapped": len(view.allocated.unmapped),
                 "ended": view.allocated.ended,
-                "troubles": dict(view.troubles),
+                "troubles": dict(view.errors),
             },
         }
         return HealthStatus(ready, facts)
-
-    def _record_duration(self, kind: str, took_s: float) -> None:
-        if self._duration is not None:
-            self._duration.record(took_s, {semconv.AI_OTEL_GPU_PASS: kind})
 
 
 def _ago(now_s: float, then_s: float | None) -> float | None:
@@ -155,7 +145,6 @@ def resource(surroundings: Surroundings, node: str | None) -> Resource:
 def _providers(surroundings: Surroundings, node: str | None) -> Providers:
     from ai_otel import providers
 
-    built, path = resource(surroundings, node), surroundings.otel.get("OTEL_CONFIG_FILE")
-    # The agent creates no spans, and needs no exporter for them.
+    # The agent exports no spans, so no exporter for them is created.
     metrics_only = {**surroundings.otel, "OTEL_TRACES_EXPORTER": "none"}
-    return (providers.from_file(path, built) if path else None) or providers.own(built, metrics_only)
+    return providers.choose(providers.UserProviders(), lambda: resource(surroundings, node), metrics_only)

@@ -62,8 +62,8 @@ def _rows(samples: Sequence[DeviceSample], allocated: Allocated) -> Iterator[Seq
 
 
 def _remarks(snapshot: Snapshot, view: View) -> Iterator[str]:
-    remarks = [f"{vendor}: {trouble}" for vendor, trouble in snapshot.troubles.items()]
-    remarks += [f"{who}: {trouble}" for who, trouble in view.troubles.items()]
+    remarks = [f"{vendor}: {error}" for vendor, error in snapshot.errors.items()]
+    remarks += [f"{interface}: {error}" for interface, error in view.errors.items()]
     remarks += [str(each) for each in view.allocated.unmapped]
     if view.allocated.ended:
         remarks.append(f"left out because their pods have ended: {view.allocated.ended}")

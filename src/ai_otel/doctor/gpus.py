@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from ai_otel.devices import joinable, make_sources
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.logs import overheard
 from ai_otel.gpu.metrics import states_of
+from ai_otel.gpu.registry import attributable, make_sources, wanted_sources
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, GpuSource, Options, Support, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import Guard
@@ -37,7 +37,7 @@ Look = tuple[Device, "GpuReading | None"]
 def check_gpus(settings: Settings) -> Iterator[Finding]:
     """Open every source that would be opened, look twice, and close it again."""
     with overheard("ai_otel") as told:
-        sources = make_sources(settings.gpu, Options(processes=settings.gpu_processes))
+        sources = make_sources(wanted_sources(settings.gpu), Options(processes=settings.gpu_processes))
     yield from (Finding("gpu", "AI_OTEL_GPU", Level.WRONG, _ours(sentence)) for sentence in told)
     if not sources and not told:
         says = "off" if "none" in settings.gpu else "no GPU of a kind that we know"
@@ -135,7 +135,7 @@ def _energy(settings: Settings, found: Sequence[Look]) -> Finding:
             "gpu", subject, Level.NOTE, says, "Set AI_OTEL_ENERGY=true to share it among them.", {"on": False}
         )
     readings = {device.key: reading for device, reading in found}
-    counted = joinable([device for device, _ in found])
+    counted = attributable([device for device, _ in found])
     without = [device.id for device in counted if (reading := readings[device.key]) is None or reading.energy_j is None]
     if without:
         parts = any(device.instance_id is not None for device in counted)

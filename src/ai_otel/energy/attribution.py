@@ -1,9 +1,9 @@
 """
-Requests and devices, brought together: what the recorder saw, told to the ledger, and what the ledger found, told back.
+Attributes the devices' energy to requests: passes what the recorder saw to the ledger, and its result to the records.
 
-`look` runs on the sampler's thread, after the energy counters were read. `hold` runs on the recorder's thread, with a
-record that is closed and complete; it comes back through `deliver`, on the sampler's thread, once its energy is
-settled. Records are stamped with `time.perf_counter_ns` beside the wall clock, so both sides share one time line.
+`collect` runs on the sampler's thread, after the energy counters were sampled. `defer` runs on the recorder's thread,
+with a settled record. The record goes to `resume`, on the sampler's thread, once its energy is settled. Records are
+stamped with `time.perf_counter_ns` beside the wall clock, so both sides share one time line.
 """
 
 from __future__ import annotations
@@ -14,141 +14,144 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ai_otel.energy.device_events import Spells
+from ai_otel.energy.device_events import DeviceEvents
 from ai_otel.energy.ledger import Ledger
-from ai_otel.energy.timing import moments_of, monotonic_s, sum_of, tokens_of, told_moments
+from ai_otel.energy.timing import first_token_timing, monotonic_s, sum_of, timing_of, tokens_of
 from ai_otel.hooks.guard import Guard
 from ai_otel.record import Energy, Inference, Outcome, RequestRecord
 
 GRACE_S = 1.0
-"""How long an inference that is over waits for its record, which tells its times exactly."""
+"""Seconds that an ended inference waits for its record, which has its exact times."""
 
 
 @dataclass(slots=True, eq=False)
 class _Followed:
-    """One inference that we follow; it is its own key in the ledger."""
+    """One inference that is followed while it runs; it is its own key in the ledger."""
 
     inference: Inference
-    begun: bool = False
+    started: bool = False
     named: bool = False
     placed: bool = False
-    over_s: float | None = None
+    ended_s: float | None = None
     final: bool = False
-    held: bool = False
+    deferred: bool = False
     settled: bool = False
     worked: bool = True
     energy: Energy | None = None
 
 
 @dataclass(slots=True)
-class _Held:
+class _Deferred:
     """One record that waits."""
 
     record: RequestRecord
     since_s: float
-    parts: Sequence[_Followed] = field(default_factory=tuple)
+    inferences: Sequence[_Followed] = field(default_factory=tuple)
 
 
-class EnergyJoin:
+class EnergyAttribution:
     """
     Follows inferences while they run, and fills `energy`, `gpu_ids` and `device_events` of their records.
 
-    Of a record that is held, whoever delivers must not let go (`RequestRecord.release`) before it comes back. Beyond
-    `limit` held records, more are not held, and counted in `unheld`. `others_serving` tells whether somebody else
-    works on the devices, such as another front end of the engine: then no request is given energy.
+    A deferred record must not be released (`RequestRecord.release`) before it is resumed. Beyond `limit` deferred
+    records, more are not deferred, and counted in `undeferred`. `others_serving` returns whether another process works
+    on the devices, such as another front end of the engine: then no energy is attributed. After `patience_s` seconds
+    without a collection, deferred records are resumed without energy.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        deliver: Callable[[RequestRecord], None],
+        resume: Callable[[RequestRecord], None],
         *,
         gpu_ids: Sequence[str] = (),
         others_serving: Callable[[], bool] = lambda: False,
         patience_s: float = 10.0,
         limit: int = 2048,
-        begun_limit: int = 8192,
+        started_limit: int = 8192,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._ledger = ledger
-        self._deliver = deliver
+        self._resume = resume
         self._gpu_ids = tuple(dict.fromkeys(gpu_ids))
         self._others_serving = others_serving
         self._patience_s = patience_s
         self._limit = limit
         self._clock = clock
-        self._looked_s = clock()
-        self.begun: deque[Inference] = deque(maxlen=begun_limit)
-        """For `Recorder.begun`. When it overflows the energy of that time is nobody's."""
-        self.unheld = 0
-        self.spells = Spells()
+        self._collected_s = clock()
+        self.started: deque[Inference] = deque(maxlen=started_limit)
+        """Inferences that have started since the last collection (`Recorder.follow`). When it overflows, the energy
+        of that time is unattributed."""
+        self.undeferred = 0
+        """Number of records that were not deferred: too many waited, or the sampler did not answer."""
+        self.device_events = DeviceEvents()
         self._followed: dict[int, _Followed] = {}
-        self._arrived: deque[RequestRecord] = deque()
-        self._held: list[_Held] = []
-        self._ended = False
-        # Between the recorder's thread and ours, never on a request's path.
-        self._door = threading.Lock()
+        self._arriving: deque[RequestRecord] = deque()
+        self._waiting: list[_Deferred] = []
+        self._stopped = False
+        # Between the recorder's and the sampler's thread, never on a request's path.
+        self._lock = threading.Lock()
         self._guard = Guard("progress", alone=True)
 
     @property
-    def held(self) -> int:
-        """How many records wait."""
-        return len(self._arrived) + len(self._held)
+    def deferred(self) -> int:
+        """Number of records that wait."""
+        return len(self._arriving) + len(self._waiting)
 
-    def hold(self, record: RequestRecord) -> bool:
+    def defer(self, record: RequestRecord) -> bool:
         """
-        Keep a record until its energy is settled; `False` where it is not kept, and is to be delivered at once.
+        Keep a record until its energy is settled. Returns `False` if it is not kept, and must be emitted at once.
 
-        When nobody has looked for longer than `patience_s`, as inside a driver that hangs, nothing is kept, and what
-        was comes back here.
+        After `patience_s` without a collection, as inside a driver that hangs, nothing is kept, and the records that
+        wait are resumed.
         """
         if not record.inferences:
             return False
         stuck: list[RequestRecord] = []
-        with self._door:
-            if self._clock() - self._looked_s > self._patience_s:
+        with self._lock:
+            if self._clock() - self._collected_s > self._patience_s:
                 stuck = self._give_up()
-            elif not self._ended and self.held < self._limit:
-                self._arrived.append(record)
+            elif not self._stopped and self.deferred < self._limit:
+                self._arriving.append(record)
                 return True
-            self.unheld += not self._ended
+            self.undeferred += not self._stopped
         for each in stuck:
             each.gpu_ids = self._gpu_ids
-            self._deliver(each)
+            self._resume(each)
         return False
 
     def _give_up(self) -> list[RequestRecord]:
-        stuck = [*(held.record for held in self._held), *self._arrived]
-        for held in self._held:
-            for part in held.parts:
-                part.held = False
-        self._held, self._arrived = [], deque()
+        stuck = [*(deferred.record for deferred in self._waiting), *self._arriving]
+        for deferred in self._waiting:
+            for followed in deferred.inferences:
+                followed.deferred = False
+        self._waiting, self._arriving = [], deque()
         return stuck
 
-    def look(self, now_s: float) -> None:
-        """Take one look at everything that runs, settle, and deliver what is settled."""
-        self._looked_s = now_s
-        overflown = len(self.begun) == self.begun.maxlen
+    def collect(self, now_s: float) -> None:
+        """Read the progress of every running inference, settle, and resume the records that are settled."""
+        self._collected_s = now_s
+        overflown = len(self.started) == self.started.maxlen
         self._ledger.others = overflown or self._others_serving()
-        while self.begun:
-            inference = self.begun.popleft()
+        while self.started:
+            inference = self.started.popleft()
             self._followed[id(inference)] = _Followed(inference)
         for followed in self._followed.values():
-            if followed.over_s is None:
+            if followed.ended_s is None:
                 self._follow(followed, now_s)
-        with self._door:
-            arrived, self._arrived = self._arrived, deque()
-            self._held += [self._take(record, now_s) for record in arrived]
+        with self._lock:
+            arriving, self._arriving = self._arriving, deque()
+            self._waiting += [self._take(record, now_s) for record in arriving]
         for followed in list(self._followed.values()):
             self._wait(followed, now_s)
         self._settle(now_s)
         self._release(now_s)
 
     def release_all(self, now_s: float) -> None:
-        """Deliver everything that is held, with what is known. From now on nothing is held."""
-        with self._door:
-            self._ended = True
-        self.look(now_s)
+        """Resume every deferred record with what is known. From now on no record is deferred."""
+        with self._lock:
+            self._stopped = True
+        self.collect(now_s)
         self._settle(now_s + 10 * self._patience_s)
         self._release(float("inf"))
 
@@ -157,96 +160,97 @@ class EnergyJoin:
     def _follow(self, followed: _Followed, now_s: float) -> None:
         inference = followed.inference
         record = inference.record
-        over = inference.outcome is not None or record is None or record.closed
+        ended = inference.outcome is not None or record is None or record.closed
         read = inference.progress
-        told = self._guard(read) if read is not None else None
-        if not followed.begun:
-            followed.begun = True
+        progress = self._guard(read) if read is not None else None
+        if not followed.started:
+            followed.started = True
             self._ledger.begin(followed, monotonic_s(inference, inference.start_ns))
         if not followed.named and inference.model is not None:
             followed.named = True
             self._ledger.name(followed, inference.model)
-        if told is not None:
+        if progress is not None:
             scheduled_s = first_token_s = None
-            if told.first_token_ns is not None and not followed.placed:
+            if progress.first_token_ns is not None and not followed.placed:
                 followed.placed = True
-                scheduled_s, first_token_s = told_moments(inference, told.first_token_ns, told.prefill_s)
-            self._ledger.progress(followed, now_s, told, scheduled_s=scheduled_s, first_token_s=first_token_s)
+                scheduled_s, first_token_s = first_token_timing(inference, progress.first_token_ns, progress.prefill_s)
+            self._ledger.progress(followed, now_s, progress, scheduled_s=scheduled_s, first_token_s=first_token_s)
         if inference.outcome is Outcome.REJECTED:
             self._reject(followed, now_s)
-        elif over:
+        elif ended:
             end_ns = inference.end_ns or (record.end_ns if record is not None else 0)
-            followed.over_s = monotonic_s(inference, end_ns) if end_ns else now_s
-            self._ledger.end(followed, followed.over_s, final=False)
+            followed.ended_s = monotonic_s(inference, end_ns) if end_ns else now_s
+            self._ledger.end(followed, followed.ended_s, final=False)
 
     def _reject(self, followed: _Followed, now_s: float) -> None:
-        """The engine did no work for it."""
-        followed.over_s = now_s
+        """The engine did no work for the request."""
+        followed.ended_s = now_s
         followed.worked, followed.final, followed.settled = False, True, True
         self._ledger.drop(followed)
 
-    def _take(self, record: RequestRecord, now_s: float) -> _Held:
-        followed = (self._followed.get(id(inference)) for inference in record.inferences)
-        parts = [each for each in followed if each is not None]
-        for part in parts:
-            part.held = True
-            if not part.final:
-                self._complete(part, now_s)
-        return _Held(record, now_s, parts)
+    def _take(self, record: RequestRecord, now_s: float) -> _Deferred:
+        found = (self._followed.get(id(inference)) for inference in record.inferences)
+        inferences = [each for each in found if each is not None]
+        for followed in inferences:
+            followed.deferred = True
+            if not followed.final:
+                self._end(followed, now_s)
+        return _Deferred(record, now_s, inferences)
 
-    def _complete(self, followed: _Followed, now_s: float) -> None:
-        """Its record is here: what it tells of its times is better than what we saw."""
+    def _end(self, followed: _Followed, now_s: float) -> None:
+        """End an inference with the times of its record, which are more exact than those of collections."""
         inference = followed.inference
         followed.final = True
-        moments = moments_of(inference, followed.over_s if followed.over_s is not None else now_s)
-        followed.over_s = moments.end_s
+        timing = timing_of(inference, followed.ended_s if followed.ended_s is not None else now_s)
+        followed.ended_s = timing.end_s
         self._ledger.end(
             followed,
-            moments.end_s,
-            scheduled_s=moments.scheduled_s,
-            first_token_s=moments.first_token_s,
+            timing.end_s,
+            scheduled_s=timing.scheduled_s,
+            first_token_s=timing.first_token_s,
             tokens=tokens_of(inference.choices),
         )
 
     def _wait(self, followed: _Followed, now_s: float) -> None:
-        """Its record may be dropped, or wait for others: then what we saw has to do. Forget it when nobody asks."""
-        inference, over_s = followed.inference, followed.over_s
-        if over_s is None:
+        """End an inference without its record, which may be dropped or late, and forget it when it is settled."""
+        inference, ended_s = followed.inference, followed.ended_s
+        if ended_s is None:
             return
-        if not followed.final and now_s - over_s > GRACE_S:
+        if not followed.final and now_s - ended_s > GRACE_S:
             followed.final = True
-            self._ledger.end(followed, over_s)
+            self._ledger.end(followed, ended_s)
         record = inference.record
-        gone = record is None or (record.closed and now_s - over_s > self._patience_s)
-        if followed.settled and gone and not followed.held:
+        gone = record is None or (record.closed and now_s - ended_s > self._patience_s)
+        if followed.settled and gone and not followed.deferred:
             self._followed.pop(id(inference), None)
 
     def _settle(self, now_s: float) -> None:
         for settled in self._ledger.settle(now_s):
-            assert isinstance(settled.key, _Followed)  # noqa: S101 - nobody else begins anything here
+            assert isinstance(settled.key, _Followed)  # noqa: S101 - the only keys of this ledger
             settled.key.settled, settled.key.energy = True, settled.energy
 
     # ---------------------------------------------------------------- records
 
     def _release(self, now_s: float) -> None:
-        with self._door:
-            done = [held for held in self._held if self._is_done(held, now_s)]
-            self._held = [held for held in self._held if not self._is_done(held, now_s)]
-        for held in done:
-            for part in held.parts:
-                self._followed.pop(id(part.inference), None)
-            self._fill(held)
-            self._deliver(held.record)
+        with self._lock:
+            done = [each for each in self._waiting if self._is_done(each, now_s)]
+            self._waiting = [each for each in self._waiting if not self._is_done(each, now_s)]
+        for deferred in done:
+            for followed in deferred.inferences:
+                self._followed.pop(id(followed.inference), None)
+            self._fill(deferred)
+            self._resume(deferred.record)
 
-    def _is_done(self, held: _Held, now_s: float) -> bool:
-        return now_s - held.since_s > 2 * self._patience_s or all(part.settled for part in held.parts)
+    def _is_done(self, deferred: _Deferred, now_s: float) -> bool:
+        waited_s = now_s - deferred.since_s
+        return waited_s > 2 * self._patience_s or all(each.settled for each in deferred.inferences)
 
-    def _fill(self, held: _Held) -> None:
-        record = held.record
-        worked = [part for part in held.parts if part.worked]
-        energies = [part.energy for part in worked if part.settled and part.energy is not None]
+    def _fill(self, deferred: _Deferred) -> None:
+        record = deferred.record
+        worked = [each for each in deferred.inferences if each.worked]
+        energies = [each.energy for each in worked if each.settled and each.energy is not None]
         record.gpu_ids = self._gpu_ids
-        # Of a sum of which a part is unknown, nothing is known.
+        # A sum with an unknown term is unknown.
         if energies and len(energies) == len(worked):
             record.energy = sum_of(energies)
-        record.device_events = tuple(self.spells.during(record))
+        record.device_events = tuple(self.device_events.during(record))

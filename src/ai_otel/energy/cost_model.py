@@ -1,11 +1,11 @@
 """
-What a step of an engine costs: `a + b·prefill + c·decoding + d·context`, fitted to the energy of bins while it runs.
+The energy of an engine's step: `a + b·prefill + c·decoding + d·context`, fitted to the energy of bins while it runs.
 
 A step of continuous batching reads the weights once (`a`), computes the tokens of prompts (`b` each) and of answers
 (`c` each), and reads the cache (`d` for each token of context). For a cost of this form the fair share of a request,
 its Shapley value, has a closed form: an equal part of `a`, and what is its own.
 
-Before anything is fitted the roofline tells the ratios, whatever the model: one token computed costs about 1/200 of
+Before a fit exists, the roofline model gives the ratios for any model: one token computed costs about 1/200 of
 reading the weights (the accelerators' balance of 130 to 400 operations a byte, weights and arithmetic of one width),
 and one token of context read about 1/100 000 (8 B parameters, grouped queries).
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """How much of each kind of work was done; as a cost, joules for one of each."""
+    """An amount of each kind of work; as a cost, joules for one of each."""
 
     steps: float
     prefill: float
@@ -52,9 +52,9 @@ class StepCost:
     HOLD = 1e-3
     SOLVE_EVERY = 10
     ENOUGH = 30
-    """Bins before the fit is asked."""
+    """Number of bins before the fit is used."""
     FAR = 3.0
-    """A bin that is further off than so many times the usual counts as that far off."""
+    """Residuals are clipped at this multiple of their root mean square."""
     GOOD = 0.95
     """The least R² with which it is used: residuals of less than a quarter of the energy, root mean square."""
 
@@ -73,10 +73,10 @@ class StepCost:
     @property
     def r2(self) -> float | None:
         """
-        The share of the bins' energy (of its square) that the fit foretold; `None` before it has foretold enough.
+        R² of the fit on bins that it had not seen; `None` before `ENOUGH` bins.
 
-        Each bin is foretold before it is learned from. There is no free constant in the cost, so zero is what it is
-        compared with, not the mean.
+        Each bin is predicted before it is fitted. The cost has no constant term, so the total is taken around zero, not
+        around the mean.
         """
         if self._judged < self.ENOUGH or self._square_sum == 0:
             return None
@@ -84,27 +84,27 @@ class StepCost:
 
     @property
     def trusted(self) -> bool:
-        """Whether the fit is good enough to share by."""
+        """Whether the fit is good enough for apportionment."""
         r2 = self.r2
         return r2 is not None and r2 >= self.GOOD
 
     @property
     def cost(self) -> Work:
-        """What to share by: the fit where it is good enough, else the prior's ratios."""
+        """The cost for apportionment: the fit if it is trusted, else the prior's ratios."""
         return self.fitted if self.fitted is not None and self.trusted else PRIOR
 
     def learn(self, work: Work, energy_j: float) -> None:
-        """One bin: the work that was done in it, and the energy that it took."""
+        """Fit one bin: its work, and its energy in joules."""
         if self.fitted is not None:
-            foretold_j = self.fitted.times(work)
-            miss_j = energy_j - foretold_j
+            predicted_j = self.fitted.times(work)
+            miss_j = energy_j - predicted_j
             typical_j = sqrt(self._residual_sum / self._weight) if self._judged >= self.ENOUGH else float("inf")
             self._residual_sum = self.KEEP * self._residual_sum + miss_j * miss_j
             self._square_sum = self.KEEP * self._square_sum + energy_j * energy_j
             self._weight = self.KEEP * self._weight + 1
             self._judged += 1
-            # A look that came just before the counter was written moves a tenth of a second of energy to the next bin.
-            energy_j = foretold_j + max(-self.FAR * typical_j, min(self.FAR * typical_j, miss_j))
+            # A sample just before an update of the counter moves 0.1 s of energy to the next bin.
+            energy_j = predicted_j + max(-self.FAR * typical_j, min(self.FAR * typical_j, miss_j))
         for row in _KINDS:
             self._moment[row] = self.KEEP * self._moment[row] + work[row] * energy_j
             for column in _KINDS:
@@ -132,7 +132,7 @@ class StepCost:
 
 
 def non_negative(normal: Sequence[Sequence[float]], moment: Sequence[float]) -> list[float]:
-    """The least squares solution without a negative value: the best over every choice of what is zero."""
+    """Return the non-negative least squares solution, the best over every subset of non-zero values."""
     best, best_cost = [0.0] * 4, 0.0
     for subset in _SUBSETS:
         values = _solve_linear([[normal[i][j] for j in subset] for i in subset], [moment[i] for i in subset])

@@ -1,9 +1,8 @@
 """
-What one device's energy counter said, and when: the energy between two moments of the last ten minutes.
+One device's energy counter as a time series: the energy between two times of the last ten minutes.
 
-A device writes its counter every 100 ms or so, and we look at it about as often. Between two looks that differ, the
-counter was written at a moment that we do not know: the middle is taken, which is right on average. Between these
-moments the energy is laid out evenly.
+A device updates its counter about every 100 ms and is sampled about as often. The time of an update between two
+samples is unknown: the middle is used, which is right on average. Energy is interpolated linearly between updates.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from collections import deque
 from statistics import median
 
 _QUANTA = 31
-"""Of how many last changes the quantum is the median."""
+"""Number of recent updates whose median interval is the quantum."""
 
 
-class EnergyRing:
+class EnergyCounterSeries:
     """
-    One device's energy over time, in joules since it was first read, made whole over resets of the counter.
+    One device's energy over time, in joules since its first sample, corrected for resets of the counter.
 
-    What lies between two readings that a reset, a loss or more than `gap_s` parts is a gap: how much energy it took is
-    known, when is not.
+    A reset, a lost device, or more than `gap_s` seconds between two updates makes a gap: its energy is known, but not
+    when it was used.
     """
 
     def __init__(self, *, span_s: float = 600.0, gap_s: float = 5.0) -> None:
@@ -32,60 +31,60 @@ class EnergyRing:
         self._energies = array("d")
         self._gaps: deque[tuple[float, float]] = deque()
         self._counter_j: float | None = None
-        self._looked_s = 0.0
+        self._sampled_s = 0.0
         self._changed_s = 0.0
-        self._parted = False
+        self._interrupted = False
         self._quanta: deque[float] = deque(maxlen=_QUANTA)
         self.quantum_s: float | None = None
-        """What time we can tell apart: how long it usually takes until the counter is seen to change."""
+        """Resolution in seconds: the usual time between two updates of the counter."""
 
     @property
     def first_s(self) -> float | None:
-        """From when on the energy is known."""
+        """Start of the known energy."""
         return self._times[0] if self._times else None
 
     @property
     def last_s(self) -> float | None:
-        """Until when the energy is known."""
+        """End of the known energy."""
         return self._times[-1] if self._times else None
 
     def add(self, time_s: float, counter_j: float) -> bool:
-        """Take one look at the counter; whether it has changed. Times only grow: an older one is ignored."""
+        """Add one sample, and return whether the counter has changed. Samples out of order are ignored."""
         before_j = self._counter_j
         if before_j is None:
-            self._counter_j, self._looked_s, self._changed_s = counter_j, time_s, time_s
+            self._counter_j, self._sampled_s, self._changed_s = counter_j, time_s, time_s
             self._append(time_s, 0.0)
             return True
-        if time_s <= self._looked_s:
+        if time_s <= self._sampled_s:
             return False
-        looked_s, self._looked_s = self._looked_s, time_s
+        sampled_s, self._sampled_s = self._sampled_s, time_s
         if counter_j == before_j:
             return False
         reset = counter_j < before_j
         self._counter_j = counter_j
-        late_s = time_s - looked_s
+        late_s = time_s - sampled_s
         if self.quantum_s is not None:
             late_s = min(late_s, self.quantum_s)
         changed_s = max(time_s - late_s / 2, self._times[-1])
-        if reset or self._parted or changed_s - self._times[-1] > self._gap_s:
+        if reset or self._interrupted or changed_s - self._times[-1] > self._gap_s:
             self._gaps.append((self._times[-1], changed_s))
         else:
             self._quanta.append(time_s - self._changed_s)
             self.quantum_s = median(self._quanta)
-        self._parted = False
+        self._interrupted = False
         self._changed_s = time_s
-        # After a reset the counter holds what was used since: that much, at least, belongs to the time between.
+        # After a reset the counter holds what was used since: at least that much was used between the samples.
         self._append(changed_s, self._energies[-1] + (counter_j if reset else counter_j - before_j))
         return True
 
     def lose(self, time_s: float) -> None:
-        """The device did not answer: nothing is known from its last change to its next one."""
+        """Mark the device as lost: there is a gap from its last update to the next one."""
         if self._counter_j is not None:
-            self._parted = True
-            self._looked_s = max(self._looked_s, time_s)
+            self._interrupted = True
+            self._sampled_s = max(self._sampled_s, time_s)
 
     def until(self, time_s: float) -> float | None:
-        """Joules from the first reading to `time_s`; in a gap, as if its energy had been used evenly."""
+        """Return joules from the first sample to `time_s`; in a gap, interpolated linearly."""
         times = self._times
         if not times or not times[0] <= time_s <= times[-1]:
             return None
@@ -97,14 +96,14 @@ class EnergyRing:
         return start_j + (end_j - start_j) * ((time_s - start_s) / (end_s - start_s))
 
     def between(self, start_s: float, end_s: float) -> float | None:
-        """Joules from `start_s` to `end_s`; `None` where any part of that time is not known."""
+        """Return joules from `start_s` to `end_s`; `None` if that time reaches into a gap."""
         start_j, end_j = self.until(start_s), self.until(end_s)
-        if start_j is None or end_j is None or self.parted(start_s, end_s):
+        if start_j is None or end_j is None or self.has_gap(start_s, end_s):
             return None
         return end_j - start_j
 
-    def parted(self, start_s: float, end_s: float) -> bool:
-        """Whether a gap reaches into this time."""
+    def has_gap(self, start_s: float, end_s: float) -> bool:
+        """Whether a gap overlaps this time."""
         return any(start_s < until_s and since_s < end_s for since_s, until_s in self._gaps)
 
     def _append(self, time_s: float, energy_j: float) -> None:
@@ -112,14 +111,14 @@ class EnergyRing:
         self._energies.append(energy_j)
         old = bisect_left(self._times, time_s - self._span_s)
         if old > len(self._times) // 2:
-            # In halves, so that forgetting costs nothing on most looks.
+            # In halves, so that most samples delete nothing.
             del self._times[:old], self._energies[:old]
             while self._gaps and self._gaps[0][1] < self._times[0]:
                 self._gaps.popleft()
 
 
 class IdleFloor:
-    """The power that a device draws with nothing to do: a low quantile of what was seen in the last minutes of it."""
+    """The power of an idle device in watts: a low quantile over the last minutes of idle time."""
 
     QUANTILE = 0.1
     KEPT = 3000
@@ -130,7 +129,7 @@ class IdleFloor:
         self.power_w: float | None = None
 
     def add(self, power_w: float) -> None:
-        """One more stretch of time without a request."""
+        """Add the mean power of a bin without requests."""
         if len(self._recent) == self.KEPT:
             del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
         self._recent.append(power_w)

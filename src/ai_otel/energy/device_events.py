@@ -1,4 +1,4 @@
-"""What devices went through, to be told with the requests that ran meanwhile: throttling lasts, an XID is a moment."""
+"""Device events for the spans of the requests that ran meanwhile: throttling lasts, an XID is instantaneous."""
 
 from __future__ import annotations
 
@@ -14,53 +14,55 @@ XID = "ai_otel.gpu.xid"
 THROTTLE = "ai_otel.gpu.throttle"
 REMEMBERED = 512
 NO_TROUBLE = frozenset({"low_utilization"})
-"""Reasons for low clocks that hold nobody up."""
+"""Reasons for low clocks that slow no request down."""
 
 
 @dataclass(slots=True)
-class _Spell:
+class _Event:
+    """One event; times are `time.perf_counter` in seconds."""
+
     name: str
     attributes: Mapping[str, str | int]
     since_s: float
     until_s: float
 
 
-class Spells:
-    """The last of them. A spell that began before a request is told at the request's start."""
+class DeviceEvents:
+    """The last events. An event that started before a request is reported at the request's start."""
 
     def __init__(self) -> None:
-        self._spells: deque[_Spell] = deque(maxlen=REMEMBERED)
-        self._throttled: dict[tuple[str, str], tuple[float, float, _Spell | None]] = {}
+        self._events: deque[_Event] = deque(maxlen=REMEMBERED)
+        self._throttled: dict[tuple[str, str], tuple[float, float, _Event | None]] = {}
 
     def add_xid(self, event: GpuEvent) -> None:
-        """The driver reported an error."""
+        """Add an XID error that the driver reported."""
         attributes: dict[str, str | int] = {semconv.HW_ID: event.device.id, semconv.AI_OTEL_GPU_XID_CODE: event.code}
-        self._spells.append(_Spell(XID, attributes, event.time_s, event.time_s))
+        self._events.append(_Event(XID, attributes, event.time_s, event.time_s))
 
     def add_reading(self, device: Device, time_s: float, reading: GpuReading) -> None:
-        """A device was looked at: a counter of throttled time that has grown means that it was since the last look."""
+        """Add a reading. A counter of throttled time that has grown means throttling since the previous reading."""
         for reason, counter_s in reading.throttle_s.items():
             if reason in NO_TROUBLE:
                 continue
             before = self._throttled.get((device.id, reason))
-            spell = None
+            throttling = None
             if before is not None and counter_s > before[1]:
-                spell = before[2]
-                if spell is None:
+                throttling = before[2]
+                if throttling is None:
                     attributes: dict[str, str | int] = {
                         semconv.HW_ID: device.id,
                         semconv.AI_OTEL_GPU_THROTTLE_REASON: reason,
                     }
-                    spell = _Spell(THROTTLE, attributes, before[0], time_s)
-                    self._spells.append(spell)
-                spell.until_s = time_s
-            self._throttled[device.id, reason] = (time_s, counter_s, spell)
+                    throttling = _Event(THROTTLE, attributes, before[0], time_s)
+                    self._events.append(throttling)
+                throttling.until_s = time_s
+            self._throttled[device.id, reason] = (time_s, counter_s, throttling)
 
     def during(self, record: RequestRecord) -> Iterator[DeviceEvent]:
-        """What fell into a record's time, on its own time line."""
-        started_s = record._started / 1e9  # noqa: SLF001 - the clock that `begin_clock` set
+        """Yield the events during a record's time, on its own time line."""
+        started_s = record.started_s
         ended_s = started_s + record.duration_s
-        for spell in self._spells:
-            if spell.since_s <= ended_s and spell.until_s >= started_s:
-                after_s = max(0.0, spell.since_s - started_s)
-                yield DeviceEvent(spell.name, record.start_ns + int(after_s * 1e9), spell.attributes)
+        for event in self._events:
+            if event.since_s <= ended_s and event.until_s >= started_s:
+                after_s = max(0.0, event.since_s - started_s)
+                yield DeviceEvent(event.name, record.start_ns + int(after_s * 1e9), event.attributes)

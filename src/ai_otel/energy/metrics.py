@@ -14,12 +14,20 @@ from ai_otel.instruments import observable
 Labels = dict[str, Any]
 
 
-def observe_energy(own: Meter, accounts: Callable[[], Sequence[Account]]) -> None:
-    """Create the instruments of the energy accounts. `own` is the meter of ai-otel's own names."""
+def observe_energy(
+    own: Meter, accounts: Callable[[], Sequence[Account]], undeferred: Callable[[], int] = lambda: 0
+) -> None:
+    """
+    Create the instruments of the energy accounts.
+
+    `own` is the meter of ai-otel's own names. `undeferred` returns the number of requests that were emitted without
+    waiting for their energy; it is exported once it is not zero or energy is attributed.
+    """
     observable(own, semconv.AI_OTEL_GPU_ENERGY, lambda: _split(accounts(), "energy_j"))
     observable(own, semconv.AI_OTEL_GPU_TIME_METRIC, lambda: _split(accounts(), "time_s"))
     observable(own, semconv.AI_OTEL_GPU_CONSERVATION_ERROR, lambda: _errors_of(accounts()))
     observable(own, semconv.AI_OTEL_GPU_IDLE_POWER, lambda: _floors(accounts()))
+    observable(own, semconv.AI_OTEL_ENERGY_UNDEFERRED, lambda: _undeferred(accounts(), undeferred()))
 
 
 def _account_labels(account: Account) -> Labels:
@@ -40,6 +48,11 @@ def _split(accounts: Sequence[Account], name: str) -> Iterator[Observation]:
 def _errors_of(accounts: Sequence[Account]) -> Iterator[Observation]:
     for account in accounts:
         yield Observation(abs(account.conservation_error), {semconv.HW_ID: account.key[0]})
+
+
+def _undeferred(accounts: Sequence[Account], count: int) -> Iterator[Observation]:
+    if accounts or count:
+        yield Observation(count)
 
 
 def _floors(accounts: Sequence[Account]) -> Iterator[Observation]:

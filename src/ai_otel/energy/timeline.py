@@ -1,4 +1,4 @@
-"""One inference while it runs on the devices: what is known of it, what it did in a bin, what it was given."""
+"""The timeline of one inference: its progress, its activity in a bin, the energy attributed to it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ EXCLUSIVE, AFFINE, BIN_TOKENS, TIME_SHARE = "exclusive", "affine", "bin_tokens",
 
 ERROR = {EXCLUSIVE: 0.0, AFFINE: 0.10, BIN_TOKENS: 0.35, TIME_SHARE: 0.90}
 """
-Below what nine of ten requests stay, as a share of their energy, on the worst of the simulated machines and loads
+Relative error below which nine of ten requests stay on the worst of the simulated machines and loads
 (`tests/gpu/test_attribution.py`): batches of up to 37, six models and devices.
 """
 SENSOR_ERROR = 0.05
-"""The class of the boards' power sensors."""
+"""Accuracy class of the boards' power sensors."""
 MATTERS = 0.1
-"""A weaker method names the whole where at least this share of the energy was found by it."""
+"""A weaker method names the result if at least this share of the energy was found by it."""
 LEAST_QUANTA = 2
 BRIEF_S = 0.2
-"""Tokens of an answer no longer than this may be spread evenly, and tell as much as if they had been counted."""
+"""Seconds of decoding below which interpolated tokens are as good as counted ones."""
 
 
-class Part(NamedTuple):
-    """What one inference did in one bin."""
+class Activity(NamedTuple):
+    """One inference's work in one bin."""
 
-    flight: Flight
+    timeline: RequestTimeline
     start_s: float
     end_s: float
     prefill: float
@@ -36,21 +36,21 @@ class Part(NamedTuple):
     """Tokens of context read for one token of the answer."""
     decoding_s: float
     known: bool
-    """Whether the tokens are."""
+    """Whether the tokens are known."""
     seen: bool
-    """Whether they were counted on the way, not spread evenly afterwards."""
+    """Whether the tokens were counted while they were produced, not interpolated."""
 
     @property
     def run_s(self) -> float:
-        """For how long it ran in this bin."""
+        """Seconds that it ran in this bin."""
         return self.end_s - self.start_s
 
 
-class Flight:
+class RequestTimeline:
     """
-    One inference from its begin to the time when its energy is settled.
+    One inference from its start to the time when its energy is settled.
 
-    `scheduled_s` is when the engine began to work on it; without, it is taken to have begun at once.
+    `scheduled_s` is when the engine started to work on it; if unknown, it is taken to have started at once.
     """
 
     def __init__(self, key: Hashable, start_s: float, model: str | None) -> None:
@@ -68,7 +68,7 @@ class Flight:
         self._times: list[float] = []
         self._counts: list[int] = []
 
-        self.given_j: dict[str, float] = {}
+        self.attributed_j: dict[str, float] = {}
         self.idle_j = 0.0
         self.idle_known = True
         self.gpu_time_s = 0.0
@@ -77,26 +77,26 @@ class Flight:
         self.device_j = 0.0
         self.least_w = float("inf")
         self.most_w = 0.0
-        self.blind_s = 0.0
+        self.unobserved_s = 0.0
         self.torn = False
-        """Some of its time fell where nobody's energy is known."""
+        """Some of its time fell into unattributed energy."""
 
     def progress(
-        self, time_s: float, told: Progress, scheduled_s: float | None = None, first_token_s: float | None = None
+        self, time_s: float, progress: Progress, scheduled_s: float | None = None, first_token_s: float | None = None
     ) -> None:
-        """Take what the engine told at `time_s`. A moment that it knows is better than ours."""
-        self.input_tokens = told.input_tokens if told.input_tokens is not None else self.input_tokens
-        if told.prefilling:
+        """Set the progress that the engine reported at `time_s`. Its times replace those of samples."""
+        self.input_tokens = progress.input_tokens if progress.input_tokens is not None else self.input_tokens
+        if progress.prefilling:
             self._waited_s = max(self._waited_s, time_s)
             return
-        self.cached_tokens = told.cached_tokens
+        self.cached_tokens = progress.cached_tokens
         if scheduled_s is not None or first_token_s is not None:
             self._place(scheduled_s, first_token_s)
         if self.first_token_s is None:
             self.first_token_s = (self._waited_s + time_s) / 2
         if not self._times or time_s > self._times[-1]:
             self._times.append(time_s)
-            self._counts.append(told.output_tokens)
+            self._counts.append(progress.output_tokens)
 
     def end(
         self,
@@ -107,7 +107,7 @@ class Flight:
         *,
         final: bool = True,
     ) -> None:
-        """It is over. May be told again with more, as long as it was not `final`."""
+        """Mark as ended. May be called again until `final`."""
         self.end_s = max(self.start_s, end_s)
         self.final = self.final or final
         if tokens is not None:
@@ -131,27 +131,27 @@ class Flight:
 
     @property
     def resolved(self) -> bool:
-        """Whether nothing that comes later can change what it did so far."""
+        """Whether no later report can change its activity so far."""
         return self.final or (self.end_s is None and self.first_token_s is not None and bool(self._times))
 
     @property
     def waiting(self) -> bool:
-        """Whether it may not have begun."""
+        """Whether it may not have started."""
         return self.end_s is None and self.first_token_s is None and self.scheduled_s is None
 
     @property
     def runs_from_s(self) -> float:
-        """When the engine began to work on it."""
+        """When the engine started to work on it."""
         return self.scheduled_s if self.scheduled_s is not None else self.start_s
 
-    def part(self, since_s: float, until_s: float) -> Part | None:
-        """What it did in this stretch; `None` where it did not run."""
+    def activity(self, since_s: float, until_s: float) -> Activity | None:
+        """Return its work in this time; `None` if it did not run."""
         from_s, first_s = self.runs_from_s, self.first_token_s
         to_s = self.end_s if self.end_s is not None else float("inf")
         start_s, end_s = max(since_s, from_s), min(until_s, to_s)
         if start_s >= end_s:
             return None
-        # A prompt of which no token came: it was worked on until it was given up.
+        # Without a first token, the prompt was computed until the request ended.
         prefilled_s = first_s if first_s is not None else to_s
         prefilling_s = min(end_s, prefilled_s) - start_s
         prefill = decoding = context = decoding_s = 0.0
@@ -159,7 +159,7 @@ class Flight:
         if prefilling_s > 0:
             known = self.input_tokens is not None and prefilled_s != float("inf")
             if first_s is None and self.output_tokens:
-                known = False  # there were tokens, nobody knows since when
+                known = False  # there were tokens, at unknown times
             if self.input_tokens is not None and known:
                 computed = max(0, self.input_tokens - (self.cached_tokens or 0))
                 prefill = computed * prefilling_s / (prefilled_s - from_s)
@@ -172,10 +172,10 @@ class Flight:
                 decoding = after - before
                 context = (self.input_tokens or 0) + (before + after) / 2
             seen = bool(self._times) or to_s - first_s <= BRIEF_S
-        return Part(self, start_s, end_s, prefill, decoding, context, decoding_s, known, seen)
+        return Activity(self, start_s, end_s, prefill, decoding, context, decoding_s, known, seen)
 
     def _tokens_until(self, time_s: float) -> float | None:
-        """Tokens of the answer so far: the first with the first token, then evenly between what was told."""
+        """Tokens of the answer so far: the first with the first token, then evenly between what was progress."""
         first_s = self.first_token_s
         if first_s is None:
             return None
@@ -195,14 +195,14 @@ class Flight:
         return count + max(0.0, reached - count) * min(1.0, (time_s - from_s) / (to_s - from_s))
 
     def forget(self, before_s: float) -> None:
-        """Nobody asks any more for what was before."""
+        """Delete progress before `before_s`."""
         place = bisect_right(self._times, before_s) - 1
         if place > 0:
             del self._times[:place], self._counts[:place]
 
-    def give(self, method: str, energy_j: float, idle_j: float | None, gpu_time_s: float) -> None:
-        """Its share of one bin, with the part of it that is the idle floor's."""
-        self.given_j[method] = self.given_j.get(method, 0.0) + energy_j
+    def attribute(self, method: str, energy_j: float, idle_j: float | None, gpu_time_s: float) -> None:
+        """Add its share of one bin; `idle_j` is the part of the idle floor in it, `None` if unknown."""
+        self.attributed_j[method] = self.attributed_j.get(method, 0.0) + energy_j
         self.gpu_time_s += gpu_time_s
         if idle_j is None:
             self.idle_known = False
@@ -210,7 +210,7 @@ class Flight:
             self.idle_j += min(idle_j, energy_j)
 
     def ran(self, run_s: float, power_w: float, least_w: float, most_w: float, batch: float) -> None:
-        """Note what the devices drew while it ran, at least and at most then and shortly before, and how many ran."""
+        """Add a bin's power, its range over this and the previous bins, and the batch size."""
         self.run_s += run_s
         self.batch_s += batch * run_s
         self.device_j += power_w * run_s
@@ -219,24 +219,24 @@ class Flight:
 
     def energy(self, quantum_s: float) -> Energy | None:
         """
-        What it was given; `None` where that would be a guess.
+        Return the attributed energy; `None` where it would be a guess.
 
-        So it is where its time is not all known, or is too short: below two quanta of the counter a request's energy is
-        mostly its neighbours'.
+        That is so if too much of its time is unobserved, or if it is too short: below two quanta of the counter, a
+        request's energy is mostly that of its neighbours.
         """
-        given_j = sum(self.given_j.values())
-        blind = self.blind_s > MATTERS * (self.run_s + self.blind_s)
-        if self.torn or blind or self.run_s < LEAST_QUANTA * quantum_s or given_j <= 0:
+        attributed_j = sum(self.attributed_j.values())
+        blind = self.unobserved_s > MATTERS * (self.run_s + self.unobserved_s)
+        if self.torn or blind or self.run_s < LEAST_QUANTA * quantum_s or attributed_j <= 0:
             return None
-        shares = {method: method_j / given_j for method, method_j in self.given_j.items()}
+        shares = {method: method_j / attributed_j for method, method_j in self.attributed_j.items()}
         mattering = [method for method in shares if method != EXCLUSIVE and shares[method] >= MATTERS]
         others = [method for method in shares if method != EXCLUSIVE]
         method = max(mattering or others, key=lambda each: ERROR[each], default=EXCLUSIVE)
         edges = quantum_s * (self.most_w - self.least_w) / self.device_j
         estimate = sum(share * ERROR[each] for each, share in shares.items())
         return Energy(
-            gpu_j=given_j,
-            idle_share=min(1.0, self.idle_j / given_j) if self.idle_known else None,
+            gpu_j=attributed_j,
+            idle_share=min(1.0, self.idle_j / attributed_j) if self.idle_known else None,
             method=method,
             uncertainty=max(SENSOR_ERROR, edges, estimate),
             gpu_time_s=self.gpu_time_s,

@@ -1,4 +1,4 @@
-"""From records to the ledger and back: moments on the monotonic clock, computed tokens, the sum of energies."""
+"""Conversions between records and the ledger: times on the monotonic clock, computed tokens, sums of energy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ai_otel.energy.timeline import ERROR
 from ai_otel.record import Choice, Energy, Inference, Progress
 
 
-class Moments(NamedTuple):
-    """When an inference was worked on, in seconds of the monotonic clock."""
+class Timing(NamedTuple):
+    """When an inference was computed, in seconds of the monotonic clock; `None` is unknown."""
 
     scheduled_s: float | None
     first_token_s: float | None
@@ -18,21 +18,23 @@ class Moments(NamedTuple):
 
 
 def monotonic_s(inference: Inference, wall_ns: int) -> float:
-    """A moment on the inference's time line, in seconds of the monotonic clock."""
+    """Return a wall-clock time of the inference, in nanoseconds, as seconds of the monotonic clock."""
     return (inference._started + wall_ns - inference.start_ns) / 1e9  # noqa: SLF001 - the clock that `begin_clock` set
 
 
-def told_moments(inference: Inference, first_token_ns: int, prefill_s: float | None) -> tuple[float | None, float]:
-    """When it was scheduled and when its first token came, by what the engine tells while it runs."""
+def first_token_timing(
+    inference: Inference, first_token_ns: int, prefill_s: float | None
+) -> tuple[float | None, float]:
+    """Return when a running inference was scheduled, if known, and when its first token came."""
     first_token_s = monotonic_s(inference, first_token_ns)
     return None if prefill_s is None else first_token_s - prefill_s, first_token_s
 
 
-def moments_of(inference: Inference, over_s: float) -> Moments:
+def timing_of(inference: Inference, ended_s: float) -> Timing:
     """
-    When an inference that is complete was worked on: from the first of its choices that was, to the last token.
+    Return when an ended inference was computed: from its first scheduled choice to its last token.
 
-    The end of its stream may come later, when the client is slow to read.
+    The end of its stream, `ended_s`, is later if the client is slow to read.
     """
     arrival_ns = inference.arrival_ns if inference.arrival_ns is not None else inference.start_ns
     arrival_s = monotonic_s(inference, arrival_ns)
@@ -47,25 +49,25 @@ def moments_of(inference: Inference, over_s: float) -> Moments:
                 ends.append(first_s + choice.decode_s)
         elif choice.queue_s is not None:
             starts.append(arrival_s + choice.queue_s)
-    last_s = max(ends) if ends and len(ends) == len(inference.choices) else over_s
-    return Moments(min(starts, default=None), min(firsts, default=None), min(last_s, over_s))
+    last_s = max(ends) if ends and len(ends) == len(inference.choices) else ended_s
+    return Timing(min(starts, default=None), min(firsts, default=None), min(last_s, ended_s))
 
 
 def tokens_of(choices: Sequence[Choice]) -> Progress | None:
-    """The tokens that were computed for all choices together; `None` where one does not tell."""
+    """Return the tokens computed for all choices together; `None` if one of them is unknown."""
     inputs = [choice.counted_input_tokens for choice in choices]
     outputs = [choice.output_tokens for choice in choices]
     if not choices or None in outputs:
         return None
-    told = sum(each for each in inputs if each is not None) if None not in inputs else None
+    prompt = sum(each for each in inputs if each is not None) if None not in inputs else None
     cached = [choice.cached_tokens for choice in choices]
     found = sum(each for each in cached if each is not None) if None not in cached else None
-    # What an aborted choice had not prefilled is 0 here: the prompt that progress told is better.
-    return Progress(told or None, found, sum(each for each in outputs if each is not None), prefilling=False)
+    # An aborted choice has 0 here for what was not prefilled: the prompt of its last progress is better.
+    return Progress(prompt or None, found, sum(each for each in outputs if each is not None), prefilling=False)
 
 
 def sum_of(energies: Sequence[Energy]) -> Energy:
-    """The energy of a record: its inferences' together. Means are weighted with what each had of the devices' time."""
+    """Return the energy of a record, the sum of its inferences'. Means are weighted by GPU time."""
     total_j = sum(energy.gpu_j for energy in energies)
     time_s = sum(energy.gpu_time_s for energy in energies)
     idle_j = [None if each.idle_share is None else each.idle_share * each.gpu_j for each in energies]

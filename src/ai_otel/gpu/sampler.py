@@ -99,7 +99,7 @@ class Sampler:
         self.snapshot = Snapshot()
         self._sources: dict[str, GpuSource] = {}
         self._opened: dict[str, _OpenSource] = {}
-        self._troubles: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
         self._retry_at_s: dict[str, float] = {}
         self._backoff_s: dict[str, float] = {}
         self._unresponsive: set[tuple[str, str | None]] = set()
@@ -205,14 +205,14 @@ class Sampler:
         self._retry_at_s.pop(vendor, None)
         devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
         if devices is not None:
-            self._troubles.pop(vendor, None)
+            self._errors.pop(vendor, None)
             self._opened[vendor] = opened = _OpenSource(vendor, source, devices)
             found = {device.key for device in devices}
             # Drivers may not enumerate an unresponsive device. It stays lost until it is found again.
             opened.lost += [device for device in before.lost if device.key not in found] if before is not None else ()
             if opened.lost:
                 self._retry_later(vendor, now_s)
-        elif self._troubles.setdefault(vendor, "It could not be opened: see the log."):
+        elif self._errors.setdefault(vendor, "It could not be opened: see the log."):
             self._retry_later(vendor, now_s)
 
     def _retry_later(self, vendor: str, now_s: float) -> None:
@@ -225,11 +225,11 @@ class Sampler:
     def _devices_of(self, vendor: str, source: GpuSource) -> Sequence[Device] | None:
         try:
             return source.open()
-        except Unavailable as trouble:
+        except Unavailable as error:
             # A vendor that is not installed is neither logged nor retried.
-            self._troubles[vendor] = str(trouble) if trouble.installed else ""
-            if trouble.installed:
-                self._log_once(f"ai-otel: {trouble}")
+            self._errors[vendor] = str(error) if error.installed else ""
+            if error.installed:
+                self._log_once(f"ai-otel: {error}")
             return None
 
     def _log_once(self, sentence: str) -> None:
@@ -271,7 +271,7 @@ class Sampler:
             samples=tuple(samples),
             xids=dict(self._xids),
             skipped=self._skipped() if self._opened else {},
-            troubles={vendor: trouble for vendor, trouble in self._troubles.items() if trouble},
+            errors={vendor: error for vendor, error in self._errors.items() if error},
             taken_s=self._clock(),
             interval_s=self._readings.interval_s,
         )

@@ -35,7 +35,7 @@ class Snapshot:
     """Device and XID code → number of events."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Kind of collection (`readings`, `energy`) → number skipped."""
-    troubles: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
     """Vendor → why its devices cannot be read. Vendors that are not installed are left out."""
     taken_s: float | None = None
     interval_s: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
 ) -> None:
     began_s = time.monotonic()
     environment = {
+        # Another server of this run may be the leader of the session's directory.
+        "TMPDIR": tempfile.mkdtemp(),
         **nvml.environment(Scenario([GPU]), tmp_path, origin_s=began_s),
         "PYTHONPATH": binding(tmp_path / "nvidia"),
         "AI_OTEL_ENERGY": "true",

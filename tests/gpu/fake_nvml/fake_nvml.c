@@ -290,7 +290,7 @@ int nvmlDeviceGetPciInfo_v3(Device *d, Pci *out) {
 }
 int nvmlDeviceGetMaxPcieLinkGeneration(Device *d, unsigned *out) { ENTER(d); return number(d, "pcie_generation", out); }
 int nvmlDeviceGetMaxPcieLinkWidth(Device *d, unsigned *out) { ENTER(d); return number(d, "pcie_width", out); }
-/* Blocks 20 ms, like the real one: nobody may call it. */
+/* Blocks 20 ms, like the real one: must not be called. */
 int nvmlDeviceGetPcieThroughput(Device *d, int counter, unsigned *out) { (void)counter; ENTER(d); usleep(20000); *out = 0; return OK; }
 
 int nvmlDeviceGetMemoryInfo(Device *d, Memory *out) {
@@ -352,7 +352,7 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *out) {
 
 static void answer(const Device *d, FieldValue *out) {
     double t = now(), value = 0;
-    memset(&out->value, 0xA5, sizeof out->value); /* what nobody may read */
+    memset(&out->value, 0xA5, sizeof out->value); /* undefined for the caller */
     out->code = NOT_SUPPORTED, out->type = T_UINT, out->timestamp = (long long)(t * 1e6), out->latency = 7;
     for (int i = 0; i < d->fields; i++) {
         const Field *f = &d->field[i];
@@ -487,7 +487,7 @@ int nvmlDeviceGetProcessUtilization(Device *d, ProcessSample *out, unsigned *cou
 
 /* ------------------------------------------------------------------ events */
 
-typedef struct { Device *device[32]; double since[32]; int count, told[32][32]; } EventSet;
+typedef struct { Device *device[32]; double since[32]; int count, reported[32][32]; } EventSet;
 
 int nvmlEventSetCreate(EventSet **out) { ENTER(NULL); *out = calloc(1, sizeof **out); live_sets++; return OK; }
 int nvmlEventSetFree(EventSet *set) { ENTER(NULL); free(set); live_sets--; return OK; }
@@ -504,8 +504,8 @@ static int heard(EventSet *set, EventData *out) {
         Device *d = set->device[i];
         if (now() >= d->lost) return GPU_IS_LOST;
         for (int k = 0; k < d->xids; k++) {
-            if (set->told[i][k] || d->xid[k].t > now() || d->xid[k].t < set->since[i]) continue; /* what was before is lost */
-            set->told[i][k] = 1;
+            if (set->reported[i][k] || d->xid[k].t > now() || d->xid[k].t < set->since[i]) continue; /* earlier events are not delivered */
+            set->reported[i][k] = 1;
             EventData data = {d, 8, d->xid[k].xid, d->xid[k].gi, ~0U};
             *out = data;
             return OK;

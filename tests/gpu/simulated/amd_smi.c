@@ -1,7 +1,7 @@
 /*
  * A simulated libamd_smi: what AmdSmiSource asks for, for the unpatched binding. The structures are declared here on
  * their own, after AMD's header; the tests hold their sizes and offsets against the binding's. The rest of the library
- * is generated: every other name that the binding looks up, not supported.
+ * is generated: every other symbol of the binding, which returns not supported.
  */
 #include "values.h"
 #include <stddef.h>
@@ -165,7 +165,7 @@ FUNCTION(amdsmi_get_gpu_vbios_info, struct vbios *out)
     return 0;
 }
 
-/* ---------------------------------------------------------------- what they tell */
+/* ---------------------------------------------------------------- values */
 
 FUNCTION(amdsmi_get_gpu_activity, struct usage *out)
 {

@@ -154,7 +154,7 @@ FUNCTION(zesPowerGetProperties, struct power *out)
     return 0;
 }
 
-/* ---------------------------------------------------------------- what they tell */
+/* ---------------------------------------------------------------- values */
 
 FUNCTION(zesDevicePciGetStats, struct pci_stats *out) { BEGIN; NUMBER(rxCounter, 0); NUMBER(txCounter, 0); return 0; }
 
@@ -211,7 +211,7 @@ FUNCTION(zesTemperatureGetState, double *out)
 FUNCTION(zesRasGetState, uint8_t clear, struct error_state *out)
 {
     BEGIN;
-    if (clear) return NULL_HANDLE; /* nobody may clear what others count */
+    if (clear) return NULL_HANDLE; /* counters must not be cleared */
     for (int i = 0; i < 7; i++) {
         char name[16];
         snprintf(name, sizeof name, "category.%d", i);

@@ -1,8 +1,8 @@
 """
 A simulated AMD SMI: a shared library of AMD's names, which the unpatched `amdsmi` binding loads.
 
-    with running(tmp_path) as source:                 a production source, unopened, on the two GPUs of TRUTH
-    with opened(Gpu(average_socket_power=250)) as it:  open, on these GPUs, with its values and its clock at hand
+    with running(tmp_path) as source:                  an unopened production source on the two GPUs of TRUTH
+    with opened(Gpu(average_socket_power=250)) as it:  an open source on given GPUs, with its values and its clock
 
 The numbers are invented; their names, types, units and sentinels are AMD's.
 """
@@ -31,16 +31,16 @@ NOW, CRITICAL, EMERGENCY = 0, 5, 7
 GFX_CLOCK, MEMORY_CLOCK, VIDEO_CLOCK = 0, 4, 6
 INPUT_OUTPUT_ERROR = 12
 RESOLUTION_UJ = 15.25
-"""Microjoules in one step of the energy counter; exact in the 32 bits that it is told in."""
+"""Resolution of the energy counter in microjoules; exact in 32 bits."""
 
 
 def library() -> Library:
-    """The simulated library, loaded under the name by which the binding asks for it."""
+    """Return the simulated library, loaded under the name that the binding requests."""
     return loaded("amd_smi.c", "libamd_smi.so", _unsupported)
 
 
 def _unsupported(source: str) -> str:
-    """Every name that the binding looks up and the source does not have."""
+    """Return stubs of the names that the binding requires and the simulation lacks."""
     spec = importlib.util.find_spec("amdsmi")
     assert spec is not None, "mark the test with requires"
     assert spec.origin is not None
@@ -51,7 +51,7 @@ def _unsupported(source: str) -> str:
 
 
 class Gpu:
-    """One socket: what its handles answer. Values are AMD's, in AMD's units; `None` takes one away."""
+    """Values of one socket, in AMD's names and units. `None` removes a value."""
 
     def __init__(self, *, partitions: int = 1, **values: object) -> None:
         self.partitions = partitions
@@ -131,19 +131,19 @@ TRUTH: Mapping[tuple[str, str | None], Mapping[str, Any]] = {
     },
     ("51ff740c-0000-1000-80a0-000000000002", None): {"utilization": 0.87, "memory_total_bytes": 64 * GIB},
 }
-"""What `running()` reads, by `Device.key`."""
+"""Expected readings of `running()` by `Device.key`."""
 
 
 @contextmanager
 def simulated(*gpus: Gpu) -> Iterator[Library]:
-    """The library with these GPUs and no others; its clock stands at 0."""
+    """Return the library with exactly these GPUs, at time 0."""
     fake = library()
     fake.clear()
     fake.put("library", {"sockets": len(gpus)})
     for socket, gpu in enumerate(gpus):
         fake.put(f"h{socket}.0", {"processors": gpu.partitions, **gpu.values})
         for partition in range(1, gpu.partitions):
-            # The others of one board say who they are, and little else.
+            # Further partitions of a board have few values.
             known = {name: gpu.values[name] for name in ("uuid", "market_name", "asic_serial", "compute_partition")}
             fake.put(f"h{socket}.{partition}", {**known, "current_partition_id": partition, "gfx_activity": 0})
     try:
@@ -154,7 +154,7 @@ def simulated(*gpus: Gpu) -> Iterator[Library]:
 
 @contextmanager
 def running(directory: Path, scenario: Sequence[Gpu] | None = None) -> Iterator[AmdSmiSource]:
-    """A production source, unopened, against the simulated library: an MI300X, and the second die of an MI250X."""
+    """Yield an unopened production source on an MI300X and the second die of an MI250X."""
     del directory
     with simulated(*(scenario or (Gpu(), Gpu(**MI250_SECOND_DIE)))) as fake:
         source = AmdSmiSource(Options(), clock=fake.clock)
@@ -165,27 +165,27 @@ def running(directory: Path, scenario: Sequence[Gpu] | None = None) -> Iterator[
 
 
 def advance(seconds: float) -> None:
-    """Let simulated time pass."""
+    """Advance the simulated time."""
     library().advance(seconds)
 
 
 @dataclass
 class Opened:
-    """A source that is open, with the library below it."""
+    """An open source with its simulated library."""
 
     fake: Library
     source: AmdSmiSource
     devices: Sequence[Device]
 
     def read(self, index: int = 0, after_s: float = 0.0) -> GpuReading:
-        """DeviceSample at one device, so much later."""
+        """Advance the clock and read one device."""
         self.fake.advance(after_s)
         return self.source.read(self.devices[index])
 
 
 @contextmanager
 def opened(*gpus: Gpu, options: Options = Options()) -> Iterator[Opened]:  # noqa: B008  frozen
-    """A source on these GPUs; its clock is the simulated one."""
+    """Yield an open source on GPUs, with the simulated clock."""
     with simulated(*(gpus or (Gpu(),))) as fake:
         source = AmdSmiSource(options, clock=fake.clock)
         try:
@@ -195,7 +195,7 @@ def opened(*gpus: Gpu, options: Options = Options()) -> Iterator[Opened]:  # noq
 
 
 def lose_first() -> None:
-    """Let the first GPU answer nothing any more."""
+    """Make the first GPU stop answering."""
     functions = ("activity", "memory_total", "memory_usage", "vram_usage", "total_ecc_count", "metrics_info")
     others = ("energy_count", "power_info", "power_cap_info", "temp_metric", "clock_info")
     names = [f"amdsmi_get_gpu_{name}" for name in functions] + [f"amdsmi_get_{name}" for name in others]

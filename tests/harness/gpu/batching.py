@@ -1,11 +1,11 @@
 """
-A simulated engine with continuous batching on a simulated GPU, and what each request's energy truly is there.
+A simulated engine with continuous batching on a simulated GPU, and the true energy of each request.
 
-SIMULATED: no hardware was measured. Chunked prefill, the time of a step from the roofline, power that saturates with
-the use of memory and of compute. The truth of a request is its Shapley value in each step: what it adds to the step's
-energy, averaged over the orders in which the batch can be put together. It is sampled, and the orders come from the
-random numbers of the arrivals, so a load exists only with its truth: `recorded` reads what `drawn` has made once
-(`batching.json`; `python tests/harness/gpu/batching.py` writes it).
+SIMULATED: no hardware was measured. Prefill is chunked, step times follow the roofline model, and power saturates with
+the use of memory and compute. A request's true energy is the sum of its Shapley values: its contribution to a step's
+energy, averaged over the orders of the batch. The orders are sampled with the random numbers of the arrivals, so a load
+and its truth are generated together by `drawn`; `recorded` reads them (`batching.json`, written by
+`python tests/harness/gpu/batching.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 RECORDED = Path(__file__).with_suffix(".json")
 RECORDED_LOADS = tuple((seed, rate) for rate in (4.0, 12.0) for seed in (1, 2, 3))
 DURATION_S = 30.0
-"""Requests arrive for so long."""
+"""Seconds during which requests arrive."""
 
 BATCH_LIMIT = 64
 TOKENS_PER_STEP = 2048
@@ -32,7 +32,7 @@ TOKENS_PER_STEP = 2048
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A model on a device: what a step costs. As it stands, 8B parameters in bf16 on a device of an H200's class."""
+    """Cost of a step of a model on a device. The defaults are 8B parameters in bf16 on an H200-class device."""
 
     weights_bytes: float = 16e9
     cache_bytes_per_token: float = 2 * 32 * 8 * 128 * 2.0
@@ -45,7 +45,7 @@ class Machine:
     compute_w: float = 260.0
 
     def cost(self, prefill: int, decoding: int, context: int) -> tuple[float, float]:
-        """Seconds and joules of a step with so many tokens of prompts, of answers, and in the cache that is read."""
+        """Return seconds and joules of a step, from its prefill, decoded and context tokens."""
         memory_s = (self.weights_bytes + context * self.cache_bytes_per_token) / self.bandwidth
         compute_s = self.flop_per_token * (prefill + decoding) / self.peak_flops
         took_s = max(memory_s, compute_s) + self.launch_s
@@ -57,7 +57,7 @@ DEFAULT = Machine()
 
 
 class Part(NamedTuple):
-    """What one request has done in one step: so many tokens of its prompt, or, with 0, one token of its answer."""
+    """One request's share of a step: its prefill tokens, or 0 for one decoded token."""
 
     prefill_tokens: int
     context_tokens: int
@@ -65,7 +65,7 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Job:
-    """One request, and what became of it. Seconds of the simulation."""
+    """One request with its results. Times are seconds of the simulation."""
 
     arrival_s: float
     prompt: int
@@ -76,16 +76,16 @@ class Job:
     end_s: float = math.nan
     token_times_s: list[float] = field(default_factory=list)
     left: int = 0
-    """Tokens of the prompt that are still to be computed."""
+    """Remaining prefill tokens."""
 
     def tokens_at(self, time_s: float) -> int:
-        """Tokens of the answer that exist at this time."""
+        """Return the number of output tokens at a time."""
         return bisect_right(self.token_times_s, time_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the engine; parts by the job's place in `Load.jobs`."""
+    """One step of the engine. `parts` are by index of `Load.jobs`."""
 
     start_s: float
     end_s: float
@@ -95,7 +95,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the engine was."""
+    """One run of the engine."""
 
     jobs: Sequence[Job]
     steps: Sequence[Step]
@@ -104,25 +104,25 @@ class Load:
 
     @property
     def mean_batch(self) -> float:
-        """Requests in a step, on average."""
+        """Mean number of requests in a step."""
         return sum(len(step.parts) for step in self.steps) / len(self.steps)
 
     def energy(self) -> Energy:
-        """The device's energy over time."""
+        """Return the device's energy over time."""
         return Energy(self)
 
 
 class Arrivals(Protocol):
-    """Where requests come from: `next_s` is infinite when none comes any more."""
+    """A source of requests. `next_s` is infinite after the last one."""
 
     next_s: float
 
     def take(self) -> Job:
-        """The request that has arrived."""
+        """Return the request that has arrived."""
 
 
 class Drawn:
-    """Requests at random: exponential gaps, log-normal lengths. Draws when it is asked, in the order of events."""
+    """Random requests: exponential gaps, log-normal lengths. Numbers are drawn in the order of events."""
 
     def __init__(self, rng: random.Random, rate: float, duration_s: float) -> None:
         self._rng, self._rate, self._duration_s = rng, rate, duration_s
@@ -142,7 +142,7 @@ class Drawn:
 
 
 class Listed:
-    """Requests that are known."""
+    """Recorded requests."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = deque(jobs)
@@ -156,7 +156,7 @@ class Listed:
 
 
 def sampled_shapley(parts: Sequence[Part], rng: random.Random) -> list[float]:
-    """Each part's share of the step's energy, over sampled orders."""
+    """Return each part's share of the step's energy, over sampled orders."""
     samples = 30 if len(parts) > 12 else 60
     shares = [0.0] * len(parts)
     order = list(range(len(parts)))
@@ -179,7 +179,7 @@ def simulate(
     truth: Callable[[Sequence[Part]], list[float]] | None = None,
     machine: Machine = DEFAULT,
 ) -> Load:
-    """Run the engine until nothing is left; with `truth`, add up what it says of each step."""
+    """Run the engine until all requests have ended; sums `truth` of each step."""
     jobs: list[Job] = []
     running: list[int] = []
     steps: list[Step] = []
@@ -213,7 +213,7 @@ def simulate(
 
 
 def _planned(jobs: Sequence[Job], running: Sequence[int]) -> Iterator[tuple[int, Part]]:
-    """Who takes part in the next step: all that decode, then prompts, as many of their tokens as fit."""
+    """Yield the parts of the next step: all decoding requests, then prefill tokens up to the budget."""
     budget = TOKENS_PER_STEP
     for number in running:
         job = jobs[number]
@@ -243,10 +243,10 @@ def _advance(jobs: Sequence[Job], step: Step) -> None:
 
 def refined_truth(load: Load, samples: int = 300) -> list[float]:
     """
-    Each job's Shapley value, nearly without the noise of sampling.
+    Return each job's Shapley value with little sampling noise.
 
-    All of a step's energy has an exact value but the idle power over the longer of two times; only that is sampled, and
-    only where a part of the batch can be bound by compute.
+    All terms of a step's energy are exact except idle power during the longer of memory and compute time, which is
+    sampled if a part of the batch can be compute-bound.
     """
     rng = random.Random(99)
     true = [0.0] * len(load.jobs)
@@ -285,7 +285,7 @@ def _shares_of_longer(
 
 
 class Energy:
-    """The device's energy: steps as they were, idle power between them, before and after."""
+    """The device's energy: that of the steps, and idle power between, before and after them."""
 
     def __init__(self, load: Load) -> None:
         self._starts = [step.start_s for step in load.steps]
@@ -295,7 +295,7 @@ class Energy:
         self._busy_s = [0.0, *accumulate(step.end_s - step.start_s for step in load.steps)]
 
     def until(self, time_s: float) -> float:
-        """Joules since time 0, less than 0 before it."""
+        """Return joules since time 0; negative before it."""
         count = bisect_right(self._starts, time_s)
         if count == 0:
             return self._idle_w * time_s
@@ -307,25 +307,25 @@ class Energy:
     def counter(
         self, time_s: float, *, quantum_s: float = 0.1, phase_s: float = 0.0, offset_j: float = 5000.0
     ) -> float:
-        """What the device's counter says: it is written once in `quantum_s`, in whole millijoules."""
+        """Return the device's counter in joules: updated once in `quantum_s`, in whole millijoules."""
         written_s = math.floor((time_s - phase_s) / quantum_s + 1e-9) * quantum_s + phase_s
         return round(offset_j + self.until(written_s), 3)
 
 
 def drawn(seed: int, rate: float, duration_s: float = DURATION_S) -> Load:
-    """Draw a load and sample its truth: seconds."""
+    """Generate a load with its truth, which takes seconds."""
     rng = random.Random(seed)
     return simulate(Drawn(rng, rate, duration_s), lambda parts: sampled_shapley(parts, rng))
 
 
 def recorded(seed: int, rate: float) -> Load:
-    """The same without drawing it again: the engine is run on the arrivals that were drawn."""
+    """Return a recorded load: runs the engine on the recorded arrivals."""
     rows = json.loads(RECORDED.read_text())[f"{seed}/{rate:g}"]
     return simulate(Listed([Job(arrival, prompt, answer, true_j) for arrival, prompt, answer, true_j in rows]))
 
 
 def rows_of(load: Load) -> list[tuple[float, int, int, float]]:
-    """What is kept of a load."""
+    """Return the rows of a load that are recorded."""
     return [(job.arrival_s, job.prompt, job.answer, job.true_j) for job in load.jobs]
 
 

@@ -1,11 +1,11 @@
 """
 A simulated Level Zero loader: a shared library with Sysman's names, which the unpatched `pyzes` binding loads.
 
-    with running(tmp_path) as source:           a production source, unopened, on the two GPUs of TRUTH
-    with opened({"sensor0.celsius": 0.0}) as it:  open, on one GPU that differs so, with its clock at hand
+    with running(tmp_path) as source:             an unopened production source on the two GPUs of TRUTH
+    with opened({"sensor0.celsius": 0.0}) as it:  an open source on one GPU with changed values, with its clock
 
-The numbers are invented; their names, types and units are Intel's. `pyzes` loads its library by an absolute path: that
-path is the simulated library's name, and a loader takes what is loaded under a name for what is asked for by it.
+The numbers are invented; their names, types and units are Intel's. `pyzes` loads its library by an absolute path, which
+is the simulated library's soname: the loader returns the library that is already loaded under that name.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Values = Mapping[str, object]
 
 
 def library() -> Library:
-    """The simulated library, loaded under the path at which the binding looks for it."""
+    """Return the simulated library, loaded under the path that the binding requests."""
     assert not Path(LOADER).exists(), "a real Level Zero loader is here, and would be loaded instead"
     return loaded("level_zero.c", LOADER)
 
 
 def named(identity: str) -> Values:
-    """A UUID, as its bytes."""
+    """Return the values of a UUID's bytes."""
     return {f"uuid.{place}": byte for place, byte in enumerate(uuid.UUID(identity).bytes)}
 
 
@@ -57,7 +57,7 @@ ONE_TILE: Values = {
     "memory0.readCounter": (10**12, 90e9),
     "memory0.writeCounter": (10**11, 24e9),
     "memory0.maxBandwidth": 456_000_000_000,
-    "power": 3,  # the card is not the first one listed, and contains the others
+    "power": 3,  # the card's domain is not listed first, and contains the others
     "power0.domain": 2,
     "power0.energy": (900_000_000, 90e6),
     "power1.domain": 1,
@@ -120,7 +120,7 @@ TWO_TILES: Values = {
     "engine1.onSubdevice": 1,
     "engine1.subdeviceId": 1,
     "engine1.activeTime": (0, 600_000.0),
-    "power": 2,  # a tile's is part of the package's
+    "power": 2,  # a tile's domain is part of the package's
     "power0.onSubdevice": 1,
     "power0.domain": 2,
     "power0.energy": (400_000_000, 200e6),
@@ -159,12 +159,12 @@ TRUTH: Mapping[tuple[str, str | None], Mapping[str, Any]] = {
     },
     ("51a08086-0000-4000-8000-000000000002", "1"): {"utilization": 0.6, "memory_used_bytes": 14 * GIB},
 }
-"""What `running()` reads, by `Device.key`, once `advance` has let time pass since it was opened."""
+"""Expected readings of `running()` by `Device.key`, after a call of `advance`."""
 
 
 @contextmanager
 def simulated(*gpus: Values) -> Iterator[Library]:
-    """The library with these GPUs and no others; its clock stands at 0."""
+    """Return the library with exactly these GPUs, at time 0."""
     fake = library()
     fake.clear()
     fake.put("library", {"devices": len(gpus)})
@@ -178,7 +178,7 @@ def simulated(*gpus: Values) -> Iterator[Library]:
 
 @contextmanager
 def running(directory: Path, scenario: Sequence[Values] = (ONE_TILE, TWO_TILES)) -> Iterator[LevelZeroSource]:
-    """A production source, unopened, against the simulated library: an Arc Pro, and a Max with two tiles."""
+    """Yield an unopened production source on an Arc Pro and a Max with two tiles."""
     del directory
     with simulated(*scenario):
         source = LevelZeroSource(Options())
@@ -189,20 +189,20 @@ def running(directory: Path, scenario: Sequence[Values] = (ONE_TILE, TWO_TILES))
 
 
 def advance(seconds: float) -> None:
-    """Let simulated time pass."""
+    """Advance the simulated time."""
     library().advance(seconds)
 
 
 @dataclass
 class Opened:
-    """A source that is open, with the library below it."""
+    """An open source with its simulated library."""
 
     fake: Library
     source: LevelZeroSource
     devices: Sequence[Device]
 
     def read(self, index: int = 0, after_s: float = 1.0) -> GpuReading:
-        """DeviceSample at one device, so much later."""
+        """Advance the clock and read one device."""
         self.fake.advance(after_s)
         return self.source.read(self.devices[index])
 
@@ -212,7 +212,7 @@ def opened(
     *differing: Values,
     options: Options = Options(),  # noqa: B008  frozen
 ) -> Iterator[Opened]:
-    """A source on GPUs of one tile that differ so."""
+    """Yield an open source on GPUs of one tile with changed values."""
     with simulated(*({**ONE_TILE, **values} for values in differing or ({},))) as fake:
         source = LevelZeroSource(options)
         try:
@@ -222,7 +222,7 @@ def opened(
 
 
 def lose_first() -> None:
-    """Let the first GPU be lost: whatever is asked of its engines says so."""
+    """Make the first GPU lost: all calls on its engines return that."""
     engines = range(4)
     for number in engines:
         library().fail(f"d0.engine{number}", "zesEngineGetActivity", code=DEVICE_LOST)

@@ -1,8 +1,8 @@
 """
-A kubelet, as far as a node agent can see: PodResources and the Pods API on unix sockets, real gRPC, simulated pods.
+A simulated kubelet: PodResources and the Pods API over gRPC on Unix sockets, with simulated pods.
 
-Its messages come from the published files. Like the real one it allows 100 calls a second in bursts of 10, all clients
-together, and refuses the rest; its socket goes when it stops, and is made anew when it starts.
+Its messages come from the published files. Like the real one, it allows 100 calls a second in bursts of 10 for all
+clients together. Its socket is removed when it stops and created again when it starts.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Pod:
     phase: str = "Running"
 
     def resources(self) -> Any:
-        """As PodResources lists it; with what we do not read as well."""
-        told = POD_RESOURCES.messages["PodResources"](name=self.name, namespace=self.namespace, cpu_ids=[0, 1])
+        """Return the pod's PodResources message, including fields that the agent does not read."""
+        message = POD_RESOURCES.messages["PodResources"](name=self.name, namespace=self.namespace, cpu_ids=[0, 1])
         for name in dict.fromkeys([*self.devices, *self.claims]):
-            container = told.containers.add(name=name, cpu_ids=[2])
+            container = message.containers.add(name=name, cpu_ids=[2])
             container.memory.add(memory_type="memory", size=1 << 30)
             for resource, ids in self.devices.get(name, {}).items():
                 container.devices.add(resource_name=resource, device_ids=ids).topology.nodes.add(ID=0)
@@ -65,18 +65,18 @@ class Pod:
                     driver_name=claim.driver, pool_name=claim.pool, device_name=claim.device, share_id=claim.share_id
                 )
                 resource.cdi_devices.add(name=f"k8s.{claim.driver}/claim=0-{claim.device}")
-        return told
+        return message
 
     def marshalled(self) -> bytes:
-        """As the Pods API tells it."""
-        told = POD.messages["Pod"]()
-        told.metadata.name, told.metadata.namespace, told.metadata.uid = self.name, self.namespace, self.uid
-        told.spec.nodeName, told.status.phase = "node-1", self.phase
-        return bytes(told.SerializeToString())
+        """Return the encoded pod of the Pods API."""
+        message = POD.messages["Pod"]()
+        message.metadata.name, message.metadata.namespace, message.metadata.uid = self.name, self.namespace, self.uid
+        message.spec.nodeName, message.status.phase = "node-1", self.phase
+        return bytes(message.SerializeToString())
 
 
 class Limiter:
-    """Tokens: `QPS` of them come in a second, and at most `BURST` are kept."""
+    """A token bucket: `QPS` tokens a second, at most `BURST` of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -94,7 +94,7 @@ class Limiter:
 
 
 class Kubelet:
-    """One that can be stopped and started; what it tells may be changed at any time."""
+    """A simulated kubelet. Its attributes may be changed at any time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -105,7 +105,7 @@ class Kubelet:
         """`None` on a kubelet that has no such call."""
         self.pods_answer: Callable[[], list[bytes]] = lambda: [pod.marshalled() for pod in self.pods]
         self.exhausted = False
-        """Some other client uses up all of the calls."""
+        """Whether another client uses up the rate limit."""
         self.calls: Counter[str] = Counter()
         self.refused = 0
         self._limiter = Limiter()
@@ -161,8 +161,8 @@ class Kubelet:
         return limited
 
     def _list(self, request: Any, context: Any) -> Any:
-        told = [pod.resources() for pod in self.pods]
-        return POD_RESOURCES.messages["ListPodResourcesResponse"](pod_resources=told)
+        message = [pod.resources() for pod in self.pods]
+        return POD_RESOURCES.messages["ListPodResourcesResponse"](pod_resources=message)
 
     def _allocatable(self, request: Any, context: Any) -> Any:
         if self.allocatable is None:
@@ -183,7 +183,7 @@ def _unimplemented(request: Any, context: Any) -> Any:
 
 @contextmanager
 def running(*, pods_api: bool = False) -> Iterator[Kubelet]:
-    """One until the block ends. In a directory of its own: a socket's path has at most 107 bytes."""
+    """Run a kubelet until the block ends, in a short directory: a socket's path has at most 107 bytes."""
     directory = Path(tempfile.mkdtemp(prefix="kubelet-"))
     kubelet = Kubelet(directory)
     kubelet.start(pods_api=pods_api)

@@ -1,7 +1,7 @@
 """
-A simulated load (`batching.py`) told to the shipped ledger as a sampler and an engine would tell it, and the errors.
+Feeds a simulated load (`batching.py`) to the ledger as sampler and engine would, and computes the errors.
 
-Everything is simulated. The device's counter is looked at ten times a second and written every 100 ms, out of step.
+Everything is simulated. The device's counter is sampled ten times a second and updated every 100 ms, with a phase.
 """
 
 from __future__ import annotations
@@ -21,94 +21,94 @@ from harness.gpu.batching import Job, Load
 
 DEVICE = Device("GPU-0", "nvidia")
 LEAD_IN_S = 3.0
-"""Idle before the first request and after the last."""
+"""Idle seconds before the first request and after the last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """What the engine tells, and how the counter is written and read."""
+class Reporting:
+    """What the engine reports, and how the counter is updated and sampled."""
 
     tokens: bool = True
-    """When the first token came and how many there were, when a request is over."""
+    """Whether time of the first token and token counts are reported at the end of a request."""
     steps: bool = False
-    """Who was in which step."""
+    """Whether the requests of each step are reported."""
     progress: bool = False
-    """How far each request is, at each sample."""
-    look_s: float = 0.1
+    """Whether the progress of each request is reported at each sample."""
+    sample_interval_s: float = 0.1
     quantum_s: float = 0.1
     phase_s: float = 0.037
-    """How long after a write we sample, where the two have one pace."""
+    """Delay from an update of the counter to the next sample, if both have one interval."""
     exact: bool = False
-    """The counter is exact and looked at when each step begins and ends, as in the reference simulation."""
+    """Whether the counter is exact and sampled at the start and end of each step, as in the reference simulation."""
     patience_s: float = 60.0
 
 
 @dataclass(slots=True)
 class Metered:
-    """What came of it."""
+    """Result of a run."""
 
     load: Load
     ledger: Ledger
     settled: dict[int, Settled] = field(default_factory=dict)
-    first_look_s: float = 0.0
+    first_sample_s: float = 0.0
     latest_settled_s: float = 0.0
-    """How long after its end a request was settled, at most."""
+    """Maximum seconds from the end of a request until its energy was settled."""
 
     @property
     def account(self) -> Account:
-        """The device's books."""
+        """The device's account."""
         (account,) = self.ledger.accounts()
         return account
 
     def joules(self, bucket: str) -> float:
-        """What is booked to this bucket."""
+        """Return the joules of a bucket."""
         return sum(joules for (name, _), joules in self.account.energy_j.items() if name == bucket)
 
     def errors(self, truth: Sequence[float] | None = None) -> list[float]:
-        """How far each request's energy is from its truth, as a share of it; what was withheld has none."""
+        """Return each request's relative error of energy, sorted. Requests without energy are left out."""
         true = truth if truth is not None else [job.true_j for job in self.load.jobs]
-        told = ((self.settled[number].energy, true_j) for number, true_j in enumerate(true))
-        return sorted(abs(energy.gpu_j / true_j - 1) for energy, true_j in told if energy is not None)
+        pairs = ((self.settled[number].energy, true_j) for number, true_j in enumerate(true))
+        return sorted(abs(energy.gpu_j / true_j - 1) for energy, true_j in pairs if energy is not None)
 
 
-def looks(load: Load, telling: Telling) -> Iterator[float]:
-    """When we sample."""
-    if telling.exact:
+def sample_times(load: Load, reporting: Reporting) -> Iterator[float]:
+    """Yield the sample times in seconds."""
+    if reporting.exact:
         edges = {moment for step in load.steps for moment in (step.start_s, step.end_s)}
         yield from sorted({*edges, *(load.end_s + 0.1 * number for number in range(1, 30)), -LEAD_IN_S, -LEAD_IN_S / 2})
         return
-    count = math.ceil((load.end_s + 2 * LEAD_IN_S) / telling.look_s)
-    yield from (telling.phase_s - LEAD_IN_S + number * telling.look_s for number in range(count))
+    count = math.ceil((load.end_s + 2 * LEAD_IN_S) / reporting.sample_interval_s)
+    yield from (reporting.phase_s - LEAD_IN_S + number * reporting.sample_interval_s for number in range(count))
 
 
-def meter(load: Load, telling: Telling, cost: StepCost | None = None) -> Metered:
-    """Run the ledger over the load; `cost` is what an earlier run has learned, without it learns from nothing."""
-    ledger = Ledger([DEVICE], patience_s=telling.patience_s)
+def meter(load: Load, reporting: Reporting, cost: StepCost | None = None) -> Metered:
+    """Run the ledger on a load. `cost` is the cost model of an earlier run."""
+    ledger = Ledger([DEVICE], patience_s=reporting.patience_s)
     if cost is not None:
         ledger.cost = cost
-    metered = Metered(load, ledger, first_look_s=next(looks(load, telling)))
+    metered = Metered(load, ledger, first_sample_s=next(sample_times(load, reporting)))
     energy = load.energy()
     begun = ended = stepped = 0
     by_end = sorted(range(len(load.jobs)), key=lambda number: load.jobs[number].end_s)
     live: set[int] = set()
-    for now_s in looks(load, telling):
+    for now_s in sample_times(load, reporting):
         while begun < len(load.jobs) and load.jobs[begun].arrival_s <= now_s:
             ledger.begin(begun, load.jobs[begun].arrival_s, "simulated")
             live.add(begun)
             begun += 1
-        while telling.steps and stepped < len(load.steps) and load.steps[stepped].end_s <= now_s:
+        while reporting.steps and stepped < len(load.steps) and load.steps[stepped].end_s <= now_s:
             step = load.steps[stepped]
             members = [StepMember(number, *part) for number, part in step.parts]
             ledger.step(step.start_s, step.end_s, members)
             stepped += 1
         while ended < len(by_end) and load.jobs[by_end[ended]].end_s <= now_s:
             live.discard(by_end[ended])
-            _end(ledger, by_end[ended], load.jobs[by_end[ended]], telling)
+            _end(ledger, by_end[ended], load.jobs[by_end[ended]], reporting)
             ended += 1
-        if telling.progress:
+        if reporting.progress:
             for number in live:
-                _tell(ledger, number, load.jobs[number], now_s)
-        counter_j = energy.until(now_s) if telling.exact else energy.counter(now_s, quantum_s=telling.quantum_s)
+                _report_progress(ledger, number, load.jobs[number], now_s)
+        counter_j = energy.until(now_s) if reporting.exact else energy.counter(now_s, quantum_s=reporting.quantum_s)
         ledger.add_energy(DEVICE.key, now_s, counter_j)
         for settled in ledger.settle(now_s):
             assert isinstance(settled.key, int)
@@ -117,16 +117,16 @@ def meter(load: Load, telling: Telling, cost: StepCost | None = None) -> Metered
     return metered
 
 
-def _tell(ledger: Ledger, number: int, job: Job, now_s: float) -> None:
+def _report_progress(ledger: Ledger, number: int, job: Job, now_s: float) -> None:
     if now_s < job.first_token_s:
         ledger.progress(number, now_s, Progress(job.prompt, None, 0, prefilling=True))
         return
-    told = Progress(job.prompt, 0, job.tokens_at(now_s), prefilling=False)
-    ledger.progress(number, now_s, told, scheduled_s=job.scheduled_s, first_token_s=job.first_token_s)
+    progress = Progress(job.prompt, 0, job.tokens_at(now_s), prefilling=False)
+    ledger.progress(number, now_s, progress, scheduled_s=job.scheduled_s, first_token_s=job.first_token_s)
 
 
-def _end(ledger: Ledger, number: int, job: Job, telling: Telling) -> None:
-    if not telling.tokens:
+def _end(ledger: Ledger, number: int, job: Job, reporting: Reporting) -> None:
+    if not reporting.tokens:
         ledger.end(number, job.end_s, scheduled_s=job.scheduled_s)
         return
     tokens = Progress(job.prompt, 0, job.answer, prefilling=False)
@@ -134,5 +134,5 @@ def _end(ledger: Ledger, number: int, job: Job, telling: Telling) -> None:
 
 
 def median_and_p90(errors: Sequence[float]) -> tuple[float, float]:
-    """As the table of the simulation has them."""
+    """Return median and 90th percentile, as in the simulation's table."""
     return statistics.median(errors), errors[int(0.9 * len(errors)) - 1]

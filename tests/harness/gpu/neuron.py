@@ -1,8 +1,8 @@
 """
-A simulated `neuron-monitor`: a program that writes one report a line, as fast as a test needs it.
+A simulated `neuron-monitor`: a program that writes one report a line, at the rate that a test needs.
 
-The reports are written here in the format that AWS documents (Neuron Monitor User Guide, "The JSON output format"); the
-numbers are invented, and not recorded from a device. The program checks the configuration that it is given.
+The reports have the format that AWS documents (Neuron Monitor User Guide, "The JSON output format"). The numbers are
+invented, not recorded from a device. The program checks its configuration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GIB = 2**30
 
 PROGRAM = """\
 #!{python} -IS
-# Simulated: writes its reports, then goes on as it was told to.
+# Simulated: writes its reports, then continues as configured.
 import json, pathlib, sys, time
 configuration = json.loads(pathlib.Path(sys.argv[sys.argv.index("-c") + 1]).read_text())
 assert configuration["period"] == "1s", configuration
@@ -38,7 +38,7 @@ sys.exit({status})
 
 
 def memory(tensors: int, constants: int = 0) -> Mapping[str, int]:
-    """What one core holds."""
+    """Return the memory of one core by category."""
     return {
         "constants": constants,
         "model_code": 0,
@@ -49,7 +49,7 @@ def memory(tensors: int, constants: int = 0) -> Mapping[str, int]:
 
 
 def runtime(pid: int, busy: Mapping[str, float], held: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """What is said about one process: percent and bytes by core."""
+    """Return the report of one process: percent and bytes by core."""
     return {
         "pid": pid,
         "address": "",
@@ -76,7 +76,7 @@ def runtime(pid: int, busy: Mapping[str, float], held: Mapping[str, Mapping[str,
 
 
 def report(**differing: Any) -> dict[str, Any]:
-    """An instance with two devices of two cores each: a process on three of them, another one on the fourth."""
+    """Return a report of two devices with two cores each: one process on three cores, another on the fourth."""
     return {
         "neuron_runtime_data": [
             runtime(
@@ -128,11 +128,11 @@ TRUTH: Mapping[tuple[str, str | None], Mapping[str, Any]] = {
         "errors": {"corrected": 5, "uncorrected": 1},
     },
 }
-"""What `running()` reads, by `Device.key`."""
+"""Expected readings of `running()` by `Device.key`."""
 
 
 def program(directory: Path, *reports: object, goes_on: bool = True, status: int = 0) -> Path:
-    """Write the program, and what it is to tell: reports, or lines as they are."""
+    """Write the program and its output: reports, or raw lines."""
     directory.mkdir(parents=True, exist_ok=True)
     lines = [each if isinstance(each, str) else json.dumps(each) for each in reports]
     (directory / "reports").write_text("".join(f"{line}\n" for line in lines))
@@ -149,7 +149,7 @@ def running(
     *,
     options: Options = Options(),  # noqa: B008  frozen
 ) -> Iterator[NeuronSource]:
-    """A production source, unopened, whose `neuron-monitor` tells these reports and then waits."""
+    """Yield an unopened production source whose `neuron-monitor` writes the reports and then waits."""
     path = program(directory / "neuron", *scenario)
     source = NeuronSource(Options(processes=options.processes, neuron_monitor=str(path)))
     try:

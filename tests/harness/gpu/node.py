@@ -1,4 +1,4 @@
-"""A simulated node with 8 GPUs and 20 pods that hold them in every way there is, and who holds what: the truth."""
+"""A simulated node with 8 GPUs, 20 pods that hold them in every supported way, and the expected allocations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DRIVER = "gpu.nvidia.com"
 
 
 def gpu(number: int) -> str:
-    """A GPU's UUID."""
+    """Return a GPU's UUID."""
     return f"GPU-51a0fa4e-0000-4000-8000-{number:012d}"
 
 
 def mig(number: int, instance: int) -> str:
-    """A MIG device's UUID."""
+    """Return a MIG device's UUID."""
     return f"MIG-51a0fa4e-0000-4000-8000-{number:06d}{instance:06d}"
 
 
@@ -28,7 +28,7 @@ INSTANCES: Mapping[int, Sequence[int]] = {0: range(8, 14), 5: (1, 2), 7: (1, 2, 
 
 
 def scenario() -> Scenario:
-    """The node's GPUs. The minor numbers run against the order of enumeration: whoever counts is wrong."""
+    """Return the node's GPUs. Minor numbers are in reverse order of enumeration, to detect mapping by index."""
     return Scenario(
         gpus=[
             Gpu(
@@ -43,7 +43,7 @@ def scenario() -> Scenario:
 
 
 def slices() -> list[dict[str, Any]]:
-    """What the DRA driver publishes of GPUs 4 and 5; `mig-dynamic` is made when it is claimed."""
+    """Return the ResourceSlices of GPUs 4 and 5. `mig-dynamic` is created on allocation."""
     devices = {
         "gpu-3": {"type": "gpu", "uuid": gpu(4), "resource.kubernetes.io/pciBusID": "0000:14:00.0"},
         "gpu-2-mig-1": {"type": "mig", "uuid": mig(5, 1), "parentUUID": gpu(5)},
@@ -55,22 +55,22 @@ def slices() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Held:
-    """One line of the truth: a device or part of it, and how its holder has it."""
+    """One expected allocation: a device or instance, its pod, and how it is shared."""
 
     pod: str
     device: str
-    part: str | None
+    instance: str | None
     sharing: str
     attribution: str = "pod_resources"
 
 
 def plugin(name: str, resource: str, *ids: str) -> Pod:
-    """A pod whose one container holds something of a device plugin's."""
+    """Return a pod whose container holds devices of a device plugin."""
     return Pod(name, "ml", {"server": {resource: ids}}, uid=f"uid-{name}")
 
 
 def claim(name: str, device: str) -> Pod:
-    """A pod whose one container holds a claim."""
+    """Return a pod whose container holds a claim."""
     return Pod(name, "ml", claims={"server": [Claim(DRIVER, "node-1", device)]}, uid=f"uid-{name}")
 
 

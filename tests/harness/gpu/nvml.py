@@ -1,12 +1,12 @@
 """
-A simulated NVML: a real shared library with a scenario, which unpatched nvidia-ml-py loads.
+A simulated NVML: a shared library with a scenario, which unpatched nvidia-ml-py loads.
 
-    with running(tmp_path) as source:                      a production source, unopened, in this process
-    with library(tmp_path, Scenario(gpus=[Gpu()])) as fake:  the same with its clock and its counts of calls
+    with running(tmp_path) as source:                        an unopened production source in this process
+    with library(tmp_path, Scenario(gpus=[Gpu()])) as fake:  the library, with its clock and call counts
     subprocess.run(…, env=os.environ | environment(Scenario(), tmp_path))   for a whole server
 
-A value is a number, or `(seconds, value)` points with straight lines between them; a step is two points at one time.
-Time is a clock that the test moves, or this machine's. A device has what its `Gpu` has; what is `None`, it has not.
+A value is a number, or `(seconds, value)` points that are interpolated linearly; a step is two points at one time. The
+clock is manual, or the machine's. A device supports the values of its `Gpu` that are not `None`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,263 +30,58 @@ import environments
 from ai_otel.gpu.nvidia import events as nvml_events
 from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import Device, GpuReading, Options
+from harness.gpu.nvml_scenario import (
+    ALL_LINKS,
+    GIB,
+    PCIE_RATES,
+    TYPES,
+    Field,
+    Gpu,
+    Holder,
+    Instance,
+    Scenario,
+    Value,
+    fields_of_an_h200,
+    with_fields,
+)
 from isolated import python
+
+__all__ = [
+    "ALL_LINKS",
+    "GIB",
+    "PCIE_RATES",
+    "REQUIRES",
+    "SECOND_GPU",
+    "SONAME",
+    "SOURCE",
+    "TRUTH",
+    "TWO",
+    "TYPES",
+    "Clock",
+    "FakeNvml",
+    "Field",
+    "Gpu",
+    "Holder",
+    "Instance",
+    "Opened",
+    "Scenario",
+    "Value",
+    "build",
+    "environment",
+    "fields_of_an_h200",
+    "in_its_own_process",
+    "library",
+    "opened",
+    "running",
+    "with_fields",
+]
 
 SOURCE = Path(__file__).parents[2] / "gpu/fake_nvml/fake_nvml.c"
 SONAME = "libnvidia-ml.so.1"
 REQUIRES: Mapping[str, str] = {"command": "cc", "why": "the simulated NVML is built from C"}
-"""`@pytest.mark.requires(**REQUIRES)` on every test that uses this file."""
+"""Arguments of `@pytest.mark.requires` for every test that uses this module."""
 
-Value = float | Sequence[tuple[float, float]]
-
-TYPES = {"double": 0, "uint": 1, "ulong": 2, "ullong": 3, "sllong": 4, "sint": 5, "ushort": 6}
-ALL_LINKS = 0xFFFFFFFF
-GIB = 1 << 30
-PCIE_RATES: Mapping[int, float] = {20: 500e6 / 2**20, 21: 200e6 / 2**20}
-"""Performance metrics in MiB/s, as fast as the byte counters 197 and 198 below."""
-
-
-# ---------------------------------------------------------------- what a scenario says
-
-
-@dataclass
-class Field:
-    """What `nvmlDeviceGetFieldValues` answers for one id, in the driver's own unit."""
-
-    value: Value = 0
-    type: str = "uint"
-    code: int = 0
-    source: str = "points"
-    """Or `energy`, `average`, `instant`: from the device's power."""
-
-
-@dataclass
-class Holder:
-    """A process on the GPU."""
-
-    pid: int
-    memory_bytes: int | None = 0
-    sm_percent: Value = 0
-    instance: int = -1
-    host_pid: int = 0
-    """Its number outside of the container, told where the scenario's `pids` is `host`."""
-
-
-@dataclass
-class Instance:
-    """A MIG device."""
-
-    gi: int
-    ci: int = 0
-    uuid: str = ""
-    profile: str = "1g.18gb"
-    slices: int = 1
-    memory_total: float | None = 16 * GIB
-    memory_used: Value = 4 * GIB
-    memory_reserved: float = 0.25 * GIB
-    gpm: dict[int, Value] = field(
-        default_factory=lambda: {2: 30.0, 3: 20.0, 5: 10.0, 10: 25.0, 11: 0, 12: 5, 13: 0, 4: 1}
-    )
-    gpm_codes: dict[int, int] = field(default_factory=dict)
-
-
-def fields_of_an_h200() -> dict[tuple[int, int], Field]:
-    """By id and scope, -1 for every scope. Invented values, in the types and units of NVIDIA's header."""
-    rows = {
-        3: Field(2, "ullong"),
-        4: Field(0, "ullong"),
-        74: Field([(0, 0), (100, 5e9)], "ullong"),
-        76: Field(0, "ullong"),
-        82: Field(52),
-        83: Field(type="ullong", source="energy"),
-        144: Field(0),
-        145: Field(0),
-        185: Field(source="average"),
-        186: Field(source="instant"),
-        187: Field(200_000),
-        188: Field(700_000),
-        189: Field(700_000),
-        190: Field(650_000),
-        192: Field(690_000),
-        197: Field([(0, 0), (100, 50e9)], "ullong"),
-        198: Field([(0, 0), (100, 20e9)], "ullong"),
-        230: Field(0),
-        269: Field([(0, 1e9), (100, 2e9)], "ullong"),
-        270: Field(3e9, "ullong"),
-        271: Field(0, "ullong"),
-    }
-    known = {(number, -1): row for number, row in rows.items()}
-    for number, kib in ((138, 4096.0), (139, 2048.0)):
-        known[number, 0] = Field(kib, "ullong")
-        known[number, ALL_LINKS] = Field(kib * 18, "ullong")
-    return known
-
-
-@dataclass
-class Gpu:
-    """One simulated GPU; as it stands, shaped like an H200."""
-
-    uuid: str | None = "GPU-51a0fa4e-0000-4000-8000-000000000001"
-    name: str | None = "NVIDIA H200 (simulated)"
-    serial: str | None = "1650000000001"
-    vbios: str | None = "96.00.C9.00.01"
-    bus_id: str | None = "00000000:18:00.0"
-    minor: int = 0
-    architecture: int = 9
-    compute_capability: int = 90
-    persistence: int | None = 1
-    power_w: Value | None = 300.0
-    energy_quantum_s: float = 0.1
-    energy_base_j: float = 1000.0
-    energy: bool = True
-    resets: Sequence[float] = ()
-    memory_total: float | None = 141 * GIB
-    memory_used: Value = 40 * GIB
-    memory_reserved: float = 0.5 * GIB
-    memory_v2_used_has_reserved: bool = False
-    utilization: Value | None = 87
-    memory_busy: Value | None = 41
-    encoder: Value | None = 0
-    decoder: Value | None = 12
-    temperature: Value | None = 61
-    thresholds: Mapping[int, float] = field(default_factory=lambda: {0: 95, 1: 90, 2: 100})
-    clocks: Mapping[str, Value] = field(
-        default_factory=lambda: {"graphics": 1755, "sm": 1755, "memory": 3201, "video": 1425}
-    )
-    fan_speeds: Sequence[float] = ()
-    pcie: tuple[int, int] | None = (5, 16)
-    fields: dict[tuple[int, int], Field] = field(default_factory=fields_of_an_h200)
-    gpm: dict[int, Value] | None = field(
-        default_factory=lambda: {2: 80.0, 3: 40.0, 4: 7.0, 5: 35.0, 10: 62.0, 11: 0.0, 12: 3.0, 13: 0.5} | PCIE_RATES
-    )
-    gpm_codes: dict[int, int] = field(default_factory=dict)
-    instances: Sequence[Instance] = ()
-    """With any, the GPU is in MIG mode, and what MIG takes away is away."""
-    holders: Sequence[Holder] = ()
-    process_utilization: bool = True
-    idle_is_success: bool = False
-    """With nothing to tell of processes, answer success and no row."""
-    events: bool = True
-    xids: Sequence[tuple[float, int] | tuple[float, int, int]] = ()
-    """When, which, and optionally in which MIG instance."""
-    lost_at: float | None = None
-    returns: Mapping[str, int | Sequence[tuple[int, float]]] = field(default_factory=dict)
-    """Call → its return code, or the codes and since when."""
-    latency_us: Mapping[str, int] = field(default_factory=dict)
-
-    def series(self) -> dict[str, Value | None]:
-        """Name in the library → value."""
-        mig = bool(self.instances)
-        named: dict[str, Value | None] = {
-            "minor": self.minor,
-            "architecture": self.architecture,
-            "compute_capability": self.compute_capability,
-            "persistence": self.persistence,
-            "power_w": self.power_w,
-            "energy_quantum_s": self.energy_quantum_s,
-            "energy_base_j": self.energy_base_j,
-            "no_energy": None if self.energy else 1,
-            "memory_total": self.memory_total,
-            "memory_used": self.memory_used,
-            "memory_reserved": self.memory_reserved,
-            "memory_v2_used_has_reserved": 1 if self.memory_v2_used_has_reserved else None,
-            "utilization": None if mig else self.utilization,
-            "memory_busy": None if mig else self.memory_busy,
-            "encoder": None if mig else self.encoder,
-            "decoder": None if mig else self.decoder,
-            "temperature": self.temperature,
-            "fans": len(self.fan_speeds) or None,
-            "fan_speed": self.fan_speeds[0] if self.fan_speeds else None,
-            "pcie_generation": self.pcie and self.pcie[0],
-            "pcie_width": self.pcie and self.pcie[1],
-            "mig_mode": int(mig) if self.architecture >= 7 else None,
-            "gpm": int(self.gpm is not None),
-            "no_process_utilization": None if self.process_utilization else 1,
-            "no_events": None if self.events else 1,
-        }
-        named |= {f"threshold.{number}": value for number, value in self.thresholds.items()}
-        named |= {f"clock_{name}": value for name, value in self.clocks.items()}
-        return named | gpm_series(self.gpm or {}, self.gpm_codes)
-
-
-def gpm_series(values: Mapping[int, Value], codes: Mapping[int, int]) -> dict[str, Value | None]:
-    """The same for the performance metrics."""
-    return {f"gpm.{n}": value for n, value in values.items()} | {f"gpm_code.{n}": float(c) for n, c in codes.items()}
-
-
-@dataclass
-class Scenario:
-    """Everything that the library answers."""
-
-    gpus: Sequence[Gpu] = field(default_factory=lambda: [Gpu()])
-    driver: str = "580.159.03"
-    nvml: str = "13.580.159.03"
-    returns: Mapping[str, int | Sequence[tuple[int, float]]] = field(default_factory=dict)
-    latency_us: Mapping[str, int] = field(default_factory=dict)
-    missing: frozenset[str] = frozenset()
-    """Symbols that the library does not have. Only in a process of its own: a process loads one library."""
-    pids: str = "container"
-    """Or `host`: which of its numbers a process is told by."""
-
-    def write(self, path: Path, clock: Path | None = None, origin_s: float | None = None) -> Path:
-        """Write it as the library reads it. Time is read from `clock`, or runs since `origin_s` (by default, now)."""
-        lines = [f"driver {self.driver}", f"nvml {self.nvml}", *rules(self.returns, self.latency_us)]
-        lines += [f"clock {clock}"] if clock else [f"origin {time.monotonic() if origin_s is None else origin_s:.9f}"]
-        for gpu in self.gpus:
-            lines += gpu_lines(gpu, self.pids)
-        for index, gpu in enumerate(self.gpus):
-            for instance in gpu.instances:
-                lines += instance_lines(index, instance, gpu)
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-
-def gpu_lines(gpu: Gpu, pids: str) -> Iterator[str]:
-    """What one GPU adds to the file."""
-    yield "device gpu"
-    texts = {"uuid": gpu.uuid, "name": gpu.name, "serial": gpu.serial, "vbios": gpu.vbios, "bus_id": gpu.bus_id}
-    yield from (f"text {name} {text}" for name, text in texts.items() if text is not None)
-    yield from (f"series {name} {points(value)}" for name, value in gpu.series().items() if value is not None)
-    for (number, scope), row in gpu.fields.items():
-        yield f"field {number} {scope} {TYPES[row.type]} {row.code} {row.source} {points(row.value)}"
-    yield from rules(gpu.returns, gpu.latency_us)
-    for holder in gpu.holders:
-        pid = holder.host_pid if pids == "host" else holder.pid
-        memory = -1 if holder.memory_bytes is None else holder.memory_bytes
-        yield f"holder {pid} {memory} {holder.instance} {points(holder.sm_percent)}"
-    yield from (f"xid {xid[0]} {xid[1]} {xid[2] if len(xid) > 2 else 0xFFFFFFFF}" for xid in gpu.xids)
-    yield from (f"reset {at}" for at in gpu.resets)
-    yield from ([f"lost {gpu.lost_at}"] if gpu.lost_at is not None else [])
-    yield from (["empty_success"] if gpu.idle_is_success else [])
-
-
-def instance_lines(parent: int, instance: Instance, gpu: Gpu) -> Iterator[str]:
-    """What one MIG device adds to the file."""
-    yield f"device mig {parent} {instance.gi} {instance.ci}"
-    uuid = instance.uuid or f"MIG-51a0fa4e-0000-4000-8000-{parent:04d}{instance.gi:04d}{instance.ci:04d}"
-    yield f"text uuid {uuid}"
-    yield f"text name {gpu.name} MIG {instance.profile}"
-    named: dict[str, Value | None] = {
-        "memory_total": instance.memory_total,
-        "memory_used": instance.memory_used,
-        "memory_reserved": instance.memory_reserved,
-        "slices": instance.slices,
-    }
-    named |= gpm_series(instance.gpm, instance.gpm_codes)
-    yield from (f"series {name} {points(value)}" for name, value in named.items() if value is not None)
-
-
-def rules(returns: Mapping[str, int | Sequence[tuple[int, float]]], latency_us: Mapping[str, int]) -> Iterator[str]:
-    """Return codes and latencies of calls."""
-    for call in {**returns, **latency_us}:
-        told = returns.get(call, 0)
-        for code, since in [(told, float("-inf"))] if isinstance(told, int) else told:
-            yield f"rule {call} {code} {since} {latency_us.get(call, 0)}"
-
-
-def points(value: Value) -> str:
-    """Write a value as the library reads it."""
-    return " ".join(f"{t!r} {v!r}" for t, v in (value if isinstance(value, Sequence) else [(0.0, value)]))
+SECOND_GPU: Mapping[str, Any] = {"uuid": "GPU-51a0fa4e-0000-4000-8000-000000000002", "minor": 1}
 
 
 # ---------------------------------------------------------------- the library
@@ -308,7 +103,7 @@ def build(missing: Iterable[str] = ()) -> Path:
 
 
 def compile_into(directory: Path, hidden: Sequence[str]) -> None:
-    """Run the compiler; a symbol that the version script calls local is not there for dlsym."""
+    """Run the compiler. The version script hides the missing symbols from dlsym."""
     script = directory / "symbols.map"
     local = "".join(f" {name};" for name in hidden)
     script.write_text("{ global: *;" + (f" local:{local}" if hidden else "") + " };\n")
@@ -320,7 +115,7 @@ def compile_into(directory: Path, hidden: Sequence[str]) -> None:
 
 
 class Clock:
-    """The simulated time in seconds, in a file that the library has mapped."""
+    """The simulated time in seconds, in a file that the library maps."""
 
     def __init__(self, path: Path, now_s: float = 0.0) -> None:
         path.write_bytes(struct.pack("d", now_s))
@@ -329,7 +124,7 @@ class Clock:
             self._page = mmap.mmap(file.fileno(), 8)
 
     def __call__(self) -> float:
-        """Now; so it also serves as a source's own clock."""
+        """Return the time, so that it can be a source's clock."""
         return float(struct.unpack_from("d", self._page)[0])
 
     def set(self, now_s: float) -> None:
@@ -340,41 +135,41 @@ class Clock:
 
 
 class FakeNvml:
-    """The library in this process, and what it counted."""
+    """The library in this process, with its call counts."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / SONAME
-        # Before pynvml asks for the same name: the loader gives it this one.
+        # Loaded before pynvml requests the same name, for which the loader then returns this library.
         self._library = ctypes.CDLL(str(self.path), mode=ctypes.RTLD_GLOBAL)
         self.clock: Clock
 
     def use(self, scenario: Path) -> None:
-        """Take this scenario at the next nvmlInit."""
+        """Set the scenario of the next nvmlInit."""
         self._library.ai_otel_fake_nvml_use(str(scenario).encode())
         self._library.ai_otel_fake_nvml_forget_calls()
 
     def calls(self, name: str) -> int:
-        """How often a function was called since the scenario began."""
+        """Return the number of calls of a function since the scenario was set."""
         return int(self._library.ai_otel_fake_nvml_calls(name.encode()))
 
     def live(self, what: str) -> int:
-        """How many `samples`, `event sets` or `inits` nobody let go of yet."""
+        """Return the number of `samples`, `event sets` or `inits` that are not freed."""
         return int(self._library.ai_otel_fake_nvml_live(what.encode()))
 
     def size_of(self, structure: str) -> int:
-        """Its own idea of a structure's size."""
+        """Return the library's size of a structure."""
         return int(self._library.ai_otel_fake_nvml_sizeof(structure.encode()))
 
 
 @contextmanager
 def library(directory: Path, scenario: Scenario, now_s: float = 10.0) -> Iterator[FakeNvml]:
-    """Make this scenario the NVML of this process, at a time that stands still until `clock` is moved."""
+    """Use a scenario as the NVML of this process. Time is constant until `clock` is advanced."""
     assert not scenario.missing, "a library without symbols needs a process of its own: environment()"
     fake = FakeNvml(build())
-    assert fake.live("inits") == 0, "somebody still holds the simulated NVML: close() was forgotten"
+    assert fake.live("inits") == 0, "the simulated NVML is still initialized: a source was not closed"
     fake.clock = Clock(directory / "clock", now_s)
     fake.use(scenario.write(directory / "scenario.txt", fake.clock.path))
-    # Closing waits for the thread that waits for events: many tests close.
+    # Closing a source waits for one wait of its event thread.
     usual, nvml_events.WAIT_MS = nvml_events.WAIT_MS, 20
     try:
         yield fake
@@ -384,16 +179,16 @@ def library(directory: Path, scenario: Scenario, now_s: float = 10.0) -> Iterato
 
 def environment(scenario: Scenario, directory: Path, origin_s: float | None = None) -> dict[str, str]:
     """
-    Variables with which every process loads the simulated NVML instead of a driver's.
+    Return variables with which a process loads the simulated NVML instead of a driver's.
 
-    Time runs: it is 0 at `origin_s` of `time.monotonic`, by default now, and the same in every process.
+    Time is real: 0 is at `origin_s` of `time.monotonic`, by default now, and is the same in every process.
     """
     path = scenario.write(directory / "scenario.txt", origin_s=origin_s)
     search = os.pathsep.join(filter(None, [str(build(scenario.missing)), os.environ.get("LD_LIBRARY_PATH", "")]))
     return {"LD_LIBRARY_PATH": search, "FAKE_NVML_SCENARIO": str(path)}
 
 
-# ---------------------------------------------------------------- for the suite over all vendors
+# ---------------------------------------------------------------- for the contract tests
 
 TWO = Scenario(
     gpus=[
@@ -457,7 +252,7 @@ TRUTH: Mapping[tuple[str, str | None], Mapping[str, Any]] = {
     },
     ("GPU-51a0fa4e-0000-4000-8000-000000000002", "2"): {"memory_total_bytes": 32 * GIB, "sm_activity": 0.30},
 }
-"""What `running()` reads, by `Device.key`; what takes two samples, from 0.1 s after it was opened."""
+"""Expected readings of `running()` by `Device.key`. Values that take two samples are available after 0.1 s."""
 
 
 @contextmanager
@@ -467,7 +262,7 @@ def running(
     options: Options = Options(),  # noqa: B008  frozen
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[NvmlSource]:
-    """A production source, unopened, against the simulated library, whose time stands still at 10 s."""
+    """Yield an unopened production source on the simulated library, whose time is constantly 10 s."""
     with library(directory, scenario):
         source = NvmlSource(options, clock=clock)
         try:
@@ -478,14 +273,14 @@ def running(
 
 @dataclass
 class Opened:
-    """A source that is open, on the simulated clock."""
+    """An open source with its simulated library."""
 
     fake: FakeNvml
     source: NvmlSource
     devices: Sequence[Device]
 
     def read(self, index: int = 0, after_s: float = 0.0) -> GpuReading:
-        """DeviceSample at one device, so much later."""
+        """Advance the clock and read one device."""
         self.fake.clock.advance(after_s)
         return self.source.read(self.devices[index])
 
@@ -498,7 +293,7 @@ def opened(
     now_s: float = 10.0,
     **scenario: Any,
 ) -> Iterator[Opened]:
-    """A source on these GPUs; its own clock is the simulated one too."""
+    """Yield an open source on GPUs, with the simulated clock."""
     with library(directory, Scenario(gpus=gpus or [Gpu()], **scenario), now_s) as fake:
         source = NvmlSource(options, clock=fake.clock)
         try:
@@ -508,5 +303,5 @@ def opened(
 
 
 def in_its_own_process(directory: Path, scenario: Scenario, code: str, **variables: str) -> str:
-    """Run `code` in an interpreter that loads the simulated library by its name, and return what it prints."""
+    """Run `code` in an interpreter that loads the simulated library by name; returns its output."""
     return python(code, **environment(scenario, directory), **variables)

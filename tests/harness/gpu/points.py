@@ -1,4 +1,4 @@
-"""What leaves the SDK for a sampler's snapshots."""
+"""The exported points of a sampler's snapshots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = dict[str, Any]
 
 
 class Exported:
-    """A provider of its own, with all instruments of devices."""
+    """A meter provider with all device instruments."""
 
     def __init__(
         self, snapshot: Callable[[], Snapshot], accounts: Callable[[], Sequence[Account]] = tuple, **options: Any
@@ -31,11 +31,11 @@ class Exported:
         observe_energy(self.own, accounts)
 
     def collect(self) -> Any:
-        """Everything, as the SDK hands it to an exporter; `None` where there is nothing."""
+        """Return the SDK's metrics data; `None` if there are no points."""
         return self._reader.get_metrics_data()
 
     def points(self) -> dict[str, list[tuple[Labels, Any]]]:
-        """Metric → attributes and value of each of its points."""
+        """Return metric → attributes and value of each point."""
         data = self.collect()
         scopes = [scope for each in data.resource_metrics for scope in each.scope_metrics] if data else []
         return {

@@ -1,4 +1,4 @@
-"""Reads a published `.proto` file: its messages as classes, its methods by name. No more than such files use."""
+"""Parses the published `.proto` files: messages as classes, methods by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Proto:
-    """A file, read."""
+    """A parsed file."""
 
     described: Any
     """Its `FileDescriptorProto`."""
@@ -43,7 +43,7 @@ class Proto:
 
 
 def read(name: str) -> Proto:
-    """One of the files in `proto/`."""
+    """Parse a file of `proto/`."""
     text = re.sub(r"//[^\n]*", "", (HERE / name).read_text())
     syntax, package = found(r'syntax\s*=\s*"(\w+)"', text), found(r"package\s+([\w.]+)\s*;", text)
     file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax=syntax)
@@ -92,7 +92,7 @@ def _fields(body: str, package: str, enums: set[str]) -> Iterator[tuple[str, Any
 def _add(message: Any, labelled: tuple[str, Any], syntax: str) -> None:
     label, field = labelled
     if label == "optional" and syntax == "proto3":
-        # How the language itself spells a field that knows whether it was set.
+        # In proto3, presence is a oneof of one field.
         field.proto3_optional, field.oneof_index = True, len(message.oneof_decl)
         message.oneof_decl.add(name=f"_{field.name}")
     message.field.append(field)

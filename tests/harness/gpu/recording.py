@@ -1,4 +1,4 @@
-"""A recording of a GPU (`tools/record_nvml.py`) as a scenario of the simulated NVML: it says what the GPU said."""
+"""Converts a recording of a GPU (`tools/record_nvml.py`) to a scenario of the simulated NVML."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 from harness.gpu.nvml import Field, Gpu, Instance, Scenario
 
 RECORDINGS = Path(__file__).parents[2] / "gpu/recordings"
-"""Recordings of hardware. There is none yet."""
+"""Recordings of hardware. None exists yet."""
 
 NOT_SUPPORTED = 3
 Row = Mapping[str, Any]
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a recording."""
+    """Load a recording."""
     recording: dict[str, Any] = json.loads(path.read_text())
-    assert recording["format"] == 1, "this recording is of another format: record it anew"
+    assert recording["format"] == 1, "the recording has another format: record again"
     return recording
 
 
 def scenario_of(recording: Mapping[str, Any]) -> Scenario:
-    """What the simulated library has to answer."""
+    """Return the scenario of a recording."""
     gpus = [gpu_of(device) for device in recording["devices"]]
     return Scenario(gpus=gpus, driver=recording["driver"], nvml=recording["nvml"])
 
 
 def gpu_of(device: Mapping[str, Any]) -> Gpu:
-    """One GPU; every value stands still at what was recorded."""
+    """Return one GPU with constant values."""
     calls = device["calls"]
     memory = value(calls, "nvmlDeviceGetMemoryInfo_v2") or value(calls, "nvmlDeviceGetMemoryInfo") or {}
     rates = value(calls, "nvmlDeviceGetUtilizationRates") or {}
@@ -53,7 +53,7 @@ def gpu_of(device: Mapping[str, Any]) -> Gpu:
         architecture=value(calls, "nvmlDeviceGetArchitecture") or 0,
         compute_capability=capability[0] * 10 + capability[1],
         persistence=value(calls, "nvmlDeviceGetPersistenceMode"),
-        # Both energy calls exist where power does, unless they were refused by name below.
+        # Both energy calls exist if power does, unless they are refused by name below.
         power_w=None if power_mw is None else power_mw / 1000,
         energy=energy_mj is not None,
         energy_base_j=(energy_mj or 0) / 1000,
@@ -79,7 +79,7 @@ def gpu_of(device: Mapping[str, Any]) -> Gpu:
 
 
 def instance_of(part: Mapping[str, Any]) -> Instance:
-    """One MIG device."""
+    """Return one MIG device."""
     calls = part["calls"]
     memory = value(calls, "nvmlDeviceGetMemoryInfo_v2") or value(calls, "nvmlDeviceGetMemoryInfo") or {}
     name = str(value(calls, "nvmlDeviceGetName"))
@@ -97,27 +97,27 @@ def instance_of(part: Mapping[str, Any]) -> Instance:
 
 
 def fields_of(rows: Mapping[str, Row]) -> dict[tuple[int, int], Field]:
-    """Numbered values with their types and return codes; those that were refused as a batch have none."""
-    told: dict[tuple[int, int], Field] = {}
+    """Return the fields with their types and return codes, except those that failed as a batch."""
+    found: dict[tuple[int, int], Field] = {}
     for key, row in rows.items():
         number, scope = map(int, key.split("/"))
         if "type" in row:
-            told[number, scope] = Field(float(row["value"] or 0), row["type"], row["code"])
-    return told
+            found[number, scope] = Field(float(row["value"] or 0), row["type"], row["code"])
+    return found
 
 
 def numbers(gpm: Mapping[str, Any]) -> dict[int, Any]:
-    """The performance metrics that have a value; `nan` is one."""
+    """Return the GPM metrics that have a value, including NaN."""
     return {int(n): float(row["value"]) for n, row in gpm.get("metrics", {}).items() if not row["code"]}
 
 
 def codes(gpm: Mapping[str, Any]) -> dict[int, int]:
-    """The return codes of those that have none."""
+    """Return the return codes of the GPM metrics without a value."""
     return {int(n): row["code"] for n, row in gpm.get("metrics", {}).items() if row["code"]}
 
 
 def refusals(calls: Mapping[str, Row]) -> dict[str, int]:
-    """Calls that failed in any other way than by not being supported, whatever they were asked."""
+    """Return the calls that failed for every argument for a reason other than missing support."""
     return {
         key: row["code"]
         for key, row in calls.items()
@@ -126,7 +126,7 @@ def refusals(calls: Mapping[str, Row]) -> dict[str, int]:
 
 
 def step_refusals(gpm: Mapping[str, Any]) -> dict[str, int]:
-    """The same for the steps that performance metrics take."""
+    """Return the return codes of the GPM calls."""
     steps = {
         "nvmlGpmSampleGet": max(gpm.get("sample_codes", [0])),
         "nvmlGpmMetricsGet": gpm.get("get_code", 0),
@@ -136,16 +136,16 @@ def step_refusals(gpm: Mapping[str, Any]) -> dict[str, int]:
 
 
 def value(calls: Mapping[str, Row], key: str) -> Any:
-    """What a call answered; `None` where it failed."""
+    """Return the result of a call; `None` if it failed."""
     row = calls.get(key, {"code": NOT_SUPPORTED})
     return None if row["code"] else row["value"]
 
 
 def first(calls: Mapping[str, Row], *keys: str) -> Any:
-    """What the first of these calls answered that did."""
+    """Return the first available result of several calls."""
     return next((found for key in keys if (found := value(calls, key)) is not None), None)
 
 
 def present(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Those that are there."""
+    """Return the values that are not `None`."""
     return {key: each for key, each in values.items() if each is not None}

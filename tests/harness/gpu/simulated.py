@@ -1,8 +1,8 @@
 """
 Simulated vendor libraries: shared libraries built from `tests/gpu/simulated/`, which the unpatched bindings load.
 
-A library answers from a table of values that the test fills, at any time, and so does its clock. Each is loaded once in
-a process, under the name by which its binding asks for it, before the binding does: the loader then finds it loaded.
+A library returns the values and the time that the test sets. A process loads each once, before its binding and under
+the name that the binding requests, for which the loader then returns it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import environments
 
 SOURCES = Path(__file__).parents[2] / "gpu/simulated"
 REQUIRED_COMMAND = {"command": "cc", "why": "the simulated GPU libraries are built from C"}
-"""`@pytest.mark.requires(**REQUIRED_COMMAND)` on every test that uses one."""
+"""Arguments of `@pytest.mark.requires` for every test that uses a simulated library."""
 
 
 class Library:
-    """One simulated library, loaded."""
+    """One loaded simulated library."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,27 +36,27 @@ class Library:
         self.now_s = 0.0
 
     def clear(self) -> None:
-        """Forget every value; the time is 0."""
+        """Remove every value and reset the time to 0."""
         self.c.simulated_clear()
         self.now_s = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Advance the simulated time."""
         self.now_s += seconds
         self.c.simulated_time(self.now_s)
 
     def clock(self) -> float:
-        """The simulated time, for a source that takes a clock."""
+        """Return the simulated time in seconds, as a source's clock."""
         return self.now_s
 
-    def put(self, part: str, values: Mapping[str, object]) -> None:
+    def put(self, component: str, values: Mapping[str, object]) -> None:
         """
-        Set values of one part.
+        Set values of one component.
 
-        An int is a number, an int with a float a number that grows so much a second, a float a real one; a text a text.
+        An int is an integer, `(int, float)` an integer that grows by the float each second, a float a real number.
         """
         for name, value in values.items():
-            key = f"{part}.{name}".encode()
+            key = f"{component}.{name}".encode()
             if isinstance(value, str):
                 self.c.simulated_text(key, value.encode())
             elif isinstance(value, float):
@@ -68,17 +68,17 @@ class Library:
             else:
                 raise TypeError(f"{name}: {value!r}")
 
-    def fail(self, part: str, *functions: str, code: int) -> None:
-        """Let these functions end with a status, 0 being none."""
+    def fail(self, component: str, *functions: str, code: int) -> None:
+        """Make functions return a status code; 0 means success."""
         for function in functions:
-            self.c.simulated_code(f"{part}.{function}".encode(), code)
+            self.c.simulated_code(f"{component}.{function}".encode(), code)
 
-    def calls(self, part: str, function: str) -> int:
-        """How often a function was called since `clear`."""
-        return int(self.c.simulated_calls(f"{part}.{function}".encode()))
+    def calls(self, component: str, function: str) -> int:
+        """Return the number of calls of a function since `clear`."""
+        return int(self.c.simulated_calls(f"{component}.{function}".encode()))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each structure that the library declares, and where some of their fields begin (`name.field`)."""
+        """Return the size of each structure, and the offsets of some fields (`name.field`), in bytes."""
         found: dict[str, int] = {}
         size = ctypes.c_size_t()
         while (name := self.c.simulated_size(len(found), ctypes.byref(size))) is not None:
@@ -89,9 +89,9 @@ class Library:
 @functools.cache
 def loaded(source: str, soname: str, generate: Callable[[str], str] = lambda _: "") -> Library:
     """
-    The library of this source file, from the second time on the same one. Builds it where that was not done: 0.3 s.
+    Return the library of a source file. Builds it on the first use, which takes 0.3 s.
 
-    `generate` writes, from the text of the source, what is compiled with it.
+    `generate` returns further C code, from the text of the source.
     """
     text = (SOURCES / source).read_text()
     more = generate(text)

@@ -1,4 +1,4 @@
-"""An API server with ResourceSlices and nothing else, for tests that need no whole cluster: HTTPS, tokens, pages."""
+"""A minimal API server with ResourceSlices: HTTPS, tokens, pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resource_slice(
     generation: int = 1,
     name: str = "",
 ) -> dict[str, Any]:
-    """One, as the driver publishes it in v1: device → its attributes in words."""
+    """Return a ResourceSlice of v1, from device → string attributes."""
     return {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceSlice",
@@ -47,7 +47,7 @@ def resource_slice(
 
 @dataclass
 class Api:
-    """What it serves, and what it was asked."""
+    """The served slices, and the requested targets."""
 
     slices: Sequence[Slice]
     versions: Sequence[str] = ("v1",)
@@ -77,7 +77,7 @@ TOKEN = "token-of-a-service-account"
 
 
 class Trust:
-    """An authority and the server's certificate: made once for many servers, because openssl takes its time."""
+    """An authority and the server's certificate, shared by several servers because openssl is slow."""
 
     def __init__(self, directory: Path) -> None:
         authority = Authority(directory / "authority", "who signs for the API server")
@@ -87,7 +87,7 @@ class Trust:
 
 @contextmanager
 def serving(api: Api, trust: Trust, account: Path) -> Iterator[ApiServer]:
-    """Serve it on loopback until the block ends; the service account is put into `account`."""
+    """Serve the API on loopback until the block ends; writes the service account to `account`."""
     pair = trust.pair
     account.mkdir(parents=True)
     (account / "token").write_text(f"{TOKEN}\n")
@@ -97,8 +97,8 @@ def serving(api: Api, trust: Trust, account: Path) -> Iterator[ApiServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            status, told = api.answer(self.path, self.headers.get("Authorization", ""))
-            body = json.dumps(told).encode()
+            status, content = api.answer(self.path, self.headers.get("Authorization", ""))
+            body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

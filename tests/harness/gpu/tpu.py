@@ -1,8 +1,8 @@
 """
 A simulated libtpu: a gRPC server in this process that speaks the published `tpu_metric_service.proto`.
 
-Its messages are Google's protobuf at work, from a descriptor that is made here of the proto's names, numbers and types;
-the source under test reads the wire by hand. The numbers are invented.
+Its messages are built by protobuf from the complete published descriptor, independent of the source's own table. The
+values are invented.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PROTO: Mapping[str, Mapping[str, tuple[int, str, bool, str]]] = {
 
 @functools.cache
 def messages() -> Mapping[str, Any]:
-    """The message classes, in a pool of their own: `tpu-info` registers the same names in the default one."""
+    """Return the message classes, in a separate pool: `tpu-info` registers the same names in the default one."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(
@@ -94,7 +94,7 @@ def _class(message_factory: Any, pool: Any, name: str) -> Any:
 
 @dataclass
 class Chips:
-    """What the server tells: each metric's value by its number. What is not here, it does not know."""
+    """Values of the server by metric and device number. Other metrics are unknown to it."""
 
     values: dict[str, dict[int, float]] = field(
         default_factory=lambda: {
@@ -105,13 +105,13 @@ class Chips:
         }
     )
     text_ids: bool = False
-    """Newer releases of libtpu write the number as a text."""
+    """Whether device numbers are texts, as in newer releases of libtpu."""
     codes: dict[str, str] = field(default_factory=dict)
-    """A metric → the name of the gRPC status that it ends with."""
+    """Metric → name of the gRPC status that is returned."""
     asked: list[str] = field(default_factory=list)
 
     def response(self, metric: str) -> Any:
-        """`MetricResponse`."""
+        """Return the `MetricResponse` of a metric."""
         response = messages()["MetricResponse"]()
         response.metric.name, response.metric.description = metric, "simulated"
         for number, value in self.values[metric].items():
@@ -143,12 +143,12 @@ TRUTH: Mapping[tuple[str, str | None], Mapping[str, Any]] = {
         "memory_bandwidth_utilization": 0.0,
     },
 }
-"""What `running()` reads, by `Device.key`."""
+"""Expected readings of `running()` by `Device.key`."""
 
 
 @contextmanager
 def served(chips: Chips) -> Iterator[str]:
-    """Run the server on loopback, and yield its address."""
+    """Run the server on loopback; yields its address."""
     import grpc
 
     def answer(request: Any, context: Any) -> Any:
@@ -176,7 +176,7 @@ def served(chips: Chips) -> Iterator[str]:
 
 @contextmanager
 def running(directory: Path, scenario: Chips | None = None) -> Iterator[TpuSource]:
-    """A production source, unopened, beside a simulated libtpu with the two chips of TRUTH."""
+    """Yield an unopened production source and a simulated libtpu with the two chips of TRUTH."""
     del directory
     with served(scenario or Chips()) as address:
         source = TpuSource(Options(tpu_address=address))

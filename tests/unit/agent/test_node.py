@@ -68,7 +68,7 @@ def test_the_api_servers_address_is_from_the_pods_environment(
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     source = FakeGpu({GPU: GpuReading(power_w=300.0), OTHER: GpuReading(power_w=200.0)})
-    monkeypatch.setattr(node, "make_sources", lambda names, options: {"nvidia": source})
+    monkeypatch.setattr(node, "make_sources", lambda places, options: {"nvidia": source})
     return source
 
 

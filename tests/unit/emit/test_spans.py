@@ -350,7 +350,7 @@ def http_span(provider: TracerProvider) -> Context:
 
 def emitter(telemetry: Captured, **options: Any) -> SpanEmitter:
     assert telemetry.spans == ()
-    telemetry.handle._prepare()
+    telemetry.handle.pipeline._prepare()
     assert telemetry.handle.providers is not None
     options = {"local_is_ours": True, **options}
     return SpanEmitter(telemetry.handle.providers.tracer_provider.get_tracer("ai_otel"), **options)

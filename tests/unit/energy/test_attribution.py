@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from ai_otel import record as record_module, semconv
-from ai_otel.energy.attribution import EnergyJoin
-from ai_otel.energy.device_events import THROTTLE, XID, Spells
+from ai_otel.energy.attribution import EnergyAttribution
+from ai_otel.energy.device_events import THROTTLE, XID, DeviceEvents
 from ai_otel.energy.ledger import Ledger
 from ai_otel.energy.timeline import BIN_TOKENS, EXCLUSIVE
-from ai_otel.energy.timing import Moments, moments_of, sum_of, tokens_of
+from ai_otel.energy.timing import Timing, sum_of, timing_of, tokens_of
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading
 from ai_otel.hooks import guard
 from ai_otel.record import Choice, Energy, Inference, Outcome, Progress, RequestRecord
@@ -44,7 +44,7 @@ class Server:
 
     clock: Clock
     limit: int = 100
-    begun_limit: int = 100
+    started_limit: int = 100
     others: bool = False
     counter_j: float = 1000.0
     delivered: list[RequestRecord] = field(default_factory=list)
@@ -53,21 +53,21 @@ class Server:
         self.waiting: list[RequestRecord] = []
         self.recorder = Recorder(self.waiting.append)
         self.ledger = Ledger([GPU], patience_s=10.0)
-        self.join = EnergyJoin(
+        self.attribution = EnergyAttribution(
             self.ledger,
             self.delivered.append,
             gpu_ids=[GPU.id, GPU.id],
             others_serving=lambda: self.others,
             limit=self.limit,
-            begun_limit=self.begun_limit,
+            started_limit=self.started_limit,
             clock=lambda: self.clock.now_s,
         )
-        self.recorder.begun = self.join.begun
+        self.recorder.follow(self.attribution.started)
         self.look()
 
     def look(self) -> None:
         self.ledger.add_energy(GPU.key, self.clock.now_s, self.counter_j)
-        self.join.look(self.clock.now_s)
+        self.attribution.collect(self.clock.now_s)
 
     def draw(self, power_w: float, seconds: float) -> None:
         for _ in range(round(seconds * 10)):
@@ -78,11 +78,11 @@ class Server:
     def begin(self, model: str | None = "m") -> Inference:
         return self.recorder.begin(Inference("test", "chat", model=model))
 
-    def hold(self) -> list[bool]:
+    def defer(self) -> list[bool]:
         """Hand over what the recorder has, as its thread would."""
         assert self.recorder.flush()
         records, self.waiting[:] = list(self.waiting), []
-        return [self.join.hold(record) for record in records]
+        return [self.attribution.defer(record) for record in records]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_record_comes_back_with_its_energy(server: Server) -> None:
     server.draw(BUSY_W, 2.0)
     inference.choices = [choice(0.1, 1.9)]
     server.recorder.end(inference, Outcome.FINISHED)
-    assert server.hold() == [True]
+    assert server.defer() == [True]
     assert server.delivered == []
     server.draw(IDLE_W, 0.5)
     (record,) = server.delivered
@@ -128,22 +128,22 @@ def test_a_record_comes_back_with_its_energy(server: Server) -> None:
     assert record.energy.gpu_j == pytest.approx(2.0 * BUSY_W, rel=0.05)
     assert record.energy.method == EXCLUSIVE
     assert record.gpu_ids == (GPU.id,)
-    assert server.join.held == 0
+    assert server.attribution.deferred == 0
     assert server.ledger.accounts()[0].energy_j["request", "m"] == pytest.approx(record.energy.gpu_j, rel=0.01)
 
 
 def test_without_a_join_nobody_is_told_what_begins(clock: Clock) -> None:
     recorder = Recorder(lambda _record: None)
-    assert recorder.begun is None
+    assert recorder._started is None
     recorder.begin(Inference("test"))
-    assert recorder.begun is None
+    assert recorder._started is None
     recorder.stop()
 
 
 def test_in_the_child_of_a_fork_nobody_follows(server: Server) -> None:
     """The parent's join is the parent's."""
     server.recorder._after_fork()
-    assert server.recorder.begun is None
+    assert server.recorder._started is None
 
 
 def test_time_in_the_queue_is_not_time_on_the_devices(server: Server) -> None:
@@ -156,7 +156,7 @@ def test_time_in_the_queue_is_not_time_on_the_devices(server: Server) -> None:
     server.draw(BUSY_W, 2.0)
     second.choices = [choice(2.1, 1.9, queue_s=2.0)]
     server.recorder.end(second, Outcome.FINISHED)
-    assert server.hold() == [True, True]
+    assert server.defer() == [True, True]
     server.draw(IDLE_W, 0.5)
     energies = [record.energy for record in server.delivered]
     assert [energy.gpu_j for energy in energies if energy] == pytest.approx([2 * BUSY_W, 2 * BUSY_W], rel=0.05)
@@ -171,7 +171,7 @@ def test_a_slow_client_does_not_make_a_request_longer(server: Server) -> None:
     server.draw(IDLE_W, 0.1)
     slow.choices = [choice(0.1, 0.9)]
     server.recorder.end(slow, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 0.5)
     energy = server.delivered[0].energy
     assert energy is not None
@@ -185,8 +185,8 @@ def test_the_engines_wall_clock_may_step(server: Server) -> None:
     server.clock.wall_ns += 3_600_000_000_000
     inference.choices = [choice(0.5, 1.0, queue_s=0.2)]
     started_s = server.clock.now_s
-    expected = Moments(started_s + 0.205, started_s + 0.505, started_s + 1.505)
-    assert moments_of(inference, started_s + 9.0) == pytest.approx(expected)
+    expected = Timing(started_s + 0.205, started_s + 0.505, started_s + 1.505)
+    assert timing_of(inference, started_s + 9.0) == pytest.approx(expected)
 
 
 def test_progress_tells_the_model_and_the_tokens_while_it_runs(server: Server) -> None:
@@ -221,7 +221,7 @@ def test_progress_that_raises_costs_nothing_but_itself(server: Server) -> None:
     inference.progress = broken
     server.draw(BUSY_W, 2.0)
     server.recorder.end(inference, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 0.5)
     assert server.delivered[0].energy is not None
     assert guard.errors["progress"] > 0
@@ -236,7 +236,7 @@ def test_what_the_record_tells_is_waited_for(server: Server) -> None:
         server.recorder.end(inference, Outcome.FINISHED)
         inference.choices = [choice(0.1, 1.9, tokens=tokens)]
     server.draw(IDLE_W, 0.3)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 0.5)
     energies = [record.energy for record in server.delivered]
     assert {energy.method for energy in energies if energy} == {BIN_TOKENS}
@@ -259,7 +259,7 @@ def test_several_inferences_of_one_record_add_up(server: Server) -> None:
         server.recorder.end(inference, Outcome.FINISHED)
     server.draw(IDLE_W, 3.0)
     server.recorder.close(record)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 0.5)
     (delivered,) = server.delivered
     assert delivered.energy is not None
@@ -279,7 +279,7 @@ def test_of_a_sum_of_which_a_part_is_unknown_nothing_is_told(server: Server) -> 
         inference.choices = [choice(0.05, 0.05 if inference is short else 2.0)]
         server.recorder.end(inference, Outcome.FINISHED)
     server.recorder.close(record)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 0.5)
     assert server.delivered[0].energy is None
     assert server.delivered[0].gpu_ids == (GPU.id,)
@@ -296,7 +296,7 @@ def test_a_request_that_was_rejected_has_no_part_in_it(server: Server) -> None:
     runs.choices = [choice(0.1, 1.9)]
     server.recorder.end(runs, Outcome.FINISHED)
     server.recorder.close(record)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 0.5)
     energy = server.delivered[0].energy
     assert energy is not None
@@ -323,7 +323,7 @@ def test_tokens_are_those_that_were_computed() -> None:
 
 
 def test_a_record_without_an_inference_is_not_held(server: Server) -> None:
-    assert not server.join.hold(RequestRecord())
+    assert not server.attribution.defer(RequestRecord())
 
 
 def test_more_than_the_limit_is_not_held_and_counted(clock: Clock) -> None:
@@ -331,8 +331,8 @@ def test_more_than_the_limit_is_not_held_and_counted(clock: Clock) -> None:
     inferences = [server.begin() for _ in range(5)]
     for inference in inferences:
         server.recorder.end(inference, Outcome.FINISHED)
-    assert server.hold() == [True, True, False, False, False]
-    assert (server.join.held, server.join.unheld) == (2, 3)
+    assert server.defer() == [True, True, False, False, False]
+    assert (server.attribution.deferred, server.attribution.undeferred) == (2, 3)
     server.recorder.stop()
 
 
@@ -342,10 +342,10 @@ def test_a_record_is_not_held_for_longer_than_patience(server: Server) -> None:
     inference = server.begin()
     server.draw(BUSY_W, 1.0)
     server.recorder.end(inference, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     for _ in range(300):
         server.clock.now_s += 0.1
-        server.join.look(server.clock.now_s)
+        server.attribution.collect(server.clock.now_s)
     (record,) = server.delivered
     assert record.energy is None
     assert server.ledger.in_flight == 0
@@ -357,21 +357,21 @@ def test_when_the_driver_hangs_no_record_waits_for_it(server: Server) -> None:
     for held in (True, True):
         inference = server.begin()
         server.recorder.end(inference, Outcome.FINISHED)
-        assert server.hold() == [held]
-    server.join.look(server.clock.now_s)
+        assert server.defer() == [held]
+    server.attribution.collect(server.clock.now_s)
     inference = server.begin()
     server.recorder.end(inference, Outcome.FINISHED)
-    assert server.hold() == [True]
+    assert server.defer() == [True]
     server.clock.now_s += 11.0
     inference = server.begin()
     server.recorder.end(inference, Outcome.FINISHED)
-    assert server.hold() == [False]
+    assert server.defer() == [False]
     assert [record.energy for record in server.delivered] == [None] * 3
-    assert server.join.held == 0
+    assert server.attribution.deferred == 0
     # And when it comes to itself again all goes on.
     server.draw(IDLE_W, 30.0)
     assert len(server.delivered) == 3
-    assert server.join._followed == {}
+    assert server.attribution._followed == {}
 
 
 def test_at_the_end_everything_comes_back_and_nothing_is_held_any_more(server: Server) -> None:
@@ -381,15 +381,15 @@ def test_at_the_end_everything_comes_back_and_nothing_is_held_any_more(server: S
     for inference in (known, running):
         inference.choices = [choice(0.1, 0.9 if inference is known else 9.0)]
     server.recorder.end(known, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     server.draw(BUSY_W, 1.0)
     server.recorder.end(running, Outcome.FINISHED)
-    server.hold()
-    server.join.release_all(server.clock.now_s)
+    server.defer()
+    server.attribution.release_all(server.clock.now_s)
     assert len(server.delivered) == 2
     assert server.delivered[0].energy is not None
-    assert not server.join.hold(server.delivered[0])
-    assert server.join.held == 0
+    assert not server.attribution.defer(server.delivered[0])
+    assert server.attribution.deferred == 0
 
 
 def test_what_is_never_handed_over_is_forgotten(server: Server) -> None:
@@ -404,7 +404,7 @@ def test_what_is_never_handed_over_is_forgotten(server: Server) -> None:
             record.release()
     server.recorder.flush()
     server.draw(IDLE_W, 30.0)
-    assert server.join._followed == {}
+    assert server.attribution._followed == {}
     assert server.ledger.in_flight == 0
 
 
@@ -428,7 +428,7 @@ def test_a_record_that_is_closed_ends_what_runs_in_it(server: Server) -> None:
     CURRENT.reset(token)
     server.draw(BUSY_W, 1.0)
     server.recorder.close(record)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 2.0)
     assert inference.outcome is None
     assert server.delivered[0].energy is not None
@@ -436,13 +436,13 @@ def test_a_record_that_is_closed_ends_what_runs_in_it(server: Server) -> None:
 
 
 def test_when_too_much_begins_at_once_that_time_is_nobodys(clock: Clock) -> None:
-    server = Server(clock, begun_limit=3)
+    server = Server(clock, started_limit=3)
     server.draw(IDLE_W, 1.0)
     inferences = [server.begin() for _ in range(5)]
     server.draw(BUSY_W, 1.0)
     for inference in inferences:
         server.recorder.end(inference, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 12.0)
     assert [record.energy for record in server.delivered] == [None] * 5
     assert server.ledger.accounts()[0].energy_j["other", None] > 0
@@ -455,7 +455,7 @@ def test_beside_others_no_request_has_energy(server: Server) -> None:
     inference = server.begin()
     server.draw(BUSY_W, 1.0)
     server.recorder.end(inference, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 1.0)
     assert server.delivered[0].energy is None
 
@@ -475,7 +475,7 @@ def test_every_record_comes_back_once_whatever_the_threads_do(server: Server) ->
 
     def hand_over() -> None:
         for number, record in enumerate(records):
-            if not server.join.hold(record):
+            if not server.attribution.defer(record):
                 refused.append(record)
             if number == 50:
                 halfway.set()
@@ -485,7 +485,7 @@ def test_every_record_comes_back_once_whatever_the_threads_do(server: Server) ->
     assert halfway.wait(10)
     for _ in range(5):
         server.draw(IDLE_W, 0.1)
-    server.join.release_all(server.clock.now_s)
+    server.attribution.release_all(server.clock.now_s)
     thread.join(10)
     assert not thread.is_alive()
     came = [id(record) for record in (*server.delivered, *refused)]
@@ -495,52 +495,52 @@ def test_every_record_comes_back_once_whatever_the_threads_do(server: Server) ->
 # ---------------------------------------------------------------- what devices went through
 
 
-def during(spells: Spells, start_s: float, end_s: float) -> list[tuple[str, float, object]]:
+def during(events: DeviceEvents, start_s: float, end_s: float) -> list[tuple[str, float, object]]:
     record = RequestRecord(
         start_ns=WALL_NS, end_ns=WALL_NS + round((end_s - start_s) * 1e9), _started=round(start_s * 1e9)
     )
     return [
         (event.name, round((event.time_ns - WALL_NS) / 1e9, 3), list(event.attributes.values())[-1])
-        for event in spells.during(record)
+        for event in events.during(record)
     ]
 
 
-def throttled(spells: Spells, *readings: tuple[float, float]) -> None:
+def throttled(events: DeviceEvents, *readings: tuple[float, float]) -> None:
     for time_s, counter_s in readings:
-        spells.add_reading(GPU, time_s, GpuReading(throttle_s={"power_cap": counter_s, "low_utilization": time_s}))
+        events.add_reading(GPU, time_s, GpuReading(throttle_s={"power_cap": counter_s, "low_utilization": time_s}))
 
 
 def test_an_xid_is_told_with_the_requests_that_ran_then() -> None:
-    spells = Spells()
-    spells.add_xid(GpuEvent(GPU, 31, 15.0))
-    assert during(spells, 10.0, 20.0) == [(XID, 5.0, 31)]
-    assert during(spells, 16.0, 20.0) == []
-    assert during(spells, 10.0, 14.0) == []
+    events = DeviceEvents()
+    events.add_xid(GpuEvent(GPU, 31, 15.0))
+    assert during(events, 10.0, 20.0) == [(XID, 5.0, 31)]
+    assert during(events, 16.0, 20.0) == []
+    assert during(events, 10.0, 14.0) == []
 
 
 def test_throttling_is_told_from_when_it_was_seen_to_grow() -> None:
-    spells = Spells()
-    throttled(spells, (10.0, 3.0), (11.0, 3.0), (12.0, 3.5), (13.0, 4.0), (14.0, 4.0), (15.0, 4.5))
-    assert during(spells, 10.5, 12.5) == [(THROTTLE, 0.5, "power_cap")]
-    assert during(spells, 10.0, 20.0) == [(THROTTLE, 1.0, "power_cap"), (THROTTLE, 4.0, "power_cap")]
-    assert during(spells, 12.2, 12.8) == [(THROTTLE, 0.0, "power_cap")]  # it had begun before
-    assert during(spells, 13.2, 13.8) == []
+    events = DeviceEvents()
+    throttled(events, (10.0, 3.0), (11.0, 3.0), (12.0, 3.5), (13.0, 4.0), (14.0, 4.0), (15.0, 4.5))
+    assert during(events, 10.5, 12.5) == [(THROTTLE, 0.5, "power_cap")]
+    assert during(events, 10.0, 20.0) == [(THROTTLE, 1.0, "power_cap"), (THROTTLE, 4.0, "power_cap")]
+    assert during(events, 12.2, 12.8) == [(THROTTLE, 0.0, "power_cap")]  # it had begun before
+    assert during(events, 13.2, 13.8) == []
 
 
 def test_low_clocks_for_want_of_work_are_no_trouble() -> None:
-    spells = Spells()
+    events = DeviceEvents()
     for time_s in (1.0, 2.0, 3.0):
-        spells.add_reading(GPU, time_s, GpuReading(throttle_s={"low_utilization": time_s}))
-    assert during(spells, 0.0, 5.0) == []
+        events.add_reading(GPU, time_s, GpuReading(throttle_s={"low_utilization": time_s}))
+    assert during(events, 0.0, 5.0) == []
 
 
 def test_events_stand_on_the_record(server: Server) -> None:
     server.draw(IDLE_W, 1.0)
     inference = server.begin()
     server.draw(BUSY_W, 1.0)
-    server.join.spells.add_xid(GpuEvent(GPU, 79, server.clock.now_s - 0.5))
+    server.attribution.device_events.add_xid(GpuEvent(GPU, 79, server.clock.now_s - 0.5))
     server.recorder.end(inference, Outcome.FINISHED)
-    server.hold()
+    server.defer()
     server.draw(IDLE_W, 1.0)
     (event,) = server.delivered[0].device_events
     assert event.name == XID
@@ -549,7 +549,7 @@ def test_events_stand_on_the_record(server: Server) -> None:
 
 
 def test_only_the_last_of_them_are_remembered() -> None:
-    spells = Spells()
+    events = DeviceEvents()
     for number in range(2000):
-        spells.add_xid(GpuEvent(GPU, number, float(number)))
-    assert len(during(spells, 0.0, 3000.0)) == 512
+        events.add_xid(GpuEvent(GPU, number, float(number)))
+    assert len(during(events, 0.0, 3000.0)) == 512

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from ai_otel.energy.apportionment import Step, StepMember, divide, union_s, works_of
 from ai_otel.energy.cost_model import PRIOR, StepCost, Work, non_negative
-from ai_otel.energy.timeline import AFFINE, BIN_TOKENS, EXCLUSIVE, TIME_SHARE, Flight, Part
+from ai_otel.energy.timeline import AFFINE, BIN_TOKENS, EXCLUSIVE, TIME_SHARE, Activity, RequestTimeline
 
 TRUE = Work(steps=1.9, prefill=0.02, decoding=0.011, context=3e-5)
 
@@ -131,9 +131,11 @@ def part(
     context: float = 0.0,
     known: bool = True,
     seen: bool = True,
-) -> Part:
+) -> Activity:
     decoding_s = end_s - start_s if decoding else 0.0
-    return Part(Flight(key, 0.0, None), start_s, end_s, prefill, decoding, context, decoding_s, known, seen)
+    return Activity(
+        RequestTimeline(key, 0.0, None), start_s, end_s, prefill, decoding, context, decoding_s, known, seen
+    )
 
 
 def trusted_cost() -> StepCost:

@@ -7,11 +7,11 @@ import itertools
 import pytest
 from hypothesis import given, strategies as st
 
-from ai_otel.energy.counter_series import EnergyRing, IdleFloor
+from ai_otel.energy.counter_series import EnergyCounterSeries, IdleFloor
 
 
-def ring_of(*readings: tuple[float, float]) -> EnergyRing:
-    ring = EnergyRing()
+def ring_of(*readings: tuple[float, float]) -> EnergyCounterSeries:
+    ring = EnergyCounterSeries()
     for time_s, counter_j in readings:
         ring.add(time_s, counter_j)
     return ring
@@ -37,7 +37,7 @@ def test_a_change_after_a_long_silence_is_placed_within_one_quantum() -> None:
 
 
 def test_a_look_that_sees_nothing_new_is_no_change() -> None:
-    ring = EnergyRing()
+    ring = EnergyCounterSeries()
     assert [ring.add(time_s, counter_j) for time_s, counter_j in ((0.0, 5.0), (0.1, 5.0), (0.2, 9.0))] == [
         True,
         False,
@@ -50,7 +50,7 @@ def test_what_is_outside_is_unknown() -> None:
     ring = ring_of((1.0, 0.0), (1.1, 10.0))
     assert ring.between(0.9, 1.02) is None
     assert ring.between(1.0, 1.2) is None
-    assert EnergyRing().between(0.0, 1.0) is None
+    assert EnergyCounterSeries().between(0.0, 1.0) is None
 
 
 def test_after_a_reset_nothing_is_negative_and_the_time_of_it_is_unknown() -> None:
@@ -81,7 +81,7 @@ def test_a_counter_that_stands_still_for_long_leaves_a_gap() -> None:
 
 
 def test_the_quantum_is_learned_from_how_long_changes_take() -> None:
-    ring = EnergyRing()
+    ring = EnergyCounterSeries()
     assert ring.quantum_s is None
     for number in range(100):
         ring.add(number * 0.05, float(number // 4))
@@ -89,7 +89,7 @@ def test_the_quantum_is_learned_from_how_long_changes_take() -> None:
 
 
 def test_what_is_older_than_ten_minutes_is_forgotten() -> None:
-    ring = EnergyRing()
+    ring = EnergyCounterSeries()
     for number in range(30_000):
         ring.add(number / 10, number * 20.0)
     assert ring.between(0.0, 1.0) is None
@@ -110,7 +110,7 @@ def test_time_only_grows() -> None:
     cuts=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5),
 )
 def test_pieces_of_time_add_up(steps: list[tuple[float, float]], cuts: list[float]) -> None:
-    ring = EnergyRing()
+    ring = EnergyCounterSeries()
     time_s = counter_j = 0.0
     for step_s, more_j in steps:
         ring.add(time_s, counter_j)

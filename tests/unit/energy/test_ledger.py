@@ -74,10 +74,10 @@ def decoded(tokens: int, prompt: int = 100, cached: int | None = 0) -> Progress:
 
 def end(bench: Bench, key: object, *, tokens: int = 100, prompt: int = 100, prefill_s: float = 0.0) -> None:
     """End a request now; its first token came `prefill_s` after its begin."""
-    flight = bench.ledger._flights[key]  # type: ignore[index]
-    first_s = flight.start_s + prefill_s
+    timeline = bench.ledger._timelines[key]  # type: ignore[index]
+    first_s = timeline.start_s + prefill_s
     bench.ledger.end(
-        key, bench.now_s, scheduled_s=flight.start_s, first_token_s=first_s, tokens=decoded(tokens, prompt)
+        key, bench.now_s, scheduled_s=timeline.start_s, first_token_s=first_s, tokens=decoded(tokens, prompt)
     )  # type: ignore[arg-type]
 
 
@@ -127,7 +127,7 @@ def test_a_short_request_has_its_energy_booked_but_not_told() -> None:
     end(on, "a")
     on.idle()
     assert on.settled["a"].energy is None
-    assert on.settled["a"].booked_j == pytest.approx(on.bucket("request"))
+    assert on.settled["a"].posted_j == pytest.approx(on.bucket("request"))
     assert on.bucket("request") > 0
 
 

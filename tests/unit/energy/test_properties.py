@@ -167,8 +167,8 @@ class World:
         self.check()
 
     def check(self) -> None:
-        given_j = 0.0
-        for number, books in enumerate(self.ledger._books.values()):
+        attributed_j = 0.0
+        for number, books in enumerate(self.ledger._accounts.values()):
             account = books.account()
             if account is None:
                 continue
@@ -180,15 +180,15 @@ class World:
                 for entry, amount in sums.items():
                     assert amount >= self.grown[kind, (number, entry)] - 1e-9
                     self.grown[kind, (number, entry)] = amount
-            given_j += sum(joules for (bucket, _), joules in account.energy_j.items() if bucket == "request")
-        flying_j = sum(sum(flight.given_j.values()) for flight in self.ledger._flights.values())
-        settled_j = sum(each.booked_j for each in self.settled)
+            attributed_j += sum(joules for (bucket, _), joules in account.energy_j.items() if bucket == "request")
+        flying_j = sum(sum(timeline.attributed_j.values()) for timeline in self.ledger._timelines.values())
+        settled_j = sum(each.posted_j for each in self.settled)
         if not self.dropped:
-            assert settled_j + flying_j == pytest.approx(given_j, rel=1e-9, abs=1e-6)
-        assert settled_j + flying_j <= given_j * (1 + 1e-9) + 1e-6
+            assert settled_j + flying_j == pytest.approx(attributed_j, rel=1e-9, abs=1e-6)
+        assert settled_j + flying_j <= attributed_j * (1 + 1e-9) + 1e-6
         for each in self.settled:
             if each.energy is not None:
-                assert each.energy.gpu_j == each.booked_j > 0
+                assert each.energy.gpu_j == each.posted_j > 0
                 assert each.energy.idle_share is None or 0 <= each.energy.idle_share <= 1
                 assert each.energy.uncertainty >= 0.05
 

@@ -218,7 +218,7 @@ def test_a_vendor_that_is_not_installed_is_not_logged_or_retried(caplog: pytest.
         bench.gpu.trouble = None
         assert bench.sample(after_s=10 * RETRY_S) == {}
     assert caplog.records == []
-    assert bench.sampler.snapshot.troubles == {}
+    assert bench.sampler.snapshot.errors == {}
 
 
 def test_an_installed_source_that_fails_is_logged_once_and_retried(caplog: pytest.LogCaptureFixture) -> None:
@@ -230,10 +230,10 @@ def test_an_installed_source_that_fails_is_logged_once_and_retried(caplog: pytes
     assert [record.getMessage() for record in caplog.records] == [
         "ai-otel: No permission: add the user to the group video."
     ]
-    assert bench.sampler.snapshot.troubles == {"fake": "No permission: add the user to the group video."}
+    assert bench.sampler.snapshot.errors == {"fake": "No permission: add the user to the group video."}
     bench.gpu.trouble = None
     assert set(bench.sample(after_s=100 * RETRY_S)) == {"GPU-1", "GPU-2"}
-    assert bench.sampler.snapshot.troubles == {}
+    assert bench.sampler.snapshot.errors == {}
 
 
 def test_events_are_counted_by_device_and_code(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from ai_otel import devices as wiring
-from ai_otel.devices import cost_of, joinable, wanted_sources
+from ai_otel.energy.stage import cost_of
+from ai_otel.gpu import registry
+from ai_otel.gpu.registry import attributable, wanted_sources
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.record import Choice, Energy, Inference, Outcome
 from ai_otel.settings import Price
@@ -49,7 +50,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     module: Any = ModuleType("a_vendors_source")
     module.Metered = Metered
     monkeypatch.setitem(sys.modules, "a_vendors_source", module)
-    monkeypatch.setattr(wiring, "SOURCES", {"fake": "a_vendors_source:Metered"})
+    monkeypatch.setattr(registry, "SOURCES", {"fake": "a_vendors_source:Metered"})
     monkeypatch.setattr(Metered, "counts", True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an election of our own
     yield
@@ -80,7 +81,7 @@ def on(**settings: Any) -> Any:
 def seen(telemetry: Captured) -> Any:
     """The devices are read."""
     telemetry.recorder.wake()
-    return eventually(lambda: telemetry.handle.devices.snapshot.ids)
+    return eventually(lambda: telemetry.handle.pipeline.devices.snapshot.ids)
 
 
 def test_a_request_carries_its_gpus_and_without_the_setting_no_energy() -> None:
@@ -98,7 +99,7 @@ def test_a_request_carries_its_gpus_and_without_the_setting_no_energy() -> None:
 def test_a_request_alone_on_a_gpu_has_all_of_its_energy_and_its_price() -> None:
     with on(energy=True, price="3.60 USD/gpu_hour") as telemetry:
         seen(telemetry)
-        eventually(lambda: telemetry.recorder.begun is not None)
+        eventually(lambda: telemetry.recorder._started is not None)
         time.sleep(0.5)
         inference = serve(telemetry, 1.5)
         took_s = (inference.end_ns - inference.start_ns) / 1e9
@@ -132,7 +133,7 @@ def test_where_there_is_no_counter_a_request_is_not_kept_waiting(monkeypatch: py
 def test_what_waits_for_its_energy_when_we_stop_is_told_all_the_same() -> None:
     with on(energy=True) as telemetry:
         seen(telemetry)
-        eventually(lambda: telemetry.recorder.begun is not None)
+        eventually(lambda: telemetry.recorder._started is not None)
         serve(telemetry, 0.01)
         telemetry.handle.stop()
         assert len(telemetry._exporter.get_finished_spans()) == 1
@@ -150,7 +151,7 @@ def test_requests_of_a_forked_child_are_told_and_the_child_takes_over_when_the_p
         if child == 0:
             os._exit(in_the_child(telemetry, before, ready[1], go[0]))
         assert os.read(ready[0], 1) == b"."  # the child had its request told while the parent looks
-        assert telemetry.handle.devices.snapshot.ids == ("GPU-1",)
+        assert telemetry.handle.pipeline.devices.snapshot.ids == ("GPU-1",)
         telemetry.handle.stop()
         os.write(go[1], b".")
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -158,7 +159,7 @@ def test_requests_of_a_forked_child_are_told_and_the_child_takes_over_when_the_p
 
 def in_the_child(telemetry: Captured, before: int, ready: int, go: int) -> int:
     """0 where all is as it should be."""
-    devices, exporter = telemetry.handle.devices, telemetry._exporter
+    devices, exporter = telemetry.handle.pipeline.devices, telemetry._exporter
     serve(telemetry, 0.3)
     eventually(lambda: len(exporter.get_finished_spans()) == before + 1)
     looks = bool(devices.snapshot.ids)
@@ -198,4 +199,4 @@ def test_a_price_is_per_hour_of_a_gpu_or_per_kilowatt_hour() -> None:
 def test_a_gpu_that_is_given_out_in_parts_is_nobodys_and_a_card_of_tiles_is() -> None:
     divided, part = Device("GPU-1", "nvidia"), Device("GPU-1", "nvidia", instance_id="1", instance_uuid="MIG-1")
     card, tile = Device("UUID-2", "intel"), Device("UUID-2", "intel", instance_id="0")
-    assert joinable([divided, part, card, tile]) == [part, card]
+    assert attributable([divided, part, card, tile]) == [part, card]

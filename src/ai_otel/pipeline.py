@@ -1,0 +1,168 @@
+"""
+The way of a closed record to telemetry, on the recorder's thread.
+
+    read       the adapter reads what the engine kept of each inference (`Inference.complete`)
+    settle     the record decides its outcome
+    defer      with `AI_OTEL_ENERGY`, it waits until the energy of its time is settled
+    emit       spans and points are created, with explicit times
+    release    the engine's objects are let go
+
+Each stage runs in a guard of its own: what one cannot do costs its part of the telemetry and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ai_otel.energy.stage import DeviceOptions, DeviceStage
+from ai_otel.hooks import guard
+from ai_otel.hooks.guard import Guard
+from ai_otel.record import RequestRecord
+from ai_otel.recorder import Recorder
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+    from ai_otel.emit.metrics import MetricEmitter
+    from ai_otel.emit.spans import SpanEmitter
+    from ai_otel.providers import Providers
+
+
+class Pipeline:
+    """
+    The recorder and the stages behind it.
+
+    `build` is called on the recorder's thread before the first record, and calls `connect`. `engine` returns the name
+    for a record in which no engine was reached. `queue_limit` is a number of records, `interval_s` the time in
+    seconds over which they gather, `stop_timeout_s` the time that stopping may take.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], None],
+        engine: Callable[[], str | None],
+        devices: DeviceOptions,
+        *,
+        queue_limit: int,
+        interval_s: float,
+        stop_timeout_s: float,
+    ) -> None:
+        self._build = build
+        self._engine = engine
+        self._stop_timeout_s = stop_timeout_s
+        self._providers: Providers | None = None
+        self._spans: SpanEmitter | None = None
+        self._metrics: MetricEmitter | None = None
+        # Outermost on their thread: nothing above them could handle what they raise.
+        self._read_guard = Guard("complete", alone=True)
+        self._device_guard = Guard("devices", alone=True)
+        self._emit_guard = Guard("emit", alone=True)
+        self.recorder = Recorder(
+            self._process,
+            prepare=self._prepare,
+            finish=self._finish,
+            # Bound when an engine is attached: nothing of OpenTelemetry is imported at interpreter start.
+            capture=lambda: None,
+            limit=queue_limit,
+            interval_s=interval_s,
+        )
+        self.devices = DeviceStage(devices, self._resume, self.recorder.follow)
+
+    # Health, as `emit/health.py` reads it.
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Lost records by reason."""
+        return self.recorder.dropped
+
+    @property
+    def open_count(self) -> int:
+        """Number of open records."""
+        return self.recorder.open_count
+
+    @property
+    def hook_errors(self) -> Mapping[str, int]:
+        """Failures by hook."""
+        return guard.errors
+
+    @property
+    def hooks_disabled(self) -> frozenset[str]:
+        """Hooks that are switched off."""
+        return frozenset(guard.disabled)
+
+    # Start.
+
+    def _prepare(self) -> None:
+        Guard("start", alone=True)(self._build)
+
+    def connect(self, providers: Providers, spans: SpanEmitter, metrics: MetricEmitter) -> None:
+        """Set where records are emitted to."""
+        self._providers, self._spans, self._metrics = providers, spans, metrics
+
+    def start_devices(self, hw: Meter, own: Meter, *, observed: bool) -> None:
+        """Start sampling devices; `observed` says that the meters have the instruments already."""
+        self._device_guard(functools.partial(self.devices.start, hw, own, observed=observed))
+
+    @property
+    def metrics(self) -> MetricEmitter | None:
+        """The emitter of metrics, once connected."""
+        return self._metrics
+
+    # The stages.
+
+    def _process(self, record: RequestRecord) -> None:
+        self._emit_guard(self._read_and_settle, record)
+        if not self._device_guard(self.devices.defer, record):
+            self._emit_and_release(record)
+
+    def _read_and_settle(self, record: RequestRecord) -> None:
+        for inference in record.inferences:
+            if inference.complete is not None:
+                # What cannot be read stays unknown; the request is emitted all the same.
+                self._read_guard(inference.complete, inference)
+        record.settle()
+
+    def _resume(self, record: RequestRecord) -> None:
+        """Continue behind the stage that deferred the record; called on the sampler's thread."""
+        self.recorder.schedule(self._emit_and_release, record)
+
+    def _emit_and_release(self, record: RequestRecord) -> None:
+        self._emit_guard(self._emit, record)
+        record.release()
+
+    def _emit(self, record: RequestRecord) -> None:
+        engine = record.inferences[0].engine if record.inferences else self._engine()
+        if engine is None or self._spans is None or self._metrics is None:
+            return
+        context = self._spans.emit(record, engine)
+        self._metrics.emit(record, engine, context)
+        if context is not None:
+            self.devices.emitted(record, context)
+
+    # Flush and stop.
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Emit every closed record, deferred ones too, and flush the exporters; `False` if that took longer."""
+        deadline = time.monotonic() + timeout_s
+        done = self.recorder.flush(timeout_s)
+        while self.devices.deferred and time.monotonic() < deadline:
+            time.sleep(0.01)
+        done = self.recorder.flush(max(0.0, deadline - time.monotonic())) and not self.devices.deferred and done
+        if self._providers is not None:
+            for provider in (self._providers.tracer_provider, self._providers.meter_provider):
+                force_flush = getattr(provider, "force_flush", None)
+                if force_flush is not None:
+                    done = bool(force_flush(int(timeout_s * 1000))) and done
+        return done
+
+    def _finish(self) -> None:
+        self._device_guard(self.devices.stop, self._emit_and_release, self._stop_timeout_s / 2)
+        if self._providers is not None:
+            Guard("stop", alone=True)(self._providers.shutdown)
+
+    def stop(self) -> None:
+        """Emit what is left, and stop. Returns after the stop timeout at the latest."""
+        self.recorder.stop(self._stop_timeout_s)
