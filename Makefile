@@ -19,7 +19,7 @@ setup: ## create .venv, the development environment (1 min the first time)
 .venv/ready: requirements.lock pyproject.toml tools/environments.py
 	@$(MAKE) --no-print-directory setup
 
-demo: .venv/ready ## run a small model server and show its telemetry (20 s)
+demo: .venv/ready ## see it: a small model server on this machine, and its telemetry (20 s)
 	@.venv/bin/ai-otel demo
 
 test: .venv/ready ## run all tests without large dependencies, on every installed Python (3 min)
@@ -32,11 +32,11 @@ lint: .venv/ready ## format; run ruff, mypy, import-linter; check generated file
 	@.venv/bin/ruff check --quiet --select I --fix; .venv/bin/ruff format --quiet
 	@$(RUN) tools/check.py --lint
 
-generate: .venv/ready ## regenerate all files from the contract (5 s)
+generate: .venv/ready ## write every generated file from the contract (5 s)
 	@$(RUN) tools/generate.py
 	@$(RUN) collector-config/dashboards/src/build.py
 
-lock: .venv/ready ## update the lock files (30 s)
+lock: .venv/ready ## resolve every requirement again (30 s)
 	@$(RUN) tools/environments.py lock
 
 bench: .venv/ready ## run the benchmarks (2 min, on an idle machine)

@@ -1,10 +1,10 @@
 """
 What the Collector pipelines cost: `python benchmarks/collector.py [--quick]`, about 4 minutes.
 
-Spans: our stateful gateway, with redaction and tail sampling on, beside a plain otlp → otlp pipeline of the same
-binary, in turn within one run. What is told is spans for each second of CPU time of that one process, so that neither
-the load generator nor the receiver behind it is in the figure. Pages: one Collector that reads and normalises 200
-simulated vLLM pages every 10 s; its CPU time as a share of one core, and its memory when it has settled.
+Spans: the stateful gateway, with redaction and tail sampling on, beside a plain otlp → otlp pipeline of the same
+binary, in turn within one run. The figure is spans per second of CPU time of that one process, so that neither
+the load generator nor the receiver behind it is in the figure. Scrapes: one Collector that scrapes and normalises 200
+simulated vLLM endpoints every 10 s; its CPU time as a share of one core, and its memory when it has settled.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from harness.telemetry.traffic import attributes  # noqa: E402
 
 SPANS_A_REQUEST = 100
 PAGES = 200
-WORDS = "the quick brown fox observes a model server on kubernetes and tells nobody what it said "
+WORDS = "the quick brown fox observes a model server on kubernetes and never repeats what it said"
 
 
 def payload(prompt_bytes: int) -> bytes:
-    """One export of spans as our library makes them; with a prompt of so many bytes in each."""
+    """One export of spans as the library makes them; with a prompt of so many bytes in each."""
     request = ExportTraceServiceRequest()
     resource = request.resource_spans.add()
     resource.resource.attributes.extend(
@@ -105,7 +105,7 @@ def receiver_only() -> dict[str, Any]:
     }
 
 
-def ours(*features: str) -> dict[str, Any]:
+def stateful(*features: str) -> dict[str, Any]:
     """The stateful gateway with these features; on loopback, its queue in memory like the plain one's."""
     tree = composed(
         role="gateway_stateful", features=("local", *features), without=("persistence",), backends=("otlp",)
@@ -116,7 +116,7 @@ def ours(*features: str) -> dict[str, Any]:
 
 def plain() -> dict[str, Any]:
     """Receiver, memory limiter, exporter with the same queue and batches: the least that a gateway does."""
-    tree = ours()
+    tree = stateful()
     pipeline = {"receivers": ["otlp"], "processors": ["memory_limiter"], "exporters": ["otlp_grpc/backend"]}
     tree["service"]["pipelines"] = {"traces": pipeline}
     tree.pop("connectors", None)
@@ -177,12 +177,12 @@ def spans(rounds: int, seconds: float) -> None:
     """The table of spans."""
     trees = {
         "plain otlp → otlp": plain(),
-        "stateful gateway, nothing on": ours(),
-        "… redaction": ours("redaction"),
-        "… tail sampling": ours("tail_sampling"),
-        "… redaction and tail sampling": ours("redaction", "tail_sampling"),
+        "stateful gateway, no features": stateful(),
+        "… redaction": stateful("redaction"),
+        "… tail sampling": stateful("tail_sampling"),
+        "… redaction and tail sampling": stateful("redaction", "tail_sampling"),
     }
-    print("| spans for each second of CPU time (one core) | small spans | with 8 kB prompts | memory |")
+    print("| spans per second of CPU time (one core) | small spans | with 8 kB prompts | memory |")
     print("|---|---:|---:|---:|")
     found: dict[str, dict[int, list[tuple[float, float]]]] = {name: {0: [], 8192: []} for name in trees}
     bodies = {size: payload(size) for size in (0, 8192)}
@@ -201,7 +201,7 @@ def spans(rounds: int, seconds: float) -> None:
 
 
 def pages(seconds: float) -> None:
-    """The table of pages."""
+    """The table of scrapes."""
     page = (ROOT / "tests/engines/vllm/page.prom").read_text()
     rows = []
     for name, engines in (("vLLM's normaliser only", ("vllm",)), ("every normaliser loaded", ())):
@@ -220,8 +220,8 @@ def pages(seconds: float) -> None:
             ]
             job["scrape_interval"] = "10s"
             rows.append((name, *_watch_pages(tree, Path(directory), served, seconds)))
-    told = f"{PAGES} vLLM pages of {len(page) // 1024} kB, every 10 s"
-    print(f"\n| {told} | of one core | memory | pages read in a second |")
+    case = f"{PAGES} vLLM endpoints of {len(page) // 1024} kB, scraped every 10 s"
+    print(f"\n| {case} | of one core | memory | scrapes per second |")
     print("|---|---:|---:|---:|")
     for name, share, memory, rate in rows:
         print(f"| {name} | {share:.1%} | {memory:.0f} MiB | {rate:.1f} |")

@@ -1,4 +1,4 @@
-"""An ASGI application with the name that our edge hooks: one chat request is one engine request, streamed or not."""
+"""An ASGI application with the name that the HTTP middleware hooks. One chat request is one engine request."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def receive() -> dict[str, Any]:
 
 
 async def send(_: Any) -> None:
-    """To nobody."""
+    """Discard it."""
 
 
 def scope() -> dict[str, Any]:

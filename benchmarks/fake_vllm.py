@@ -1,6 +1,6 @@
 """The shape of vLLM's front end: the classes, parameters and fields that the adapter's hook points name, and no model.
 
-Loaded anew for each server that is measured, under the names of vLLM's own modules, so that hooks on one do not reach
+Loaded again for each server that is measured, under the names of vLLM's own modules, so that hooks on one do not reach
 the other. Answers are ready at once: what is measured is the way to them.
 """
 

@@ -67,7 +67,7 @@ SENTENCE = "The quick brown fox jumps over 13 lazy dogs near the river, at 10:30
 PAYLOADS: Mapping[str, tuple[Mapping[str, object], int]] = {
     "small span": (SMALL, 200),
     "prompt of 8 kB, where prompts belong": ({**SMALL, "gen_ai.input.messages": (SENTENCE * 90)[:8192]}, 60),
-    "text of 8 kB, under a key nobody knows": ({**SMALL, "app.text": (SENTENCE * 90)[:8192]}, 8),
+    "text of 8 kB, under an unknown key": ({**SMALL, "app.text": (SENTENCE * 90)[:8192]}, 8),
 }
 """The attributes, and how many requests make a round."""
 

@@ -32,7 +32,7 @@ Serve = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Counted(SpanExporter):
-    """Exports to nowhere, and counts: a dropped span would make us look cheap."""
+    """Exports to nowhere, and counts: a dropped span would understate the cost."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -60,7 +60,7 @@ class Telemetry:
         self.meter_provider = MeterProvider([self.reader], resource=resource, shutdown_on_exit=False)
 
     def flush(self) -> None:
-        """Export all spans. Metrics are collected once a minute whatever the load, so that is no cost of a request."""
+        """Export all spans. Metrics are collected once a minute, independent of the load, and are excluded."""
         assert self.tracer_provider.force_flush(30_000)
 
     def shutdown(self) -> None:
@@ -237,7 +237,7 @@ def fresh(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with imported({name: module}):  # dataclasses look their module up
+    with imported({name: module}):  # dataclasses resolve their module
         spec.loader.exec_module(module)
     return module
 

@@ -1,4 +1,4 @@
-"""What one request costs, on its way and in all; what one chunk costs; how long the event loop waits for us."""
+"""Cost of one request, on its path and in total; of one chunk; and pauses of the event loop."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def total(server: Server) -> Case:
 
 
 def alone(server: Server) -> Case:
-    """The same where each request ends alone, so that the emitting thread wakes for it; the spans go out together."""
+    """The same, with each request emitted alone: the emitting thread wakes for it. Spans are exported together."""
 
     def case(requests: int) -> float:
         before = time.process_time()
@@ -75,25 +75,25 @@ Took = dict[str, Series]
 def requests(rounds: int) -> list[Figure]:
     """One request, not streamed, beside nothing and beside the floor."""
     plain, plain_http = Server(), Server(http=True)
-    ours, ours_http, bare = Observed(), Observed(http=True), Observed(phases=False)
-    with started(plain, plain_http, ours, ours_http, bare):
-        floor, full, full_http = Floor(ours), Floor(ours, phases=True), Floor(ours_http, phases=True)
+    observed, observed_http, bare = Observed(), Observed(http=True), Observed(phases=False)
+    with started(plain, plain_http, observed, observed_http, bare):
+        floor, full, full_http = Floor(observed), Floor(observed, phases=True), Floor(observed_http, phases=True)
         with started(floor, full, full_http):
-            servers = {"plain": plain, "floor": floor, "full": full, "bare": bare, "ours": ours}
-            servers |= {"plain_http": plain_http, "full_http": full_http, "ours_http": ours_http}
+            servers = {"plain": plain, "floor": floor, "full": full, "bare": bare, "observed": observed}
+            servers |= {"plain_http": plain_http, "full_http": full_http, "observed_http": observed_http}
             way = interleaved({name: path(server) for name, server in servers.items()}, rounds, 100)
             everything = interleaved({name: total(server) for name, server in servers.items()}, rounds, 100)
-            seldom = {name: alone(servers[name]) for name in ("plain", "full", "ours")}
+            seldom = {name: alone(servers[name]) for name in ("plain", "full", "observed")}
             lonely = interleaved(seldom, rounds // 2, 5)
-    told = f"floor: 1 span of {floor.attributes} attributes, {floor.points} points"
+    floor_label = f"floor: 1 span of {floor.attributes} attributes, {floor.points} points"
     return [
         Figure("the server itself, nothing observed", "us", everything["plain"]),
-        Figure(told, "us", more(everything, "floor")),
+        Figure(floor_label, "us", more(everything, "floor")),
         Figure(f"floor with {floor.phases} phase spans", "us", more(everything, "full")),
         *on_the_way(way),
         *in_all(everything, floor.phases),
-        Figure("in all, where each request ends alone", "us", more(lonely, "ours")),
-        Figure("  of the floor with phases, alone too", "x", more(lonely, "ours") / more(lonely, "full")),
+        Figure("total, where each request is emitted alone", "us", more(lonely, "observed")),
+        Figure("  of the floor with phases, alone too", "x", more(lonely, "observed") / more(lonely, "full")),
     ]
 
 
@@ -104,55 +104,55 @@ def more(took: Took, name: str, base: str = "plain") -> Series:
 
 def on_the_way(took: Took) -> list[Figure]:
     """What the request waits for."""
-    ours = more(took, "ours")
+    observed = more(took, "observed")
     return [
-        Figure("on the request's path", "us", ours, PATH_AIM_US),
-        Figure(OF_PATH, "x", ours / more(took, "floor")),
-        Figure("on the request's path, with the HTTP edge", "us", more(took, "ours_http", "plain_http")),
+        Figure("on the request's path", "us", observed, PATH_AIM_US),
+        Figure(OF_PATH, "x", observed / more(took, "floor")),
+        Figure("on the request's path, with the HTTP middleware", "us", more(took, "observed_http", "plain_http")),
     ]
 
 
 def in_all(took: Took, phases: int) -> list[Figure]:
     """What the process pays."""
-    bare, ours, http = more(took, "bare"), more(took, "ours"), more(took, "ours_http", "plain_http")
+    bare, observed, http = more(took, "bare"), more(took, "observed"), more(took, "observed_http", "plain_http")
     floor, full, full_http = more(took, "floor"), more(took, "full"), more(took, "full_http", "plain_http")
     return [
-        Figure("in all, without phase spans", "us", bare),
+        Figure("total, without phase spans", "us", bare),
         Figure(OF_FLOOR, "x", bare / floor, TOTAL_AIM),
-        Figure(f"in all, with {phases} phase spans", "us", ours),
-        Figure(OF_FULL_FLOOR, "x", ours / full, TOTAL_AIM),
-        Figure("  of the floor without", "x", ours / floor),
-        Figure(f"in all, with {phases} phase spans and the HTTP edge", "us", http),
+        Figure(f"total, with {phases} phase spans", "us", observed),
+        Figure(OF_FULL_FLOOR, "x", observed / full, TOTAL_AIM),
+        Figure("  of the floor without", "x", observed / floor),
+        Figure(f"total, with {phases} phase spans and the HTTP middleware", "us", http),
         Figure("  of the floor with the same spans", "x", http / full_http, TOTAL_AIM),
     ]
 
 
 def chunks(rounds: int) -> list[Figure]:
-    """One piece of a streamed answer, and one step of the engine."""
+    """One chunk of a streamed response, and one step of the engine."""
     cases: dict[str, Case] = {}
     servers: list[Server] = []
     for http in (False, True):
         for count in (0, CHUNKS):
             pair = Server(chunks=count, http=http), Observed(chunks=count, http=http)
             servers += pair
-            cases |= {f"plain {count} {http}": path(pair[0]), f"ours {count} {http}": path(pair[1])}
+            cases |= {f"plain {count} {http}": path(pair[0]), f"observed {count} {http}": path(pair[1])}
             cases["step"] = steps(pair[1])
     with started(*servers):
         took = interleaved(cases, rounds, 20)
 
     def each(http: bool) -> Series:
-        streamed, whole = (more(took, f"ours {count} {http}", f"plain {count} {http}") for count in (CHUNKS, 0))
+        streamed, whole = (more(took, f"observed {count} {http}", f"plain {count} {http}") for count in (CHUNKS, 0))
         return (streamed - whole).each(CHUNKS)
 
     return [
         Figure("a chunk, through the engine's stream", "us", each(False)),
-        Figure("a chunk, through that and the HTTP edge", "us", each(True)),
+        Figure("a chunk, through that and the HTTP middleware", "us", each(True)),
         Figure("one step of the engine, for all its requests (stat logger)", "us", took["step"]),
     ]
 
 
 def steps(server: Observed) -> Case:
-    """What our stat logger adds to each of the engine's steps."""
+    """What ai-otel's stat logger adds to each of the engine's steps."""
     scheduler, iteration = server.vllm.SchedulerStats(), server.vllm.IterationStats()
 
     def case(count: int) -> float:

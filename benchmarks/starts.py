@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 def starts(rounds: int) -> list[Figure]:
     """Wall-clock milliseconds of `python -c pass`, each kind in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        without, installed = environment(Path(folder, "no"), door=False), environment(Path(folder, "yes"), door=True)
+        without, installed = environment(Path(folder, "no"), pth=False), environment(Path(folder, "yes"), pth=True)
         kinds = {
             "plain": (without, "pass", {}),
             "off": (installed, "pass", {}),
@@ -35,18 +35,18 @@ def starts(rounds: int) -> list[Figure]:
     plain, off, on, wrapt = (Series.of(milliseconds) for milliseconds in took.values())
     return [
         Figure("python -c pass, without ai-otel", "ms", plain),
-        Figure("installed, not switched on: more", "ms", off - plain),
-        Figure("switched on (AI_OTEL_ENABLED=true), no engine: more", "ms", on - plain),
+        Figure("installed, not enabled: additional", "ms", off - plain),
+        Figure("enabled (AI_OTEL_ENABLED=true), no engine: additional", "ms", on - plain),
         Figure("  of which a bare `import wrapt`", "ms", wrapt - plain),
     ]
 
 
-def environment(path: Path, *, door: bool) -> Path:
-    """A bare environment that sees our dependencies and source, with or without the door that the wheel installs."""
+def environment(path: Path, *, pth: bool) -> Path:
+    """An environment with ai-otel's dependencies and source, with or without the wheel's `.pth` file."""
     venv.create(path, with_pip=False)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(path), "platbase": str(path)}))
     (packages / "a.pth").write_text(f"{sysconfig.get_path('purelib')}\n{SOURCE}\n")
-    if door:
+    if pth:
         (packages / "ai_otel.pth").write_text((SOURCE / "ai_otel.pth").read_text())
     return path / "bin/python"
 

@@ -24,7 +24,7 @@ SCHEMA_URL_GEN_AI: Final[str | None] = None  # not known: the conventions do not
 SCOPE_HW: Final = "ai_otel.hw"
 SCHEMA_URL_CORE: Final[str | None] = "https://opentelemetry.io/schemas/1.45.0"  # the core conventions
 SCOPE: Final = "ai_otel"
-SCHEMA_URL: Final[str | None] = None  # our names have no published schema file
+SCHEMA_URL: Final[str | None] = None  # ai-otel's names have no published schema file
 
 
 # Attribute keys
@@ -313,7 +313,7 @@ AI_OTEL_REQUEST_FINISHED: Final = Metric(
     instrument="counter",
     unit="{request}",
     value="int",
-    description="Requests that the engine itself has ended, well or not.",
+    description="Requests that the engine ended, successfully or not.",
     buckets=None,
     attributes=(*_REQUEST_METRIC, AI_OTEL_FINISH_REASON, ERROR_TYPE),
 )
@@ -331,7 +331,7 @@ AI_OTEL_REQUEST_RUNNING: Final = Metric(
     instrument="updowncounter",
     unit="{request}",
     value="int",
-    description="Requests that the engine is computing now.",
+    description="Requests that the engine is computing.",
     buckets=None,
     attributes=_ENGINE_METRIC,
 )
@@ -340,7 +340,7 @@ AI_OTEL_REQUEST_WAITING: Final = Metric(
     instrument="updowncounter",
     unit="{request}",
     value="int",
-    description="Requests that wait to be computed now.",
+    description="Requests that wait to be computed.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_WAIT_REASON),
 )
@@ -349,7 +349,7 @@ AI_OTEL_REQUEST_PREEMPTED: Final = Metric(
     instrument="counter",
     unit="{preemption}",
     value="int",
-    description="Times that the engine took a running request off the device again.",
+    description="Preemptions of running requests.",
     buckets=None,
     attributes=_ENGINE_METRIC,
 )
@@ -421,7 +421,7 @@ AI_OTEL_USAGE_INPUT_TOKENS: Final = Metric(
     instrument="counter",
     unit="{token}",
     value="int",
-    description="Input tokens, cached ones included.",
+    description="Input tokens, including cached tokens.",
     buckets=None,
     attributes=_REQUEST_METRIC,
 )
@@ -430,7 +430,7 @@ AI_OTEL_USAGE_OUTPUT_TOKENS: Final = Metric(
     instrument="counter",
     unit="{token}",
     value="int",
-    description="Output tokens, those of cancelled requests included.",
+    description="Output tokens, including those of cancelled requests.",
     buckets=None,
     attributes=_REQUEST_METRIC,
 )
@@ -439,7 +439,7 @@ AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS: Final = Metric(
     instrument="counter",
     unit="{token}",
     value="int",
-    description="Input tokens that a cache supplied; part of the input tokens.",
+    description="Input tokens served from a cache; included in the input tokens.",
     buckets=None,
     attributes=(*_REQUEST_METRIC, AI_OTEL_CACHE_TIER),
 )
@@ -466,7 +466,7 @@ AI_OTEL_KV_CACHE_UTILIZATION: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Share of the KV cache that is in use, from 0 to 1.",
+    description="Fraction of the KV cache in use, from 0 to 1.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
 )
@@ -475,7 +475,7 @@ AI_OTEL_KV_CACHE_CAPACITY: Final = Metric(
     instrument="updowncounter",
     unit="{token}",
     value="int",
-    description="Tokens that the KV cache can hold.",
+    description="Capacity of the KV cache in tokens.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
 )
@@ -484,7 +484,7 @@ AI_OTEL_KV_CACHE_USED: Final = Metric(
     instrument="updowncounter",
     unit="{token}",
     value="int",
-    description="Tokens that the KV cache holds for requests now.",
+    description="Tokens that the KV cache currently holds for requests.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
 )
@@ -493,7 +493,7 @@ AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS: Final = Metric(
     instrument="counter",
     unit="{token}",
     value="int",
-    description="Tokens looked up in the prefix cache.",
+    description="Tokens queried in the prefix cache.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_CACHE_TIER),
 )
@@ -538,7 +538,7 @@ AI_OTEL_LORA_ADAPTER_RUNNING: Final = Metric(
     instrument="gauge",
     unit="{adapter}",
     value="int",
-    description="LoRA adapters that running requests use now.",
+    description="LoRA adapters used by running requests.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_LORA_NAME),
 )
@@ -547,7 +547,7 @@ AI_OTEL_LORA_SLOT_USED: Final = Metric(
     instrument="gauge",
     unit="{slot}",
     value="int",
-    description="LoRA slots on the device that hold an adapter now.",
+    description="LoRA slots on the device that hold an adapter.",
     buckets=None,
     attributes=_ENGINE_METRIC,
 )
@@ -583,7 +583,7 @@ AI_OTEL_KV_TRANSFER_DURATION: Final = Metric(
     instrument="histogram",
     unit="s",
     value="double",
-    description="Time of one transfer of KV blocks.",
+    description="Duration of one transfer of KV blocks.",
     buckets=BUCKETS_TRANSFER_DURATION,
     attributes=_KV_TRANSFER_METRIC,
 )
@@ -592,7 +592,7 @@ AI_OTEL_KV_TRANSFER_SIZE: Final = Metric(
     instrument="histogram",
     unit="By",
     value="int",
-    description="Bytes of one transfer of KV blocks.",
+    description="Size of one transfer of KV blocks in bytes.",
     buckets=BUCKETS_TRANSFER_SIZE,
     attributes=_KV_TRANSFER_METRIC,
 )
@@ -610,7 +610,7 @@ AI_OTEL_ENGINE_STATE: Final = Metric(
     instrument="gauge",
     unit="1",
     value="int",
-    description="1 for the state that the engine is in, 0 for the others.",
+    description="1 for the current state of the engine, 0 for the others.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_STATE),
 )
@@ -619,7 +619,7 @@ AI_OTEL_MODEL_LOAD_DURATION: Final = Metric(
     instrument="gauge",
     unit="s",
     value="double",
-    description="Time that loading the model took, by step.",
+    description="Duration of model loading, by step.",
     buckets=None,
     attributes=(*_ENGINE_METRIC, AI_OTEL_LOAD_PHASE),
 )
@@ -628,7 +628,7 @@ HW_GPU_UTILIZATION: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Share of time that the GPU was busy, from 0 to 1.",
+    description="Fraction of time that the GPU was busy, from 0 to 1.",
     buckets=None,
     attributes=(*_GPU_PART_METRIC, HW_GPU_TASK),
 )
@@ -646,7 +646,7 @@ HW_GPU_MEMORY_LIMIT: Final = Metric(
     instrument="updowncounter",
     unit="By",
     value="int",
-    description="GPU memory in all.",
+    description="Total GPU memory.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -655,7 +655,7 @@ HW_GPU_MEMORY_UTILIZATION: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Share of the GPU's memory in use, from 0 to 1.",
+    description="Fraction of GPU memory in use, from 0 to 1.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -664,7 +664,7 @@ HW_GPU_IO: Final = Metric(
     instrument="counter",
     unit="By",
     value="int",
-    description="Bytes over one kind of link of the GPU.",
+    description="Bytes transferred over one kind of GPU link.",
     buckets=None,
     attributes=(*_GPU_METRIC, NETWORK_IO_DIRECTION, AI_OTEL_GPU_LINK),
 )
@@ -673,7 +673,7 @@ HW_ENERGY: Final = Metric(
     instrument="counter",
     unit="J",
     value="double",
-    description="Energy that the device used.",
+    description="Energy consumed by the device.",
     buckets=None,
     attributes=(*_DEVICE_METRIC, HW_TYPE),
 )
@@ -682,7 +682,7 @@ HW_POWER: Final = Metric(
     instrument="gauge",
     unit="W",
     value="double",
-    description="Power that the device draws now.",
+    description="Power drawn by the device.",
     buckets=None,
     attributes=(*_DEVICE_METRIC, HW_TYPE, AI_OTEL_GPU_POWER_WINDOW),
 )
@@ -700,7 +700,7 @@ HW_TEMPERATURE_LIMIT: Final = Metric(
     instrument="gauge",
     unit="Cel",
     value="double",
-    description="Temperature at which the device slows down or stops.",
+    description="Temperature at which the device throttles or shuts down.",
     buckets=None,
     attributes=(*_DEVICE_METRIC, HW_SENSOR_LOCATION, HW_LIMIT_TYPE),
 )
@@ -709,7 +709,7 @@ HW_FAN_SPEED_RATIO: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Fan speed as a share of its maximum.",
+    description="Fan speed as a fraction of its maximum.",
     buckets=None,
     attributes=(*_DEVICE_METRIC, HW_SENSOR_LOCATION),
 )
@@ -718,7 +718,7 @@ HW_ERRORS: Final = Metric(
     instrument="counter",
     unit="{error}",
     value="int",
-    description="Errors that the device reported; for GPU memory, corrected and uncorrected ones.",
+    description="Errors reported by the device; for GPU memory, corrected and uncorrected errors.",
     buckets=None,
     attributes=(*_GPU_METRIC, HW_TYPE, ERROR_TYPE),
 )
@@ -727,7 +727,7 @@ HW_STATUS: Final = Metric(
     instrument="updowncounter",
     unit="1",
     value="int",
-    description="1 for the state that the device is in, 0 for the others.",
+    description="1 for the current state of the device, 0 for the others.",
     buckets=None,
     attributes=(*_GPU_METRIC, HW_TYPE, HW_STATE),
 )
@@ -736,7 +736,7 @@ AI_OTEL_GPU_MEMORY_RESERVED: Final = Metric(
     instrument="updowncounter",
     unit="By",
     value="int",
-    description="GPU memory that driver and firmware keep for themselves.",
+    description="GPU memory reserved by driver and firmware.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -745,7 +745,7 @@ AI_OTEL_GPU_MEMORY_BANDWIDTH_UTILIZATION: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="How busy the memory's interface is with data, from 0 to 1.",
+    description="Utilization of the memory interface by data, from 0 to 1.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -754,7 +754,7 @@ AI_OTEL_GPU_MEMORY_CONTROLLER_UTILIZATION: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Share of time in which memory was read or written, from 0 to 1.",
+    description="Fraction of time in which memory was read or written, from 0 to 1.",
     buckets=None,
     attributes=_GPU_METRIC,
 )
@@ -763,7 +763,7 @@ AI_OTEL_GPU_SM_ACTIVITY: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Share of cycles in which a compute unit had work, averaged over all units, from 0 to 1.",
+    description="Fraction of cycles in which a compute unit had work, averaged over all units, from 0 to 1.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -772,7 +772,7 @@ AI_OTEL_GPU_SM_OCCUPANCY: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Warps on a compute unit, of the most that fit, averaged over all units, from 0 to 1.",
+    description="Resident warps per compute unit as a fraction of the maximum, averaged over all units, from 0 to 1.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -781,7 +781,7 @@ AI_OTEL_GPU_PIPE_ACTIVITY: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="Share of cycles in which one kind of compute pipe was active, from 0 to 1.",
+    description="Fraction of cycles in which one kind of compute pipe was active, from 0 to 1.",
     buckets=None,
     attributes=(*_GPU_PART_METRIC, AI_OTEL_GPU_PIPE),
 )
@@ -790,7 +790,7 @@ AI_OTEL_GPU_POWER_LIMIT: Final = Metric(
     instrument="gauge",
     unit="W",
     value="double",
-    description="Power that the device may draw.",
+    description="Power limit of the device.",
     buckets=None,
     attributes=(*_GPU_METRIC, AI_OTEL_GPU_LIMIT_TYPE),
 )
@@ -799,7 +799,7 @@ AI_OTEL_GPU_FREQUENCY: Final = Metric(
     instrument="gauge",
     unit="Hz",
     value="int",
-    description="Clock frequency of one part of the GPU now.",
+    description="Clock frequency of one GPU domain.",
     buckets=None,
     attributes=(*_GPU_METRIC, AI_OTEL_GPU_CLOCK),
 )
@@ -808,7 +808,7 @@ AI_OTEL_GPU_THROTTLE_TIME: Final = Metric(
     instrument="counter",
     unit="s",
     value="double",
-    description="Time in which something held the GPU's clocks down.",
+    description="Time in which the GPU's clocks were throttled.",
     buckets=None,
     attributes=(*_GPU_METRIC, AI_OTEL_GPU_THROTTLE_REASON),
 )
@@ -817,7 +817,7 @@ AI_OTEL_GPU_XID_LAST: Final = Metric(
     instrument="gauge",
     unit="{xid}",
     value="int",
-    description="Number of the last XID error, 0 where there was none.",
+    description="Code of the last XID error, 0 if there was none.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -826,7 +826,7 @@ AI_OTEL_GPU_XID_EVENTS: Final = Metric(
     instrument="counter",
     unit="{event}",
     value="int",
-    description="XID events of the driver since we began to listen, by code.",
+    description="XID events of the driver since the monitor started, by code.",
     buckets=None,
     attributes=(*_GPU_PART_METRIC, AI_OTEL_GPU_XID_CODE),
 )
@@ -835,7 +835,7 @@ HW_GPU_INFO: Final = Metric(
     instrument="gauge",
     unit="1",
     value="int",
-    description="Always 1; its attributes say what the device is.",
+    description="Always 1; its attributes identify the device.",
     buckets=None,
     attributes=_GPU_PART_METRIC,
 )
@@ -844,7 +844,7 @@ AI_OTEL_GPU_PROCESS_MEMORY_USAGE: Final = Metric(
     instrument="updowncounter",
     unit="By",
     value="int",
-    description="GPU memory that one process of this container holds.",
+    description="GPU memory held by one process of this container.",
     buckets=None,
     attributes=(*_GPU_PART_METRIC, PROCESS_PID),
 )
@@ -870,7 +870,7 @@ AI_OTEL_GPU_ENERGY: Final = Metric(
     instrument="counter",
     unit="J",
     value="double",
-    description="The device's energy, split by what it was used for.",
+    description="Energy of the device, split by account.",
     buckets=None,
     attributes=(*_GPU_SHARE_METRIC, GEN_AI_REQUEST_MODEL),
 )
@@ -879,7 +879,7 @@ AI_OTEL_GPU_TIME_METRIC: Final = Metric(
     instrument="counter",
     unit="s",
     value="double",
-    description="Time of the device, split by what it was used for.",
+    description="Time of the device, split by account.",
     buckets=None,
     attributes=(*_GPU_SHARE_METRIC, GEN_AI_REQUEST_MODEL),
 )
@@ -897,7 +897,7 @@ AI_OTEL_GPU_CONSERVATION_ERROR: Final = Metric(
     instrument="gauge",
     unit="1",
     value="double",
-    description="How far the buckets' sum is from the device's own energy, as a share of it.",
+    description="Relative difference between the sum of the accounts and the device's energy.",
     buckets=None,
     attributes=_GPU_METRIC,
 )
@@ -906,7 +906,7 @@ AI_OTEL_GPU_IDLE_POWER: Final = Metric(
     instrument="gauge",
     unit="W",
     value="double",
-    description="The power that the device was seen to draw with no request in flight.",
+    description="Power that the device draws with no request in flight.",
     buckets=None,
     attributes=_GPU_METRIC,
 )
@@ -915,7 +915,7 @@ AI_OTEL_GPU_PASS_DURATION: Final = Metric(
     instrument="histogram",
     unit="s",
     value="double",
-    description="How long one look at all devices took.",
+    description="Duration of one sample of all devices.",
     buckets=BUCKETS_GPU_PASS,
     attributes=(AI_OTEL_GPU_PASS,),
 )
@@ -924,7 +924,7 @@ AI_OTEL_GPU_PASS_SKIPPED: Final = Metric(
     instrument="counter",
     unit="{pass}",
     value="int",
-    description="Looks at the devices that were left out, because the last one took too long.",
+    description="Device samples that were skipped because the previous one took too long.",
     buckets=None,
     attributes=(AI_OTEL_GPU_PASS,),
 )
@@ -933,7 +933,7 @@ AI_OTEL_GPU_SUPPORT: Final = Metric(
     instrument="gauge",
     unit="1",
     value="int",
-    description="Always 1; its attributes say whether a device tells one of its values, and why not.",
+    description="Always 1; its attributes say whether a device reports a value, and why not.",
     buckets=None,
     attributes=(*_GPU_PART_METRIC, AI_OTEL_GPU_READING, AI_OTEL_GPU_SUPPORT_STATE),
 )
@@ -942,7 +942,7 @@ AI_OTEL_RECORD_DROPPED: Final = Metric(
     instrument="counter",
     unit="{record}",
     value="int",
-    description="Records of requests that were lost before they became telemetry.",
+    description="Request records dropped before they were emitted.",
     buckets=None,
     attributes=(AI_OTEL_DROP_REASON,),
 )
@@ -951,7 +951,7 @@ AI_OTEL_RECORD_OPEN: Final = Metric(
     instrument="updowncounter",
     unit="{record}",
     value="int",
-    description="Records of requests that have begun and not yet ended.",
+    description="Request records that are open.",
     buckets=None,
     attributes=(),
 )
@@ -960,7 +960,7 @@ AI_OTEL_HOOK_ERRORS: Final = Metric(
     instrument="counter",
     unit="{error}",
     value="int",
-    description="Exceptions in our hooks; the application never saw them.",
+    description="Exceptions in ai-otel's hooks; none of them reached the application.",
     buckets=None,
     attributes=(AI_OTEL_HOOK_NAME,),
 )
@@ -969,7 +969,7 @@ AI_OTEL_HOOK_DISABLED: Final = Metric(
     instrument="updowncounter",
     unit="{hook}",
     value="int",
-    description="Hooks that are switched off after failing again and again.",
+    description="Hooks disabled after repeated failures.",
     buckets=None,
     attributes=(AI_OTEL_HOOK_NAME,),
 )

@@ -11,15 +11,15 @@ HEAD = """\
 <!-- Generated from src/ai_otel/schema by `python tools/generate.py`. Do not edit. -->
 # Metrics, spans and attributes
 
-Every name that ai-otel emits, and where it comes from in each engine. Names that OpenTelemetry has are used exactly as
-published (`gen_ai.*`, `hw.*`); what the conventions lack is `ai_otel.*`.
+Reference of every name that ai-otel emits, and its source in each engine. Names that OpenTelemetry publishes are used
+unchanged (`gen_ai.*`, `hw.*`); what the conventions lack is `ai_otel.*`.
 
 * *Prometheus* is the name after the Collector or Prometheus' own OTLP receiver with default settings. A histogram adds
   `_bucket`, `_sum` and `_count`. The Python Prometheus exporter leaves out `_ratio`.
-* *library* is what `ai-otel` measures inside the server; *page* is what the Collector pipeline reads from the engine's
-  own metrics page. Where both run, the pipeline drops its copy.
-* Attributes: **bold** is required, plain is set where it is known or applies, *italic* is opt-in.
-* Unknown is absent: a metric that an engine does not expose is missing, never 0.
+* *library* is what ai-otel measures inside the server; *endpoint* is what the Collector pipeline scrapes from the
+  engine's metrics endpoint. If both run, the pipeline drops its copy.
+* Attributes: **bold** is required, plain is set if it is known and applies, *italic* is opt-in.
+* Unknown is absent: a metric that an engine does not expose is absent, never 0.
 """
 
 
@@ -82,7 +82,7 @@ def _sources(metric: Metric, engine: Engine) -> Iterator[tuple[str, str]]:
             yield f"{engine['title']}, library", row["from"] + _needs(row)
     page = [_native(row) for row in engine["metrics"] if row["to"] == metric.name]
     if page:
-        yield f"{engine['title']}, page", "<br>".join(page)
+        yield f"{engine['title']}, endpoint", "<br>".join(page)
 
 
 def _native(row: MetricMapping) -> str:
@@ -92,7 +92,7 @@ def _native(row: MetricMapping) -> str:
     if "unless" in row:
         parts.append(f"where there is no `{row['unless']}`")
     if row.get("combine") == "sum":
-        parts.append("(added up)")
+        parts.append("(summed)")
     if "factor" in row:
         parts.append(f"× {row['factor']}")
     sentences = (" ".join(filter(None, parts)), _needs(row).strip().rstrip("."), row.get("meaning"))
@@ -149,7 +149,7 @@ def _resource(contract: Contract) -> Iterator[str]:
 
 
 def _own_attributes(contract: Contract) -> Iterator[str]:
-    yield "## Our own attributes"
+    yield "## ai-otel attributes"
     yield ""
     own = [attribute for attribute in contract.attributes.values() if attribute.own]
     rows = [(f"`{each.key}`", each.type, each.brief, _values(each)) for each in own]
@@ -165,22 +165,22 @@ def _values(attribute: Attribute) -> str:
 def _bucket_lists(contract: Contract) -> Iterator[str]:
     yield "## Buckets"
     yield ""
-    yield "Histograms that are read from an engine's page keep the engine's own boundaries."
+    yield "Histograms that are scraped from an engine keep the engine's boundaries."
     yield ""
     rows = [
-        (name, ", ".join(str(bound) for bound in row["bounds"]), row.get("why", "As the conventions advise."))
+        (name, ", ".join(str(bound) for bound in row["bounds"]), row.get("why", "As the conventions recommend."))
         for name, row in contract.buckets.items()
     ]
     yield from _table(("name", "boundaries", "why"), rows)
 
 
-def _left_out(engine: Engine) -> Iterator[str]:
-    yield f"## {engine['title']}: what is left native"
+def _left_out(engine: Tree) -> Iterator[str]:
+    yield f"## {engine['title']}: unmapped metrics"
     yield ""
-    yield " ".join([f"Read in {engine['inventory']['version']}.", engine["page"]["absent"], *_no_hooks(engine)])
+    yield " ".join([f"Inventory of {engine['inventory']['version']}.", engine["page"]["absent"], *_no_hooks(engine)])
     yield ""
     rows = [(_lines(row["natives"]), row["why"] + _needs(row)) for row in engine["unmapped"]]
-    yield from _table(("native metric", "why it has no name of ours"), rows)
+    yield from _table(("source metric", "why it is not mapped"), rows)
 
 
 def _lines(names: Sequence[str]) -> str:
