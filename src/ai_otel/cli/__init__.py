@@ -12,7 +12,7 @@ from ai_otel.version import __version__
 COMMANDS = {
     "run": "run a server with telemetry",
     "demo": "see it work on a small real engine",
-    "agent": "on a Kubernetes node: the values of every GPU, and which pod holds it",
+    "agent": "on a Kubernetes node: metrics of every GPU, and which pod holds it",
     "doctor": "what is observed, what is missing, and which flag turns it on",
     "schema": "every name that we emit, and where each engine's comes from",
     "collector": "complete Collector configurations, and what an engine's page can tell",
