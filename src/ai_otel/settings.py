@@ -1,7 +1,7 @@
 """
-Every option, one line each: name, environment variable, default, meaning. The only reader of `os.environ`.
+All settings with environment variable, default and meaning. The only module that reads `os.environ`.
 
-Where telemetry goes is not here: the OpenTelemetry SDK's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, …) decide that.
+Exporters are configured by the OpenTelemetry SDK's variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PREFIX = "AI_OTEL_"
 
 
 class SettingsError(ValueError):
-    """A setting that makes no sense; the message says which, and what to write."""
+    """An invalid setting. The message names it and the accepted values."""
 
 
 def _flag(text: str) -> bool:
@@ -68,7 +68,7 @@ def _address(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What the GPUs cost: so much of a currency for an hour of one GPU, or for a kilowatt-hour of its energy."""
+    """Price of a GPU hour, or of a kilowatt-hour of GPU energy."""
 
     amount: float
     currency: str
@@ -80,7 +80,7 @@ class Price:
 
     @classmethod
     def read(cls, text: str) -> Price | None:
-        """Read `2.50 USD/gpu_hour`; nothing where nothing stands there."""
+        """Parse `2.50 USD/gpu_hour`. Returns `None` for an empty text, raises `ValueError` for a malformed one."""
         if not text.strip():
             return None
         match = _PRICE.fullmatch(text.strip())
@@ -93,57 +93,57 @@ _PRICE = re.compile(r"(?P<amount>\d+(\.\d+)?) (?P<currency>[A-Z]{3})/(?P<unit>gp
 
 
 def option(default: Any, read: Callable[[str], Any], doc: str) -> Any:
-    """One option: its default, how its text is read, and what it means."""
+    """Declare a setting: its default, its parser and its help text."""
     return field(default=default, metadata={"read": read, "doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All options. The environment variable of each is its name in capitals after `AI_OTEL_`."""
+    """All settings. The environment variable of each is `AI_OTEL_` and its name in capitals."""
 
-    enabled: bool = option(False, _flag, "Switch on the doors that open because the package is installed.")
-    engines: tuple[str, ...] = option((), _names, "Observe only these engines, comma-separated; empty means all.")
-    traces: bool = option(True, _flag, "Make spans.")
-    metrics: bool = option(True, _flag, "Make metrics.")
-    phases: bool = option(True, _flag, "Give each request span its queue, prefill and decode as child spans.")
-    edge: bool = option(True, _flag, "Watch the HTTP layer of Starlette and FastAPI servers.")
+    enabled: bool = option(False, _flag, "Enable instrumentation through the installed entry points.")
+    engines: tuple[str, ...] = option((), _names, "Comma-separated engines to observe; empty means all.")
+    traces: bool = option(True, _flag, "Emit spans.")
+    metrics: bool = option(True, _flag, "Emit metrics.")
+    phases: bool = option(True, _flag, "Emit queue, prefill and decode as child spans of each request span.")
+    edge: bool = option(True, _flag, "Observe HTTP requests of Starlette and FastAPI servers.")
     engine_tracing: str = option(
         "keep",
         _one_of("keep", "ignore"),
-        "Where the engine traces a request itself: keep its span, or ignore it and make ours too.",
+        "What to do if the engine traces a request: `keep` its span only, or `ignore` it and emit a span as well.",
     )
     foreign_parent: str = option(
-        "link", _one_of("link", "parent", "ignore"), "What to do with a local parent span of somebody else's provider."
+        "link", _one_of("link", "parent", "ignore"), "How to treat a local parent span of another tracer provider."
     )
     gpu: tuple[str, ...] = option(
         ("auto",),
         _names,
-        "Read the GPUs of these vendors, comma-separated; `auto` reads all that are here, `none` none.",
+        "Comma-separated vendors whose GPUs are sampled; `auto` selects all, `none` disables sampling.",
     )
-    gpu_interval: float = option(1.0, _positive, "Seconds between two looks at the GPUs.")
-    gpu_processes: bool = option(False, _flag, "Tell how much GPU memory each process of this container holds.")
+    gpu_interval: float = option(1.0, _positive, "GPU sampling interval in seconds.")
+    gpu_processes: bool = option(False, _flag, "Report the GPU memory of each process of this container.")
     energy: bool = option(
-        False, _flag, "Share the GPUs' energy among the requests; the energy counters are then read ten times a second."
+        False, _flag, "Attribute GPU energy to requests; samples the energy counters ten times per second."
     )
     energy_shared: bool = option(
         False,
         _flag,
-        "Estimate energy on GPUs that are shared with others as well (MIG, time-slicing). Not for billing.",
+        "Estimate energy on GPUs shared with other workloads (MIG, time-slicing). Not for billing.",
     )
     price: Price | None = option(  # noqa: RUF009 - a dataclass field, as all of them
-        None, Price.read, "What GPUs cost, to put a price on a request: `2.50 USD/gpu_hour` or `0.30 EUR/kWh`."
+        None, Price.read, "GPU price for the cost of a request: `2.50 USD/gpu_hour` or `0.30 EUR/kWh`."
     )
-    agent_interval: float = option(15.0, _positive, "`ai-otel agent`: seconds between two questions to the kubelet.")
+    agent_interval: float = option(15.0, _positive, "`ai-otel agent`: kubelet polling interval in seconds.")
     agent_kubelet: str = option(
         "/var/lib/kubelet/pod-resources", str.strip, "`ai-otel agent`: directory of the kubelet's `kubelet.sock`."
     )
     agent_pods_api: str = option(
         "/var/lib/kubelet/pods-api",
         str.strip,
-        "`ai-otel agent`: directory of the kubelet's `pods-api.sock`, if it has one.",
+        "`ai-otel agent`: directory of the kubelet's `pods-api.sock`, if available.",
     )
     agent_listen: str = option(
-        "0.0.0.0:13134", _address, "`ai-otel agent`: where its page `/healthz` is served, as `host:port`."
+        "0.0.0.0:13134", _address, "`ai-otel agent`: listen address of `/healthz`, as `host:port`."
     )
     agent_resources: tuple[str, ...] = option(
         (
@@ -160,30 +160,30 @@ class Settings:
             "gpu.intel.com",
         ),
         _names,
-        "`ai-otel agent`: the resource names and DRA drivers that are accelerators; `*` stands for anything.",
+        "`ai-otel agent`: comma-separated resource names and DRA drivers of accelerators; `*` is a wildcard.",
     )
     agent_replicas: str = option(
         "time_slicing",
         _one_of("time_slicing", "mps"),
-        "`ai-otel agent`: how this cluster's device plugin shares a GPU; the kubelet does not tell.",
+        "`ai-otel agent`: how the device plugin shares a GPU, `time_slicing` or `mps`; the kubelet does not report it.",
     )
     agent_resource_slices: bool = option(
         False, _flag, "`ai-otel agent`: map resource claims (DRA); reads ResourceSlices from the API server."
     )
-    queue_limit: int = option(8192, _count, "How many ended requests may wait for the exporting thread.")
-    flush_interval: float = option(0.1, _positive, "Seconds over which ended requests are gathered.")
-    stop_timeout: float = option(5.0, _positive, "Seconds that stopping may take to hand over what is left.")
+    queue_limit: int = option(8192, _count, "Maximum number of ended requests in the export queue.")
+    flush_interval: float = option(0.1, _positive, "Interval in seconds between two batches of ended requests.")
+    stop_timeout: float = option(5.0, _positive, "Timeout in seconds for flushing at shutdown.")
 
     @classmethod
     def switched_on(cls, environment: Mapping[str, str] | None = None) -> bool:
-        """Whether the doors are open. Reads nothing else: a process that is off hears nothing of us."""
+        """Return whether `AI_OTEL_ENABLED` is true. Reads no other variable and logs nothing else."""
         text = (os.environ if environment is None else environment).get(_SWITCH, "")
         try:
             return _flag(text)
         except ValueError as error:
-            if text not in _told:  # each door asks
-                _told.add(text)
-                log.warning("ai-otel: %s=%r makes no sense: %s; ai-otel is off", _SWITCH, text, error)
+            if text not in _logged:  # each entry point calls this
+                _logged.add(text)
+                log.warning("ai-otel: %s=%r is invalid: %s; ai-otel is off", _SWITCH, text, error)
             return False
 
     @classmethod
@@ -191,8 +191,9 @@ class Settings:
         """
         Read the environment; keyword arguments win over it.
 
-        A malformed value is told and left at its default, and an unknown `AI_OTEL_*` name is told: the server runs on.
-        Malformed or unknown keyword arguments raise `SettingsError`, because they are in the caller's own code.
+        Malformed values are logged and replaced by the default. Unknown `AI_OTEL_*` names are logged.
+
+        Raises `SettingsError` for malformed or unknown keyword arguments, because they are in the caller's own code.
         """
         environment = os.environ if environment is None else environment
         known = {PREFIX + item.name.upper(): item for item in fields(cls)}
@@ -207,7 +208,7 @@ class Settings:
             try:
                 values[item.name] = item.metadata["read"](text)
             except ValueError as error:
-                log.warning("ai-otel: %s=%r makes no sense: %s; using %r", name, text, error, item.default)
+                log.warning("ai-otel: %s=%r is invalid: %s; using %r", name, text, error, item.default)
         return cls(**{**values, **_checked(cls, overrides)})
 
 
@@ -220,34 +221,34 @@ def _checked(cls: type[Settings], overrides: Mapping[str, Any]) -> dict[str, Any
         try:
             checked[name] = options[name].metadata["read"](_text(value))
         except ValueError as error:
-            raise SettingsError(f"{name}={value!r} makes no sense: {error}") from None
+            raise SettingsError(f"{name}={value!r} is invalid: {error}") from None
     return checked
 
 
 def _text(value: object) -> str:
-    """The value as the environment would say it, so that both are judged alike."""
+    """Format a value as in an environment variable, so that both are validated alike."""
     if isinstance(value, (tuple, list)):
         return ",".join(str(item) for item in value)
     if not isinstance(value, (str, bool, int, float, Price)):
-        raise ValueError("write a string, a number, true or false")  # noqa: TRY004 - told like every malformed value
+        raise ValueError("write a string, a number, true or false")  # noqa: TRY004 - reported like every malformed value
     return str(value)
 
 
 _SWITCH = f"{PREFIX}ENABLED"
-_told: set[str] = set()
+_logged: set[str] = set()
 
-# Variables of ours that are no options: where the tools keep their files.
+# Variables of the repository's tools, which are no settings.
 _NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"})
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What else the environment tells us: read here, so that nothing else needs `os.environ`."""
+    """Variables that are no settings, read here so that no other module needs `os.environ`."""
 
     otel: Mapping[str, str]
     """The SDK's variables, `OTEL_*`."""
     pod: Mapping[str, str]
-    """Kubernetes' downward API, by the attribute each fills."""
+    """Values of the Kubernetes downward API, by resource attribute."""
     variables: Mapping[str, str] = field(repr=False)
     """All variables, for the checks of an engine's adapter. Not in the representation: they may hold secrets."""
     api_server: tuple[str, int] | None = None
@@ -255,7 +256,7 @@ class Environment:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Environment:
-        """Read them now."""
+        """Read the environment."""
         environment = os.environ if environment is None else environment
         return cls(
             otel={name: value for name, value in environment.items() if name.startswith("OTEL_")},
@@ -289,9 +290,9 @@ DOWNWARD_API: Mapping[str, tuple[str, ...]] = {
     "k8s.node.name": ("K8S_NODE_NAME", "OTEL_RESOURCE_ATTRIBUTES_NODE_NAME"),
     "k8s.container.name": ("K8S_CONTAINER_NAME",),
 }
-"""Resource attribute → variables that a pod's manifest fills by `fieldRef` for us or for the Operator, ours first."""
+"""Resource attribute → variables set by `fieldRef` in a pod's manifest: those of ai-otel, then of the Operator."""
 
-# What other manifests call the same. Outside a pod such names may mean anything.
+# Names that other manifests use. Outside a pod they may mean anything.
 _COMMON_NAMES: Mapping[str, tuple[str, ...]] = {
     "k8s.pod.name": ("POD_NAME",),
     "k8s.pod.uid": ("POD_UID",),

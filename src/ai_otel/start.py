@@ -228,7 +228,7 @@ def instrument(
     variables; global providers are never set. Keyword arguments are the fields of `Settings` and win over the
     environment. A second call returns the first call's handle.
 
-    Raises `SettingsError` for a setting that makes no sense.
+    Raises `SettingsError` for an invalid setting.
     """
     global _handle  # noqa: PLW0603 - one handle for the process is the point
     with _lock:

@@ -266,9 +266,9 @@ def test_once_without_devices_prints_the_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--interval", "0"), "agent_interval='0' makes no sense: write a number above 0"),
-        (("--listen", "13134"), "agent_listen='13134' makes no sense: write it like 0.0.0.0:13134"),
-        (("--replicas", "some"), "agent_replicas='some' makes no sense: write one of time_slicing, mps"),
+        (("--interval", "0"), "agent_interval='0' is invalid: write a number above 0"),
+        (("--listen", "13134"), "agent_listen='13134' is invalid: write it like 0.0.0.0:13134"),
+        (("--replicas", "some"), "agent_replicas='some' is invalid: write one of time_slicing, mps"),
     ],
 )
 def test_an_invalid_option_ends_the_agent_with_a_message(words: tuple[str, ...], sentence: str) -> None:

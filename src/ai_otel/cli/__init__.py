@@ -11,12 +11,12 @@ from ai_otel.version import __version__
 
 COMMANDS = {
     "run": "run a server with telemetry",
-    "demo": "run a small real engine and show its telemetry",
-    "agent": "on a Kubernetes node: the values of every GPU, and which pod holds it",
-    "doctor": "check what is observed, what is missing, and which flag turns it on",
-    "schema": "every name that is emitted, and its source in each engine",
-    "collector": "render and validate Collector configurations",
-    "slo": "Prometheus rules for service level objectives",
+    "demo": "see it work on a small real engine",
+    "agent": "on a Kubernetes node: metrics of every GPU, and which pod holds it",
+    "doctor": "what is observed, what is missing, and which flag turns it on",
+    "schema": "every name that we emit, and where each engine's comes from",
+    "collector": "complete Collector configurations, and what an engine's page can tell",
+    "slo": "Prometheus rules for what a service promises",
 }
 
 _EPILOG = """\

@@ -1,4 +1,4 @@
-"""`ai-otel agent`: on a Kubernetes node, the values of every GPU, and which pod holds it."""
+"""`ai-otel agent`: metrics of every GPU of a Kubernetes node, and which pod holds it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from dataclasses import Field, fields
 from typing import Any
 
-_DESCRIPTION = """\
-Sends the values of every GPU of this node, each once, and which container holds it (ai_otel.gpu.allocation).
-It asks for no GPU and needs no privilege: mount /var/lib/kubelet/pod-resources, and set K8S_NODE_NAME.
+from ai_otel.settings import Environment, Settings, SettingsError
 
-  ai-otel agent            run until it is told to end; where telemetry goes, the OTEL_* variables say
-  ai-otel agent --once     show what it sees, and end
+_DESCRIPTION = """\
+Exports the metrics of every GPU of this node, and which container holds it (ai_otel.gpu.allocation).
+It requests no GPU and needs no privilege: mount /var/lib/kubelet/pod-resources, and set K8S_NODE_NAME.
+
+  ai-otel agent            run until SIGTERM; the OTEL_* variables configure the exporters
+  ai-otel agent --once     print the devices and their holders, and exit
 
 Each option is also a variable, such as AI_OTEL_AGENT_INTERVAL; the option wins.
 """
 
-_OPTIONS = {
-    "interval": ("SECONDS", "between two questions to the kubelet; default 15"),
-    "kubelet": ("DIR", "where kubelet.sock is; default /var/lib/kubelet/pod-resources"),
-    "pods-api": ("DIR", "where pods-api.sock is, if the kubelet has it; default /var/lib/kubelet/pods-api"),
-    "listen": ("HOST:PORT", "where /healthz is served; default 0.0.0.0:13134"),
-    "resources": ("NAMES", "resource names and DRA drivers that are accelerators, comma-separated"),
-    "replicas": ("HOW", "how the device plugin shares a GPU: time_slicing (default) or mps"),
+_PREFIX = "agent_"
+_METAVARS = {
+    "interval": "SECONDS",
+    "kubelet": "DIR",
+    "pods_api": "DIR",
+    "listen": "HOST:PORT",
+    "resources": "NAMES",
+    "replicas": "HOW",
 }
 
 
@@ -33,26 +38,38 @@ def add_parser(subparsers: Any) -> None:
     """Add `agent` to the command line."""
     parser = subparsers.add_parser(
         "agent",
-        help="on a Kubernetes node: the values of every GPU, and which pod holds it",
+        help="on a Kubernetes node: metrics of every GPU, and which pod holds it",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--once", action="store_true", help="show what it sees as a table, and end")
-    for name, (metavar, summary) in _OPTIONS.items():
-        parser.add_argument(f"--{name}", metavar=metavar, help=summary)
-    parser.add_argument(
-        "--resource-slices", action="store_const", const=True, help="map resource claims (DRA), by the API server"
-    )
+    parser.add_argument("--once", action="store_true", help="print the devices and their holders as a table, and exit")
+    for setting in _settings():
+        name = setting.name.removeprefix(_PREFIX)
+        summary = setting.metadata["doc"].removeprefix("`ai-otel agent`: ").replace("`", "").rstrip(".")
+        if isinstance(setting.default, bool):
+            kind: dict[str, Any] = {"action": "store_const", "const": True}
+        else:
+            kind, summary = {"metavar": _METAVARS[name]}, f"{summary} (default: {_shown(setting.default)})"
+        parser.add_argument(f"--{name.replace('_', '-')}", help=summary, **kind)
+
+
+def _settings() -> Iterator[Field[Any]]:
+    return (field for field in fields(Settings) if field.name.startswith(_PREFIX))
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ", ".join(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until SIGTERM or Ctrl-C; with `--once`, 0 where it sees a device."""
+    """Run until SIGTERM or Ctrl-C. With `--once`, returns 0 if a device was found."""
     from ai_otel.agent.node import Agent
-    from ai_otel.settings import Environment, Settings, SettingsError
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    names = [*(name.replace("-", "_") for name in _OPTIONS), "resource_slices"]
-    given = {f"agent_{name}": getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    names = [setting.name.removeprefix(_PREFIX) for setting in _settings()]
+    given = {_PREFIX + name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     try:
         settings = Settings.from_environment(**given)
     except SettingsError as error:
@@ -72,9 +89,9 @@ def _once(agent: Any) -> int:
 
 
 def _serve(agent: Any, listen: str) -> int:
-    told_to_end = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told_to_end.set())
+        signal.signal(number, lambda *_: stopped.set())
     try:
         agent.start()
     except OSError as error:
@@ -87,7 +104,7 @@ def _serve(agent: Any, listen: str) -> int:
             agent.node or "(unnamed)",
             agent.port,
         )
-        told_to_end.wait()
+        stopped.wait()
     finally:
         agent.stop()
     return 0
