@@ -33,7 +33,7 @@ Json = dict[str, Any]
 VOLATILE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-|[0-9a-fA-F]{12,}|/tmp/|127\.0\.0\.1|localhost|:\d{4,5}\b|\bpid\b|\d{4}-\d\d-\d\d|-\d{4,}"
 )
-"""What tells one run from another inside a text."""
+"""What differs between runs inside a text."""
 IDENTIFIERS = {
     *("gen_ai.response.id", "service.instance.id", "server.address", "hw.id"),
     *("host.name", "host.id", "process.command_line", "process.command_args", "process.owner"),

@@ -192,7 +192,7 @@ def cache(q: Queries) -> list[Panel]:
     by, name = f"{q.by_split}, {tier}", f"{q.legend} {shown(tier)}"
     fullest = highest(by, q.gauge(q.metric("AI_OTEL_KV_CACHE_UTILIZATION")))
     found = total(by, q.rate(q.metric("AI_OTEL_PREFIX_CACHE_HIT_TOKENS")))
-    looked_up = total(by, q.rate(q.metric("AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS")))
+    queried = total(by, q.rate(q.metric("AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS")))
     cached = total(q.by_split, q.rate(q.metric("AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS")))
     given = total(q.by_split, q.rate(q.metric("AI_OTEL_USAGE_INPUT_TOKENS")))
     return [
@@ -202,7 +202,7 @@ def cache(q: Queries) -> list[Panel]:
             "Prefix cache hits",
             "Tokens found, of those looked up, by tier. A slower tier is asked for what a faster one lacks.",
             SHARE,
-            [Query(ratio(found, looked_up), name)],
+            [Query(ratio(found, queried), name)],
         ),
         Panel(
             "Input from a cache",

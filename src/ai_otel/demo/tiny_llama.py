@@ -46,7 +46,7 @@ sunny, 21 degrees.
 
 
 def make_tokenizer() -> Any:
-    """A byte-level tokenizer: it can encode any text, so no prompt can break it."""
+    """A byte-level tokenizer: it can spell anything, so no prompt can break it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
