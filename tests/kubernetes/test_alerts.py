@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ai_otel.collector.compose import Choice, compose
+from ai_otel.collector.compose import Selection, compose
 from harness.collector.process import Collector, running
 from harness.kubernetes.charts import BACKEND, CHART, Tree, merged, one, rendered
 from harness.polling import wait_until
@@ -118,7 +118,7 @@ def test_the_collector_emits_what_alerts_about_it_ask_for(tmp_path: Path) -> Non
     """By these names: those of other releases, with _total, would never fire."""
     wanted = {name for name in series() if name.startswith("otelcol_")}
     assert len(wanted) == 9
-    tree = compose(Choice("gateway_stateful", features=("local", "tail_sampling"), backends=("otlp_http",))).tree
+    tree = compose(Selection("gateway_stateful", features=("local", "tail_sampling"), backends=("otlp_http",))).tree
     variables = {
         "AI_OTEL_DECISION_WAIT": "1s",
         "AI_OTEL_DECISION_WAIT_AFTER_ROOT": "1s",

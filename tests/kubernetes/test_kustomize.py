@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_otel.collector import fragments as parts
-from ai_otel.collector.compose import Choice, compose
+from ai_otel.collector import fragments
+from ai_otel.collector.compose import Selection, compose
 from harness.collector.process import PLACES, binary
 from harness.kubernetes.charts import BACKEND, KUSTOMIZE, Tree, kustomized, merged, of_kind, one, parsed, pods, rendered
 from harness.kubernetes.equivalence import by_name, configured, different, files_of, meant, normal, shared
@@ -36,10 +36,10 @@ def directory(place: Path, resources: Iterable[str], components: Iterable[str] =
 # ---------------------------------------------------------------- configurations
 
 
-def choice_of(role: str, components: Iterable[str], more: tuple[str, ...] = ()) -> Choice:
+def selection_of(role: str, components: Iterable[str], more: tuple[str, ...] = ()) -> Selection:
     """What to render for a gateway's tier with these components."""
     features = [name.replace("-", "_") for name in components if (name in FIRST_TIER) == (role == "gateway")]
-    return Choice(role, (), (*more, *features))
+    return Selection(role, (), (*more, *features))
 
 
 @pytest.mark.parametrize("mode", ["tls", "mtls", "local"])
@@ -56,7 +56,7 @@ def test_any_components_of_the_gateway_go_together(mode: str, tmp_path: Path) ->
                 ("gateway", "Deployment", "ai-otel-gateway"),
                 ("gateway_stateful", "StatefulSet", "ai-otel-gateway-stateful"),
             ):
-                wanted = compose(choice_of(role, components, of_mode)).tree
+                wanted = compose(selection_of(role, components, of_mode)).tree
                 assert meant(configured(one(objects, kind, name), objects)) == meant(wanted), (role, components)
     assert count == 16
 
@@ -70,7 +70,7 @@ def test_the_collector_itself_makes_the_same_of_the_files(tmp_path: Path) -> Non
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     (whole := tmp_path / "whole.yaml").write_text(
-        yaml.safe_dump(compose(choice_of("gateway_stateful", GATEWAY, ("mtls",))).tree)
+        yaml.safe_dump(compose(selection_of("gateway_stateful", GATEWAY, ("mtls",))).tree)
     )
     assert printed([tmp_path / name for name in files]) == printed([whole])
 
@@ -94,7 +94,7 @@ def printed(files: Iterable[Path]) -> Tree:
 @pytest.mark.parametrize(("role", "kind"), [("agent", "DaemonSet"), ("cluster", "Deployment")])
 def test_leaves_have_mtls_and_local(role: str, kind: str, mode: str, tmp_path: Path) -> None:
     objects = kustomized(directory(tmp_path, [f"bases/{role}"], [f"components/{role}/{mode}"]))
-    wanted = compose(Choice(role, features=(mode,))).tree
+    wanted = compose(Selection(role, features=(mode,))).tree
     assert meant(configured(one(objects, kind, f"ai-otel-{role}"), objects)) == meant(wanted)
 
 
@@ -124,16 +124,16 @@ def with_sidecar(place: Path, engine: str, *components: str) -> list[Tree]:
     return kustomized(place)
 
 
-@pytest.mark.parametrize("engine", parts.names("engines"))
+@pytest.mark.parametrize("engine", fragments.names("engines"))
 def test_a_label_gives_a_server_the_sidecar_of_its_engine(engine: str, tmp_path: Path) -> None:
     objects = with_sidecar(tmp_path, engine)
-    assert configured(one(objects, "Deployment", "chat"), objects) == compose(Choice("sidecar", (engine,))).tree
+    assert configured(one(objects, "Deployment", "chat"), objects) == compose(Selection("sidecar", (engine,))).tree
 
 
 @pytest.mark.parametrize("mode", ["mtls", "local"])
 def test_a_sidecar_has_mtls_and_local(mode: str, tmp_path: Path) -> None:
     objects = with_sidecar(tmp_path, "vllm", mode)
-    wanted = compose(Choice("sidecar", ("vllm",), (mode,))).tree
+    wanted = compose(Selection("sidecar", ("vllm",), (mode,))).tree
     assert meant(configured(one(objects, "Deployment", "chat"), objects)) == meant(wanted)
     volumes = {volume["name"]: volume for volume in pods(objects)["chat"]["volumes"]}
     assert ("ai-otel-tls" in volumes) == (mode == "mtls")

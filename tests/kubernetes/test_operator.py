@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ai_otel.collector.compose import Choice
+from ai_otel.collector.compose import Selection
 from generator.operator import configuration
 from harness.collector.process import validate
 from harness.kubernetes.charts import KUSTOMIZE, of_kind, one, parsed
@@ -79,7 +79,7 @@ def test_the_configuration_that_runs_is_the_one_that_render_prints(
     (name,) = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
     (config,) = cluster.get("configmap", "--field-selector", f"metadata.name={name}", namespace=NAMESPACE)
     found = config["data"]["collector.yaml"]
-    assert as_written(found) == configuration(Choice(role.replace("-", "_")))
+    assert as_written(found) == configuration(Selection(role.replace("-", "_")))
     (path := tmp_path / "collector.yaml").write_text(found)
     assert validate(path) == ""
 
@@ -163,7 +163,7 @@ def test_a_pod_that_asks_gets_library_and_sidecar_and_is_restricted(
     sidecar, initial = pod["spec"]["initContainers"]
     assert (sidecar["name"], sidecar["restartPolicy"]) == ("otc-container", "Always")
     given = {each["name"]: each.get("value") for each in sidecar["env"]}
-    assert as_written(given["OTEL_CONFIG"] or "") == configuration(Choice("sidecar", ("vllm",)))
+    assert as_written(given["OTEL_CONFIG"] or "") == configuration(Selection("sidecar", ("vllm",)))
     assert initial["command"] == ["cp", "-r", "/autoinstrumentation/.", "/otel-auto-instrumentation-python"]
     (server,) = pod["spec"]["containers"]
     found = {each["name"]: each.get("value") for each in server["env"]}
