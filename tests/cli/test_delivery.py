@@ -21,10 +21,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
-from ai_otel.doctor import delivery
-from ai_otel.doctor.export import _STEPS, check_export
+from ai_otel.doctor.export import delivery
+from ai_otel.doctor.export.checks import _STEPS, check_export
+from ai_otel.doctor.export.reach import Reach
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.reach import Reach
 
 
 def traces(**otel: str) -> Finding:

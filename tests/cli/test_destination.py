@@ -15,7 +15,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 
-from ai_otel.doctor.destination import Destination, destinations
+from ai_otel.doctor.export.destination import Destination, destinations
 
 EXPORTERS: Mapping[tuple[str, str], Any] = {
     ("traces", "http/protobuf"): HttpSpanExporter,

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ai_otel.contract import Engine, MetricMapping, load
+from ai_otel.doctor.export.reach import classify
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.reach import classify
 
 _PAGE_LIMIT_BYTES = 64 * 1024 * 1024
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ai_otel import activation
 from ai_otel.doctor import common_metrics, engines, packages
-from ai_otel.doctor.export import check_export
+from ai_otel.doctor.export.checks import check_export
 from ai_otel.doctor.finding import Finding
 from ai_otel.doctor.gpus import check_gpus
 from ai_otel.doctor.logs import captured_messages

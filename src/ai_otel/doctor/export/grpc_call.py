@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.util.re import parse_env_headers
 
-from ai_otel.doctor.destination import Destination
-from ai_otel.doctor.reach import Reach, classify
+from ai_otel.doctor.export.destination import Destination
+from ai_otel.doctor.export.reach import Reach, classify
 
 _CALLS: dict[str, tuple[Any, Any]] = {
     "traces": (TraceServiceStub, ExportTraceServiceRequest),

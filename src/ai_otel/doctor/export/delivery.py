@@ -22,9 +22,9 @@ from opentelemetry.util.re import parse_env_headers
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from ai_otel import semconv
-from ai_otel.doctor.destination import Destination
+from ai_otel.doctor.export.destination import Destination
+from ai_otel.doctor.export.reach import Reach, chain, classify
 from ai_otel.doctor.logs import captured_messages
-from ai_otel.doctor.reach import Reach, chain, classify
 from ai_otel.instruments import observable
 from ai_otel.providers import PROTOCOLS
 from ai_otel.version import __version__
@@ -207,7 +207,7 @@ def _left_out(signal: str, response: requests.Response) -> str:
 
 
 def _over_grpc(destination: Destination, exporter_class: type[Any], data: Any) -> Verdict:
-    from ai_otel.doctor import grpc_call
+    from ai_otel.doctor.export import grpc_call
 
     try:
         credentials = grpc_call.credentials(destination) if destination.secure else None

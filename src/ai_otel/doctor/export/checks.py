@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ai_otel.doctor.delivery import Verdict, deliver_all
-from ai_otel.doctor.destination import SIGNALS, Destination, destinations
+from ai_otel.doctor.export.delivery import Verdict, deliver_all
+from ai_otel.doctor.export.destination import SIGNALS, Destination, destinations
+from ai_otel.doctor.export.reach import Reach
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.doctor.reach import Reach
 from ai_otel.providers import PROTOCOLS
 
 
