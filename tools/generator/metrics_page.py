@@ -174,7 +174,7 @@ def _bucket_lists(contract: Contract) -> Iterator[str]:
     yield from _table(("name", "boundaries", "why"), rows)
 
 
-def _left_out(engine: Tree) -> Iterator[str]:
+def _left_out(engine: Engine) -> Iterator[str]:
     yield f"## {engine['title']}: unmapped metrics"
     yield ""
     yield " ".join([f"Inventory of {engine['inventory']['version']}.", engine["page"]["absent"], *_no_hooks(engine)])
