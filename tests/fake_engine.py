@@ -84,7 +84,7 @@ def fresh() -> Any:
 
 
 def forget(*names: str) -> None:
-    """Take modules away so that the next ones of these names are new to everybody, `wrapt` before 1.15 included."""
+    """Take modules away so that the next imports of these names are new to all hooks, also to `wrapt` before 1.15."""
     for name in names:
         sys.modules.pop(name, None)
         importer._post_import_hooks.pop(name, None)

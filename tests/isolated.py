@@ -1,4 +1,4 @@
-"""A fresh interpreter for what can only be seen in one: imports, doors, exits, forks."""
+"""A fresh interpreter for tests of imports, entry points, exits and forks."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, because doors import this package at every interpreter start.
+    # Lazy, because entry points import this package at every interpreter start.
     if name in _HOMES:
         import importlib
 

@@ -87,14 +87,14 @@ def test_a_row_can_be_read(point: HookPoint, adapter: EngineAdapter) -> None:
     assert point.module.partition(".")[0] in adapter.packages
     assert all(name.isidentifier() for name in point.reads)
     assert len(set(point.reads)) == len(point.reads)
-    assert point.versions, "a row without bounds was earned by nobody"
+    assert point.versions, "a row needs version bounds"
     in_range("1.0", point.versions)
     assert isinstance(point.rung, Rung)
     assert re.fullmatch(r"[A-Z].*\.", point.why)
 
 
 def test_loading_an_adapter_loads_neither_the_engine_nor_opentelemetry(engine: str) -> None:
-    """It runs while the engine is being imported; what it pulled in, it would pull in for everybody."""
+    """It runs while the engine is imported: its own imports would happen in every process of the engine."""
     module = ENGINES[engine].adapter.partition(":")[0]
     unwanted = (*ENGINES[engine].packages, "opentelemetry", "prometheus_client", "torch", "numpy")
     loaded = python(f"import {module}, sys; print(*[n for n in {unwanted!r} if n in sys.modules])")
@@ -148,7 +148,7 @@ class StandIn:
             raise self.answer
         return self.answer
 
-    def looked_up(self, point: HookPoint) -> Any:
+    def resolved(self, point: HookPoint) -> Any:
         owner: Any = self.modules[point.module]
         *classes, name = point.path.split(".")
         for cls in classes:
@@ -204,12 +204,12 @@ def test_the_table_is_all_that_is_attached(stand_in: StandIn, patcher: Patcher, 
 
 
 def test_attaching_twice_is_attaching_once(stand_in: StandIn, patcher: Patcher, recorder: Recorder) -> None:
-    originals = {point: stand_in.looked_up(point) for point in stand_in.points}
+    originals = {point: stand_in.resolved(point) for point in stand_in.points}
     stand_in.adapter.attach(recorder, patcher)
-    once = {point: stand_in.looked_up(point) for point in stand_in.points}
+    once = {point: stand_in.resolved(point) for point in stand_in.points}
     stand_in.adapter.attach(recorder, patcher)
     for point, original in originals.items():
-        hooked = stand_in.looked_up(point)
+        hooked = stand_in.resolved(point)
         assert hooked is once[point]
         while isinstance(hooked, wrapt.FunctionWrapper):  # one row may be heard in two kinds
             hooked = hooked.__wrapped__
@@ -217,11 +217,11 @@ def test_attaching_twice_is_attaching_once(stand_in: StandIn, patcher: Patcher, 
 
 
 def test_undo_restores_the_very_objects(stand_in: StandIn, patcher: Patcher, recorder: Recorder) -> None:
-    originals = {point: stand_in.looked_up(point) for point in stand_in.points}
+    originals = {point: stand_in.resolved(point) for point in stand_in.points}
     stand_in.adapter.attach(recorder, patcher)
-    assert all(stand_in.looked_up(point) is not original for point, original in originals.items())
+    assert all(stand_in.resolved(point) is not original for point, original in originals.items())
     patcher.undo()
-    assert all(stand_in.looked_up(point) is original for point, original in originals.items())
+    assert all(stand_in.resolved(point) is original for point, original in originals.items())
 
 
 def test_out_of_range_nothing_is_touched_and_one_message_says_so(
@@ -233,17 +233,17 @@ def test_out_of_range_nothing_is_touched_and_one_message_says_so(
     with standing_in(adapter, adapter.tested[1]) as made:
         for package in adapter.packages:
             made.modules[package].__version__ = ANCIENT  # type: ignore[attr-defined]
-        originals = {point: made.looked_up(point) for point in made.points}
+        originals = {point: made.resolved(point) for point in made.points}
         handle.watch({engine: ENGINES[engine]})
         handle.watch({engine: ENGINES[engine]})
-        assert all(made.looked_up(point) is original for point, original in originals.items())
+        assert all(made.resolved(point) is original for point, original in originals.items())
     handle.stop()
-    (told,) = caplog.messages
-    assert told.startswith(f"ai-otel: {engine} {ANCIENT} is not observed: the hooks cover >=")
-    assert told.endswith("Use such a version, or upgrade ai-otel.")
+    (reported,) = caplog.messages
+    assert reported.startswith(f"ai-otel: {engine} {ANCIENT} is not observed: the hooks cover >=")
+    assert reported.endswith("Use such a version, or upgrade ai-otel.")
 
 
-# ---------------------------------------------------------------- whatever the engine passes
+# ---------------------------------------------------------------- any arguments
 
 
 class Odd:
@@ -257,14 +257,14 @@ GIVEN: list[Any] = [None, 0, "text", {}, [], object(), Odd()]
 
 
 @pytest.mark.parametrize("given", GIVEN, ids=lambda given: type(given).__name__)
-def test_whatever_is_passed_the_engine_is_called_once_and_its_answer_comes_back(
+def test_the_engine_is_called_once_with_any_arguments(
     stand_in: StandIn, patcher: Patcher, recorder: Recorder, given: Any
 ) -> None:
-    originals = {point: stand_in.looked_up(point) for point in stand_in.points}
+    originals = {point: stand_in.resolved(point) for point in stand_in.points}
     stand_in.adapter.attach(recorder, patcher)
     broken = RuntimeError("the engine's own")
     for point in originals:
-        hooked, arguments = stand_in.looked_up(point), dict.fromkeys(point.reads, given)
+        hooked, arguments = stand_in.resolved(point), dict.fromkeys(point.reads, given)
         # As a plain call of the class's function: the instance is as odd as the rest.
         instance = (given,) if "." in point.path else ()
         bound = hooked.__get__(None, type) if instance else hooked

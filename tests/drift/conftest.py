@@ -17,7 +17,7 @@ EVERYTHING = os.environ.get("AI_OTEL_TEST_ALL", "") not in {"", "0"}
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_garbage() -> Iterator[None]:
-    """Millions of syntax nodes that all stay: the collector would look through them again and again, for nothing."""
+    """Millions of syntax nodes that all stay: the garbage collector would traverse them in vain."""
     gc.disable()
     yield
     gc.enable()

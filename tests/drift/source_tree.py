@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Absent(LookupError):
-    """What was looked for is not in this version; the message says what and where."""
+    """A name is absent in this version; the message says which and where."""
 
 
 class Kind(str, Enum):
@@ -42,7 +42,7 @@ class Function:
         return Kind.GENERATOR if yields else Kind.FUNCTION
 
     def takes(self, name: str) -> bool:
-        """Whether a caller may pass `name`: a parameter, or a key that the body looks for in its `**kwargs`."""
+        """Whether a caller may pass `name`: a parameter, or a key that the body reads from its `**kwargs`."""
         return name in self.parameters or (self.node.args.kwarg is not None and name in strings_in(self.node))
 
 

@@ -241,7 +241,7 @@ def test_finish_reasons_are_words_that_we_translate_or_keep(vllm_tree: SourceTre
     assert set(ast.literal_eval(statement.value)) <= {"stop", "length", "abort", "error", "repetition"}
 
 
-def test_the_requests_of_a_beam_search_are_told_by_their_ids(vllm_tree: SourceTree) -> None:
+def test_the_requests_of_a_beam_search_are_recognized_by_their_ids(vllm_tree: SourceTree) -> None:
     (point,) = [point for point in rows(vllm_tree) if point.path.endswith("beam_search")]
     holder = f"{point.module}:{point.path.partition('.')[0]}"
     body = ast.unparse(vllm_tree.function(point.target).node)
@@ -288,7 +288,7 @@ def test_every_plugin_group_that_we_stand_in_is_read(vllm_tree: SourceTree) -> N
     assert our_plugin_groups() - names == set()
 
 
-def test_a_stat_logger_is_called_as_ours_expects(vllm_tree: SourceTree) -> None:
+def test_a_stat_logger_is_called_as_emitted_expects(vllm_tree: SourceTree) -> None:
     base = "vllm.v1.metrics.loggers:StatLoggerBase"
     parameters = {
         "__init__": ("vllm_config", "engine_index"),

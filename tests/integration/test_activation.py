@@ -18,12 +18,12 @@ from isolated import python
 ON = {"AI_OTEL_ENABLED": "true"}
 PTH = Path(__file__).parents[2] / "src/ai_otel.pth"
 
-LOOK = """
+SCRIPT = """
 import sys
 from importlib.metadata import entry_points, distributions
-ours = [entry.name for entry in entry_points(group="vllm.stat_logger_plugins")]
+emitted = [entry.name for entry in entry_points(group="vllm.stat_logger_plugins")]
 dists = [dist.name for dist in distributions() if dist.name == "ai-otel-activation"]
-print(ours, dists, "ai_otel" in sys.modules, "opentelemetry.sdk" in sys.modules)
+print(emitted, dists, "ai_otel" in sys.modules, "opentelemetry.sdk" in sys.modules)
 """
 
 
@@ -44,21 +44,21 @@ def site_with_pth(tmp_path: Path) -> str:
 
 
 def test_off_there_is_nothing_at_all(tmp_path: Path) -> None:
-    assert python(site_with_pth(tmp_path) + LOOK).strip() == "[] [] False False"
+    assert python(site_with_pth(tmp_path) + SCRIPT).strip() == "[] [] False False"
 
 
 def test_off_even_where_the_directory_is_already_on_the_path(tmp_path: Path) -> None:
     """Below `ai-otel run` a process may switch itself off again."""
-    look = "import sys; print('ai_otel.start' in sys.modules, 'wrapt' in sys.modules)"
-    assert python(look, path=(activation.DIRECTORY,)).strip() == "False False"
+    script = "import sys; print('ai_otel.start' in sys.modules, 'wrapt' in sys.modules)"
+    assert python(script, path=(activation.DIRECTORY,)).strip() == "False False"
 
 
-def test_on_by_the_pth_file_the_stat_logger_door_is_visible(tmp_path: Path) -> None:
-    assert python(site_with_pth(tmp_path) + LOOK, **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
+def test_the_pth_file_makes_the_stat_logger_plugin_visible(tmp_path: Path) -> None:
+    assert python(site_with_pth(tmp_path) + SCRIPT, **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
 
 
-def test_on_by_ai_otel_run_the_stat_logger_door_is_visible() -> None:
-    assert python(LOOK, path=(activation.DIRECTORY,), **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
+def test_ai_otel_run_makes_the_stat_logger_plugin_visible() -> None:
+    assert python(SCRIPT, path=(activation.DIRECTORY,), **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
 
 
 def test_on_by_all_ways_at_once_there_is_one_handle(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ print(first is not None, ai_otel.instrument() is first, ai_otel.start.current() 
 def test_the_next_sitecustomize_runs_too(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('the next one')\n")
     for environment in ({}, ON):
-        told = python("print('done')", path=(activation.DIRECTORY, str(tmp_path)), **environment)
-        assert told.split("\n")[:2] == ["the next one", "done"]
+        reported = python("print('done')", path=(activation.DIRECTORY, str(tmp_path)), **environment)
+        assert reported.split("\n")[:2] == ["the next one", "done"]
 
 
 def test_an_interpreter_without_us_starts_as_ever(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_interpreter_without_us_starts_as_ever(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_our_own_metadata_holds_only_doors_that_do_nothing_by_being_seen() -> None:
+def test_the_metadata_holds_only_entry_points_without_side_effects() -> None:
     groups = {entry.group for entry in distribution("ai-otel").entry_points}
     assert groups == {"console_scripts", "opentelemetry_instrumentor", "vllm.general_plugins"}
 
@@ -134,7 +134,7 @@ def test_adapters_of_other_distributions_are_found(
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "reported"),
     [
         ({}, []),
         ({"VLLM_PLUGINS": "ai_otel"}, []),
@@ -150,11 +150,11 @@ def test_adapters_of_other_distributions_are_found(
     ],
 )
 def test_a_plugin_that_vllm_excludes_is_logged_with_the_next_step(
-    environment: dict[str, str], told: list[str], caplog: pytest.LogCaptureFixture
+    environment: dict[str, str], reported: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     warn_blocked(VllmAdapter(), environment)
-    assert len(caplog.messages) == len(told)
-    assert all(message.endswith(end) for message, end in zip(caplog.messages, told, strict=True))
+    assert len(caplog.messages) == len(reported)
+    assert all(message.endswith(end) for message, end in zip(caplog.messages, reported, strict=True))
 
 
 def test_variables_of_vllm_do_not_concern_other_engines(caplog: pytest.LogCaptureFixture) -> None:
@@ -177,6 +177,6 @@ from wrapt.importer import notify_module_loaded
 for _ in range(2):
     notify_module_loaded(sys.modules["vllm"])
 """
-    told = python(code, VLLM_PLUGINS="lora", VLLM_USE_RUST_FRONTEND="1", OTEL_SDK_DISABLED="true")
-    assert told.count("VLLM_PLUGINS=lora excludes the plug-ins of ai-otel") == 1
-    assert told.count("VLLM_USE_RUST_FRONTEND is on") == 1
+    reported = python(code, VLLM_PLUGINS="lora", VLLM_USE_RUST_FRONTEND="1", OTEL_SDK_DISABLED="true")
+    assert reported.count("VLLM_PLUGINS=lora excludes the plug-ins of ai-otel") == 1
+    assert reported.count("VLLM_USE_RUST_FRONTEND is on") == 1

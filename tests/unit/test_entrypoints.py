@@ -13,7 +13,7 @@ from ai_otel.hooks import guard
 from fake_engine import forget
 from isolated import python
 
-DOORS = [site, vllm_general_plugin, AiOtelInstrumentor().instrument]
+ENTRY_POINTS = [site, vllm_general_plugin, AiOtelInstrumentor().instrument]
 
 
 @pytest.fixture(autouse=True)
@@ -31,35 +31,37 @@ def on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AI_OTEL_ENABLED", "true")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 @pytest.mark.parametrize("text", [None, "", "false", "0", "maybe"])
-def test_a_door_does_nothing_while_we_are_off(door: Any, text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_point_does_nothing_while_off(
+    entry_point: Any, text: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if text is not None:
         monkeypatch.setenv("AI_OTEL_ENABLED", text)
-    assert door() is None
+    assert entry_point() is None
     assert start.current() is None
 
 
 @pytest.mark.usefixtures("on")
-@pytest.mark.parametrize("door", DOORS)
-def test_a_door_switches_us_on(door: Any) -> None:
-    door()
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_an_entry_point_switches_on(entry_point: Any) -> None:
+    entry_point()
     first = start.current()
     assert first is not None
-    door()
+    entry_point()
     assert start.current() is first
 
 
 @pytest.mark.usefixtures("on")
-@pytest.mark.parametrize("door", DOORS)
-def test_a_door_never_raises(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_an_entry_point_never_raises(entry_point: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM does not survive a plug-in that does, and OpenTelemetry's loader skips every instrumentor after it."""
 
     def broken(**_: Any) -> None:
         raise RuntimeError("anything")
 
     monkeypatch.setattr(start, "instrument", broken)
-    door()
+    entry_point()
     assert guard.errors["door"] == 1
 
 
@@ -72,7 +74,7 @@ def test_bad_settings_do_not_keep_the_server_from_starting(
     site()
     vllm_general_plugin()
     assert start.current() is not None
-    assert len(caplog.messages) == 2  # one for each, however many doors there are
+    assert len(caplog.messages) == 2  # one for each, however many entry points are called
 
 
 @pytest.mark.usefixtures("on")
@@ -105,7 +107,7 @@ def test_the_module_has_no_other_names() -> None:
         _ = entrypoints.Nothing
 
 
-def test_a_door_loads_nothing_heavy() -> None:
+def test_an_entry_point_loads_nothing_heavy() -> None:
     code = """
 import sys
 from ai_otel.entrypoints import site
@@ -169,7 +171,7 @@ def test_a_stat_logger_follows_its_engine(stat_logger: Any) -> None:
     handle.providers = None
 
 
-def test_a_stat_logger_that_cannot_read_the_configuration_does_not_stop_vllm(stat_logger: Any) -> None:
+def test_an_unreadable_configuration_does_not_stop_vllm(stat_logger: Any) -> None:
     handle = start.instrument(tracer_provider=object(), meter_provider=object())  # type: ignore[arg-type]
     assert "vllm" in handle.adapters
     logger = stat_logger(object(), 0)

@@ -80,13 +80,13 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("name", "text"), MALFORMED)
-def test_a_malformed_variable_is_told_once_and_the_server_runs_on(
+def test_a_malformed_variable_is_reported_once_and_the_server_runs_on(
     name: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert READ({f"AI_OTEL_{name.upper()}": text}) == Settings()
-    (told,) = caplog.messages
-    assert told.startswith(f"ai-otel: AI_OTEL_{name.upper()}={text!r} is invalid: ")
-    assert told.endswith(f"using {getattr(Settings(), name)!r}")
+    (reported,) = caplog.messages
+    assert reported.startswith(f"ai-otel: AI_OTEL_{name.upper()}={text!r} is invalid: ")
+    assert reported.endswith(f"using {getattr(Settings(), name)!r}")
 
 
 @pytest.mark.parametrize(("name", "text"), MALFORMED)
@@ -108,16 +108,16 @@ def test_a_malformed_argument_raises_because_it_is_in_the_callers_code(name: str
         ("enabled", {}),
     ],
 )
-def test_an_argument_is_judged_whatever_its_type(name: str, value: Any) -> None:
+def test_an_argument_of_any_type_is_validated(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match="is invalid"):
         READ({}, **{name: value})
 
 
-def test_an_unknown_variable_is_told_with_those_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_variable_is_reported_with_those_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
     assert READ({"AI_OTEL_TRACE": "1", "AI_OTEL_ENABLED": "1", "OTEL_X": "1"}).enabled
-    (told,) = caplog.messages
-    assert "unknown setting AI_OTEL_TRACE;" in told
-    assert "AI_OTEL_TRACES" in told
+    (reported,) = caplog.messages
+    assert "unknown setting AI_OTEL_TRACE;" in reported
+    assert "AI_OTEL_TRACES" in reported
 
 
 def test_variables_of_the_tools_are_no_settings(caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +153,7 @@ def test_every_option_says_what_it_means() -> None:
 
 
 @pytest.mark.parametrize(("text", "on"), [("true", True), ("1", True), ("0", False), ("", False), (None, False)])
-def test_the_switch_alone_opens_the_doors(text: str | None, on: bool) -> None:
+def test_the_switch_alone_enables_the_entry_points(text: str | None, on: bool) -> None:
     assert Settings.switched_on({} if text is None else {"AI_OTEL_ENABLED": text}) is on
 
 
@@ -162,11 +162,11 @@ def test_a_process_that_is_off_hears_nothing_of_us(caplog: pytest.LogCaptureFixt
     assert caplog.messages == []
 
 
-def test_a_malformed_switch_is_off_and_told_once(
+def test_a_malformed_switch_is_off_and_reported_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "_logged", set())
-    for _ in range(3):  # as many doors ask
+    for _ in range(3):  # as many entry points call it
         assert not Settings.switched_on({"AI_OTEL_ENABLED": "maybe"})
     assert len(caplog.messages) == 1
     assert "write true or false; ai-otel is off" in caplog.messages[0]
@@ -183,11 +183,15 @@ def test_the_downward_api_is_read_by_our_names() -> None:
 
 
 def test_the_operators_names_come_second() -> None:
-    environment = {"OTEL_RESOURCE_ATTRIBUTES_POD_NAME": "operator", "K8S_NAMESPACE_NAME": "ours", "POD_NAMESPACE": "x"}
-    assert Environment.read(environment).pod == {"k8s.pod.name": "operator", "k8s.namespace.name": "ours"}
+    environment = {
+        "OTEL_RESOURCE_ATTRIBUTES_POD_NAME": "operator",
+        "K8S_NAMESPACE_NAME": "own",
+        "POD_NAMESPACE": "x",
+    }
+    assert Environment.read(environment).pod == {"k8s.pod.name": "operator", "k8s.namespace.name": "own"}
 
 
-def test_names_that_everybody_uses_count_only_in_a_pod() -> None:
+def test_common_names_count_only_in_a_pod() -> None:
     assert Environment.read(COMMON).pod == {}
     inside = Environment.read({**COMMON, "KUBERNETES_SERVICE_HOST": "10.96.0.1"})
     assert inside.pod == {
@@ -199,7 +203,7 @@ def test_names_that_everybody_uses_count_only_in_a_pod() -> None:
     }
 
 
-def test_a_containers_name_is_nobodys_but_ours() -> None:
+def test_a_container_name_is_read_from_one_variable_only() -> None:
     """CONTAINER_NAME is set by container tools outside of Kubernetes, to anything."""
     environment = {"CONTAINER_NAME": "toolbox", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
     assert Environment.read(environment).pod == {}

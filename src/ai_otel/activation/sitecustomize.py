@@ -1,4 +1,4 @@
-"""Runs at the start of every interpreter below `ai-otel run`: opens our door, then has the next `sitecustomize` run."""
+"""Activates ai-otel in every interpreter below `ai-otel run`, then runs the next `sitecustomize`."""
 
 import importlib.machinery
 import importlib.util
@@ -8,11 +8,11 @@ from pathlib import Path
 _HERE = str(Path(__file__).parent)
 
 
-def _open_door() -> None:
+def _activate() -> None:
     try:
         from ai_otel.entrypoints import site
     except ImportError:
-        # An interpreter that lacks us or what we need; it is none of our business.
+        # This interpreter lacks ai-otel or one of its dependencies.
         return
     site()
 
@@ -26,5 +26,5 @@ def _run_next() -> None:
         spec.loader.exec_module(module)
 
 
-_open_door()
+_activate()
 _run_next()

@@ -1,4 +1,4 @@
-"""The engines we know: the list a reader starts from. One more engine is one more row."""
+"""The supported engines. Each engine is one row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class EngineEntry(NamedTuple):
-    """Where an engine's adapter is, and which packages make us load it."""
+    """Where an engine's adapter is, and the packages whose import loads it."""
 
     adapter: str
     """`module:Class`, imported only when one of the packages is."""

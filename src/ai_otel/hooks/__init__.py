@@ -1,1 +1,1 @@
-"""How we listen to code that is not ours: where (`point`), attaching and undoing (`patch`), safely (`guard`)."""
+"""Hooks in the code of engines and servers: declared (`point`), attached and undone (`patch`), guarded (`guard`)."""

@@ -1,8 +1,8 @@
 """
-The boundary that keeps the server safe from us.
+The boundary that protects the server from failures of hooks.
 
-Every hook of ours runs inside a `Guard`. It holds the only broad `except` in the library: what a hook raises is
-counted, told once, and forgotten; after ten failures in a row the hook is switched off. Only `Exception` is caught:
+Every hook runs inside a `Guard`. It holds the only broad `except` in the library: an exception of a hook is counted,
+logged once and suppressed. After ten failures in a row the hook is switched off. Only `Exception` is caught:
 cancellation, exit and interrupts are the server's.
 """
 
@@ -33,7 +33,7 @@ errors: Counter[str] = Counter()
 disabled: set[str] = set()
 """Names of the hooks that were switched off."""
 
-# What failed in the parent of a fork is the parent's to report.
+# The parent of a fork reports its own failures.
 os.register_at_fork(after_in_child=errors.clear)
 
 _strict: list[Exception] | None = None
@@ -41,9 +41,10 @@ _strict: list[Exception] | None = None
 
 class Guard:
     """
-    Runs the hooks of one hook point, and survives them.
+    Runs the hooks of one hook point and suppresses their exceptions.
 
-    `alone` says that nobody stands above, as on a thread of ours: `strict` then keeps a failure and does not raise it.
+    `alone` means that the hook has no caller in the server, as on the recorder's thread: `strict` then keeps a failure
+    and does not raise it.
     """
 
     __slots__ = ("_alone", "_in_a_row", "name", "off")
@@ -55,7 +56,7 @@ class Guard:
         self._in_a_row = 0
 
     def __call__(self, hook: Callable[..., T], *arguments: Any) -> T | None:
-        """Call `hook`; `None` when it failed or was switched off."""
+        """Call `hook`. Returns `None` if it failed or is switched off."""
         return None if self.off else self.finish(hook, *arguments)
 
     def finish(self, hook: Callable[..., T], *arguments: Any) -> T | None:

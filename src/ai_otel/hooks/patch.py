@@ -50,8 +50,8 @@ class Patcher:
     """
     Attaches the hook points of one adapter.
 
-    `version` answers the engine's version once the engine is imported (`None` when it cannot be told); rows that do not
-    cover it are left alone.
+    `version` returns the engine's version once the engine is imported, or `None` if it is unknown. Rows that do not
+    cover the version are skipped.
     """
 
     def __init__(self, engine: str, version: Callable[[], str | None] = lambda: None) -> None:
@@ -175,7 +175,7 @@ class Patcher:
     def around(self, point: HookPoint, wants: Callable[[Any, Arguments], bool], serve: Callable[..., Any]) -> None:
         """
         Let `serve(wrapped, *args)` make the call when `wants(instance, arguments)`; for layers that must see every
-        message of an ASGI application. `serve` keeps this module's promise itself.
+        message of an ASGI application. `serve` must call the function exactly once itself.
         """
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
@@ -241,7 +241,7 @@ class Patcher:
         self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))
 
     def undo(self) -> None:
-        """Put the originals back. Where somebody wrapped ours meanwhile, ours stays and passes everything through."""
+        """Restore the originals. A hooked function that was wrapped meanwhile stays, and passes every call through."""
         self._active = False
         for restore in reversed(self._undo):
             restore()

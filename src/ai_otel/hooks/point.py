@@ -1,4 +1,4 @@
-"""Where we listen, as data: the patcher, `doctor`, the docs and the drift test read the same rows."""
+"""Hook points as data: the patcher, `doctor`, the docs and the drift test read the same rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HookPoint:
     target: str
     """`package.module:Class.method`."""
     reads: tuple[str, ...]
-    """Names of the parameters that the hook reads; the drift test looks for them in the real wheel."""
+    """Names of the parameters that the hook reads; the drift test checks them against the real wheel."""
     versions: str
     """Versions the row holds for, such as `>=0.12,<0.40`; empty means every version."""
     rung: Rung

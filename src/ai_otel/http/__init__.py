@@ -1,1 +1,1 @@
-"""The HTTP edge: what the server's API layer does with a request before, around and after the engine."""
+"""The HTTP middleware: what the API layer does with a request before, around and after the engine."""

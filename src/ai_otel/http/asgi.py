@@ -33,7 +33,7 @@ _METHODS = frozenset({"POST", "PUT"})
 
 
 class Headers(Mapping[str, str]):
-    """The request's headers as a carrier of trace context; decoded only when somebody looks."""
+    """The request's headers as a carrier of trace context; decoded only when read."""
 
     __slots__ = ("_raw",)
 
@@ -88,7 +88,7 @@ class _ObservedRequest:
         self._send = send
 
     async def send(self, message: Message) -> None:
-        """Pass a message to the client, look at its type, and notice when the client is gone."""
+        """Pass a message to the client, inspect its type, and notice when the client is gone."""
         self._guard(self._saw, message)
         try:
             await self._send(message)
@@ -109,7 +109,7 @@ class _ObservedRequest:
             if exchange.status is not None:
                 return  # the server refuses a second one
             exchange.status = message.get("status")
-            # Sent from inside the application: an HTTP span that somebody opened for this request is current here.
+            # Sent from inside the application: the HTTP span of another instrumentation is current here.
             exchange.inner_context = self._capture()
         elif kind == "http.response.pathsend":
             # The server sends a whole file itself; no message follows.
@@ -149,11 +149,11 @@ class HttpMiddleware:
             try:  # noqa: SIM105 - `suppress` costs half a microsecond here
                 CURRENT.reset(token)
             except ValueError:
-                # A coroutine that garbage collection closes is in another context, which never had our record.
+                # A coroutine that garbage collection closes is in another context, which never had this record.
                 pass
 
     def wants(self, scope: Scope) -> bool:
-        """Whether this request could be an inference that nobody has a record of yet."""
+        """Return whether this request could be an inference and has no record yet."""
         return (
             scope.get("type") == "http"
             and scope["method"] in _METHODS
@@ -204,7 +204,7 @@ def _is_hang_up(error: BaseException) -> bool:
 
 
 def route_of(scope: Scope) -> str | None:
-    """The low-cardinality route: the framework's template, or a path that we know."""
+    """The low-cardinality route: the framework's template, or a known path."""
     template = getattr(scope.get("route"), "path", None)
     if isinstance(template, str):
         return template
@@ -221,7 +221,7 @@ STARLETTE = HookPoint(
 
 
 class StarletteInstrumentation:
-    """Puts the edge around every Starlette application of this process."""
+    """Wraps every Starlette application of this process in the middleware."""
 
     hooks = (STARLETTE,)
 

@@ -1,4 +1,4 @@
-"""When an HTTP server ends: the moment to hand over what is left, as the process may not reach its exit handlers."""
+"""Flushes when an HTTP server shuts down, because the process may not reach its exit handlers."""
 
 from __future__ import annotations
 

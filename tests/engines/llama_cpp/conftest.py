@@ -1,4 +1,4 @@
-"""A real llama.cpp in this process, with our hooks on it and a recorder that keeps what they tell."""
+"""A real llama.cpp in this process, hooked, with a recorder that keeps its records."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-llama.cpp's own HTTP server, with its metrics page: what `llama-server --metrics` is, out of the `xllamacpp` wheel.
+llama.cpp's own HTTP server, with its metrics endpoint: what `llama-server --metrics` is, out of the `xllamacpp` wheel.
 
     python serve.py MODEL.gguf PORT SLOTS
 """

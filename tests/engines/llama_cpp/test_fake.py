@@ -70,10 +70,10 @@ def calls(function: ast.FunctionDef) -> set[str]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_stand_in_takes_what_the_engine_takes(real: Path, name: str) -> None:
-    ours, theirs = method(FAKE, name), method(real / "llama.py", name)
-    assert parameters(ours) == parameters(theirs)
-    assert defaults(ours) == defaults(theirs)
-    assert is_generator(ours) == is_generator(theirs)
+    emitted, theirs = method(FAKE, name), method(real / "llama.py", name)
+    assert parameters(emitted) == parameters(theirs)
+    assert defaults(emitted) == defaults(theirs)
+    assert is_generator(emitted) == is_generator(theirs)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -97,7 +97,7 @@ def test_who_calls_whom_is_as_in_the_stand_in(real: Path) -> None:
     assert "llama.generate(" not in formats
 
 
-def test_the_engine_tells_an_end_as_we_ask_it(real: Path) -> None:
+def test_the_engine_reports_an_end_as_we_ask_it(real: Path) -> None:
     names = {node.name for node in parsed(real / "llama_cpp.py").body if isinstance(node, ast.FunctionDef)}
     completion = ast.unparse(method(real / "llama.py", "_create_completion"))
     assert "llama_vocab_is_eog" in names

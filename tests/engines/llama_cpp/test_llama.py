@@ -56,7 +56,7 @@ def test_a_completion_carries_the_engines_usage(observed: Any, llama: Any) -> No
     )
 
 
-def test_prefill_and_decoding_are_told_apart_by_the_first_token(observed: Any, llama: Any) -> None:
+def test_prefill_and_decoding_are_distinguished_by_the_first_token(observed: Any, llama: Any) -> None:
     llama.create_completion("how are you")
     inference = observed.only()
     (choice,) = inference.choices
@@ -145,7 +145,7 @@ def test_a_stream_that_is_left_keeps_its_tokens(observed: Any, llama: Any) -> No
     assert counts(inference) == (4, 2)
 
 
-def test_a_stream_that_is_dropped_unread_has_produced_nothing_that_is_known(observed: Any, llama: Any) -> None:
+def test_a_stream_that_is_dropped_unread_has_no_known_tokens(observed: Any, llama: Any) -> None:
     del llama.chat_handler  # nothing else is kept alive by it
     stream = llama("how are you", stream=True)
     del stream

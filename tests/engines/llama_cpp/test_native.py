@@ -37,9 +37,9 @@ def tokens(inference: Inference) -> dict[str, int | None]:
 
 
 def usage(answer: dict[str, Any]) -> dict[str, int]:
-    told = answer["usage"]
+    reported = answer["usage"]
     names = ("prompt_tokens", "completion_tokens")
-    return {name: told[name] for name in names} | {"cached_tokens": answer["timings"]["cache_n"]}
+    return {name: reported[name] for name in names} | {"cached_tokens": answer["timings"]["cache_n"]}
 
 
 # ---------------------------------------------------------------- whole answers
@@ -156,7 +156,7 @@ def test_progress_through_the_prompt_is_no_token(observed: Any, server: Any) -> 
     assert inference.choices[0].first_token_s >= inference.choices[0].prefill_s
 
 
-def test_a_stream_of_two_choices_tells_the_tokens_of_both(observed: Any, server: Any) -> None:
+def test_a_stream_of_two_choices_reports_the_tokens_of_both(observed: Any, server: Any) -> None:
     collect(server.handle_chat_completions, {**CHAT, "stream": True, "n": 2})
     inference = observed.only()
     assert inference.output_tokens == 24
@@ -174,7 +174,7 @@ def test_requests_and_answers_in_text_are_read_too(observed: Any, server: Any, t
 
 
 @pytest.mark.parametrize("text", [dict, json.dumps], ids=["dict", "str"])
-def test_a_stopped_stream_keeps_what_the_server_had_told(observed: Any, server: Any, text: Any) -> None:
+def test_a_stopped_stream_keeps_what_the_server_had_reported(observed: Any, server: Any, text: Any) -> None:
     """A client that hangs up is still charged for what was generated, where the server says how much that was."""
     pieces: list[Any] = []
 
@@ -244,7 +244,7 @@ def test_what_the_server_was_not_started_for_is_rejected(observed: Any, server: 
 
 
 @pytest.mark.parametrize("request_", [{**TEXT, "stream": True}, 5, {"prompt": object()}])
-def test_an_exception_comes_out_and_is_told(observed: Any, server: Any, request_: Any) -> None:
+def test_an_exception_comes_out_and_is_reported(observed: Any, server: Any, request_: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as raised:
         server.handle_completions(request_)
     inference = observed.only()
@@ -310,9 +310,9 @@ def test_parallel_requests_do_not_mix(observed: Any, server: Any) -> None:
         return int(pieces[-1]["usage"]["completion_tokens"])
 
     with ThreadPoolExecutor(6) as pool:
-        told = list(pool.map(one, range(3, 43)))
+        reported = list(pool.map(one, range(3, 43)))
     inferences = [record.inferences[0] for record in observed.records()]
-    assert sorted(inference.output_tokens for inference in inferences) == sorted(told) == list(range(3, 43))
+    assert sorted(inference.output_tokens for inference in inferences) == sorted(reported) == list(range(3, 43))
 
 
 def test_a_request_on_another_thread_belongs_to_the_call_that_made_it(observed: Any, server: Any) -> None:

@@ -111,10 +111,10 @@ def test_every_request_ends_as_its_client_saw_it(scene: Scene) -> None:
         assert attributes["http.response.status_code"] == sent.status, sent.name
 
 
-def test_the_tokens_are_those_that_the_client_was_told(scene: Scene) -> None:
-    told = [sent for sent in scene.client.sent if sent.usage is not None]
-    assert Counter(sent.name for sent in told)["chat stream"] == 8
-    for sent in told:
+def test_the_tokens_are_those_that_the_client_received(scene: Scene) -> None:
+    reported = [sent for sent in scene.client.sent if sent.usage is not None]
+    assert Counter(sent.name for sent in reported)["chat stream"] == 8
+    for sent in reported:
         assert sent.usage is not None
         attributes = scene.tree(sent).attributes
         assert attributes["gen_ai.usage.input_tokens"] == sent.usage["prompt_tokens"], sent.name
@@ -169,7 +169,7 @@ def test_no_hook_failed(scene: Scene) -> None:
     assert scene.sink.points("ai_otel.hook.errors") == {}
 
 
-def test_a_server_that_is_told_to_end_hands_over_what_is_left(tmp_path: Path) -> None:
+def test_a_server_that_is_stopped_flushes(tmp_path: Path) -> None:
     """SIGTERM, as Kubernetes stops a pod: uvicorn dies of it, and no exit handler runs."""
     from ai_otel.demo.gguf import write_model
 

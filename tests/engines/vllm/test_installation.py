@@ -26,7 +26,7 @@ def test_installing_the_wheel_changes_no_installed_version(installed: parts.Vllm
     out = subprocess.run([installed.python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout
     versions = json.loads(out)
     lock = (root / "tools/locks/vllm.lock").read_text()
-    brought: dict[str, set[str]] = defaultdict(set)  # more than one version where the lock tells Pythons apart
+    brought: dict[str, set[str]] = defaultdict(set)  # more than one version where the lock differs between Pythons
     for name, version in re.findall(r"^([a-z0-9.-]+)==([^ \\;]+)", lock, re.MULTILINE):
         brought[name].add(version)
     assert len(brought) > 100

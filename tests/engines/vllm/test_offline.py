@@ -1,4 +1,4 @@
-"""Real vLLM, offline: the `LLM` class tells as much as the server."""
+"""Real vLLM, offline: the `LLM` class reports as much as the server."""
 
 from __future__ import annotations
 
@@ -48,40 +48,40 @@ print("RESULT", json.dumps(result))
 
 
 def result_of(output: str) -> dict[str, object]:
-    """The program's own books."""
+    """The program's own counts."""
     (line,) = [line for line in output.splitlines() if line.startswith("RESULT ")]
     return dict(json.loads(line.removeprefix("RESULT ")))
 
 
-def test_generate_and_chat_tell_tokens_and_phases(installed: parts.VllmEnvironment, sink: Sink) -> None:
+def test_generate_and_chat_report_tokens_and_phases(installed: parts.VllmEnvironment, sink: Sink) -> None:
     """Statistics are on without being asked for, so queue, prefill and decode are known."""
-    told = result_of(run_offline(installed, sink, GENERATE.format(model=str(installed.model))))
+    reported = result_of(run_offline(installed, sink, GENERATE.format(model=str(installed.model))))
     roots = {root.name: root for tree in sink.trees().values() for root in tree if "refused" not in root.name}
     call = roots["text_completion tiny"]
     inferences = sorted((span for span in call.children), key=lambda span: span.attributes["gen_ai.usage.input_tokens"])
-    assert [i.attributes["gen_ai.usage.input_tokens"] for i in inferences] == sorted(told["input"])
-    assert [i.attributes["gen_ai.usage.output_tokens"] for i in inferences] == told["output"] == [12, 12, 12]
-    assert call.attributes["gen_ai.usage.input_tokens"] == sum(told["input"])
+    assert [i.attributes["gen_ai.usage.input_tokens"] for i in inferences] == sorted(reported["input"])
+    assert [i.attributes["gen_ai.usage.output_tokens"] for i in inferences] == reported["output"] == [12, 12, 12]
+    assert call.attributes["gen_ai.usage.input_tokens"] == sum(reported["input"])
     assert {child.name for i in inferences for child in i.children} == {"queue", "prefill", "decode"}
-    assert roots["chat tiny"].attributes["gen_ai.usage.input_tokens"] == told["chat"]
+    assert roots["chat tiny"].attributes["gen_ai.usage.input_tokens"] == reported["chat"]
     outcomes = sorted(root.attributes["ai_otel.outcome"] for tree in sink.trees().values() for root in tree)
     assert outcomes == ["finished", "finished", "rejected"]
     assert sink.total("ai_otel.usage.output_tokens") == 40
-    assert sink.total("ai_otel.usage.input_tokens") == 2 * sum(told["input"]) + told["chat"]
+    assert sink.total("ai_otel.usage.input_tokens") == 2 * sum(reported["input"]) + reported["chat"]
     assert oracle.check_spans(sink.traces) == []
     assert oracle.check_metrics(sink.metrics) == []
 
 
 def test_embed_and_score(installed: parts.VllmEnvironment, sink: Sink) -> None:
-    told = result_of(run_offline(installed, sink, POOLING.format(model=str(installed.model), convert="embed")))
+    reported = result_of(run_offline(installed, sink, POOLING.format(model=str(installed.model), convert="embed")))
     roots = {root.attributes["gen_ai.operation.name"]: root for tree in sink.trees().values() for root in tree}
     assert set(roots) == {"embeddings", "score"}
-    assert roots["embeddings"].attributes["gen_ai.usage.input_tokens"] == told["embed"]
+    assert roots["embeddings"].attributes["gen_ai.usage.input_tokens"] == reported["embed"]
     assert all(root.attributes["ai_otel.outcome"] == "finished" for root in roots.values())
 
 
 def test_classify(installed: parts.VllmEnvironment, sink: Sink) -> None:
-    told = result_of(run_offline(installed, sink, POOLING.format(model=str(installed.model), convert="classify")))
+    reported = result_of(run_offline(installed, sink, POOLING.format(model=str(installed.model), convert="classify")))
     ((root,),) = sink.trees().values()
     assert root.attributes["gen_ai.operation.name"] == "classify"
-    assert root.attributes["gen_ai.usage.input_tokens"] == told["classify"]
+    assert root.attributes["gen_ai.usage.input_tokens"] == reported["classify"]

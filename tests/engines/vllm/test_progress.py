@@ -1,4 +1,4 @@
-"""Real vLLM tells how far each request is, while it runs, to another thread."""
+"""Real vLLM: the progress of each running request is read from another thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ai_otel.start import current
 llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len=512, dtype="float32")
 llm.generate("warm up", SamplingParams(max_tokens=2, ignore_eos=True), use_tqdm=False)
 
-begun, told, over = deque(), {{}}, threading.Event()
+begun, reported, over = deque(), {{}}, threading.Event()
 current().recorder.begun = begun
 
 def follow():
@@ -32,7 +32,7 @@ def follow():
             inference = begun.popleft()
             followed.append((inference, inference.progress, inference.start_ns))
         for number, (inference, read, start_ns) in enumerate(followed):
-            told.setdefault(number, []).append([*read(), (time.time_ns() - start_ns) / 1e9, start_ns])
+            reported.setdefault(number, []).append([*read(), (time.time_ns() - start_ns) / 1e9, start_ns])
         time.sleep(0.002)
 
 thread = threading.Thread(target=follow)
@@ -42,7 +42,7 @@ outputs = llm.generate(["hello world", "kubernetes observability is"], sampling,
 over.set()
 thread.join()
 print("RESULT", json.dumps({{
-    "told": list(told.values()),
+    "reported": list(reported.values()),
     "prompts": [len(o.prompt_token_ids) for o in outputs],
     "choices": [1, 3],
     "tokens": [sum(len(c.token_ids) for c in o.outputs) for o in outputs],
@@ -54,16 +54,16 @@ def test_progress_grows_to_what_was_produced(installed: parts.VllmEnvironment, s
     output = run_offline(installed, sink, FOLLOW.format(model=str(installed.model)))
     (line,) = [line for line in output.splitlines() if line.startswith("RESULT ")]
     result = json.loads(line.removeprefix("RESULT "))
-    assert len(result["told"]) == 2
-    for told, prompt, choices, tokens in zip(
-        result["told"], result["prompts"], result["choices"], result["tokens"], strict=True
+    assert len(result["reported"]) == 2
+    for reported, prompt, choices, tokens in zip(
+        result["reported"], result["prompts"], result["choices"], result["tokens"], strict=True
     ):
-        produced = [each[2] for each in told]
+        produced = [each[2] for each in reported]
         assert produced == sorted(produced)
         assert produced[-1] == tokens
         assert len(set(produced)) > 5  # it was seen on its way
-        assert told[-1][0] == prompt * choices
-        assert [each[3] for each in told] == sorted((each[3] for each in told), reverse=True)  # once done, done
-        *_, first_token_ns, prefill_s, after_s, start_ns = told[-1]
+        assert reported[-1][0] == prompt * choices
+        assert [each[3] for each in reported] == sorted((each[3] for each in reported), reverse=True)  # once done, done
+        *_, first_token_ns, prefill_s, after_s, start_ns = reported[-1]
         assert start_ns < first_token_ns < start_ns + after_s * 1e9
         assert 0 < prefill_s < (first_token_ns - start_ns) / 1e9

@@ -165,11 +165,11 @@ def test_span_tokens_equal_the_clients_usage(scene: Scene) -> None:
             continue
         root = scene.tree(sent).attributes
         usage = sent.usage
-        told = (
+        reported = (
             usage.get("prompt_tokens", usage.get("input_tokens")),
             usage.get("completion_tokens", usage.get("output_tokens")),
         )
-        assert (root["gen_ai.usage.input_tokens"], root["gen_ai.usage.output_tokens"]) == told, sent.name
+        assert (root["gen_ai.usage.input_tokens"], root["gen_ai.usage.output_tokens"]) == reported, sent.name
         checked[sent.name] += 1
     assert set(checked) >= {
         "chat",
@@ -230,10 +230,10 @@ SAME_HISTOGRAMS = {
 }
 
 
-@pytest.mark.parametrize(("ours", "theirs"), SAME.items())
-def test_our_sums_and_states_equal_vllms_page(scene: Scene, ours: str, theirs: str) -> None:
-    assert scene.sink.points(ours), "nothing was emitted under this name"
-    assert scene.sink.total(ours) == pytest.approx(scene.after.total(theirs), abs=1e-9)
+@pytest.mark.parametrize(("emitted", "theirs"), SAME.items())
+def test_our_sums_and_states_equal_vllms_page(scene: Scene, emitted: str, theirs: str) -> None:
+    assert scene.sink.points(emitted), "nothing was emitted under this name"
+    assert scene.sink.total(emitted) == pytest.approx(scene.after.total(theirs), abs=1e-9)
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
@@ -242,9 +242,9 @@ def test_our_finish_reasons_equal_vllms_page(scene: Scene, reason: str) -> None:
     assert scene.sink.total("ai_otel.request.finished", ai_otel__finish_reason=reason) == theirs
 
 
-@pytest.mark.parametrize(("ours", "theirs"), SAME_HISTOGRAMS.items())
-def test_our_histograms_equal_vllms_page(scene: Scene, ours: str, theirs: str) -> None:
-    points = scene.sink.points(ours).values()
+@pytest.mark.parametrize(("emitted", "theirs"), SAME_HISTOGRAMS.items())
+def test_our_histograms_equal_vllms_page(scene: Scene, emitted: str, theirs: str) -> None:
+    points = scene.sink.points(emitted).values()
     assert sum(point.count for point in points) == scene.after.total(f"{theirs}_count")
     assert sum(point.sum for point in points) == pytest.approx(scene.after.total(f"{theirs}_sum"), rel=1e-9, abs=1e-9)
 
@@ -304,21 +304,21 @@ class Alone:
             Sent("alone", "/v1/completions", completion(f"{i} {PROMPT}", max_tokens=max_tokens, **STREAM))
             for i in range(count)
         ]
-        self.before, self.ours_before = settled(scene.server), self._ours(scene)
+        self.before, self.emitted_before = settled(scene.server), self._emitted(scene)
         stream_one_by_one(scene.server.url, self.requests)
         self.after = settled(scene.server)
         assert scene.sink.wait(lambda: all(r.trace_id in scene.sink.trees() for r in self.requests))
-        assert scene.sink.wait(lambda: self._ours(scene)[FIRST][0] == self.ours_before[FIRST][0] + count)
-        self.ours_after = self._ours(scene)
+        assert scene.sink.wait(lambda: self._emitted(scene)[FIRST][0] == self.emitted_before[FIRST][0] + count)
+        self.emitted_after = self._emitted(scene)
 
     @staticmethod
-    def _ours(scene: Scene) -> dict[str, tuple[float, float]]:
+    def _emitted(scene: Scene) -> dict[str, tuple[float, float]]:
         points = {name: scene.sink.points(name).values() for name in (FIRST, PER_TOKEN, DURATION)}
         return {name: (sum(p.count for p in found), sum(p.sum for p in found)) for name, found in points.items()}
 
-    def ours(self, name: str) -> tuple[float, float]:
+    def emitted(self, name: str) -> tuple[float, float]:
         """How much count and sum of our histogram rose."""
-        return tuple(a - b for a, b in zip(self.ours_after[name], self.ours_before[name], strict=True))
+        return tuple(a - b for a, b in zip(self.emitted_after[name], self.emitted_before[name], strict=True))
 
     def theirs(self, name: str) -> tuple[float, float]:
         """The same of vLLM's."""
@@ -341,18 +341,18 @@ def test_first_token_at_concurrency_1(scene: Scene) -> None:
     differences: list[float] = []
     while min(differences, default=9) > 2.5 and len(differences) < 4:
         # Of one token each: a longer stream may reach the client in one piece, at its end. What else runs on this
-        # machine can only add to the difference: a quieter moment tells.
+        # machine can only add to the difference: so it is measured again in a quieter moment.
         differences.append(difference_ms(scene, Alone(scene, 100, max_tokens=1)))
     assert min(differences) <= 2.5, differences
 
 
 def difference_ms(scene: Scene, alone: Alone) -> float:
-    """How much later the client saw the first token than the span tells, in the median."""
+    """How much later the client saw the first token than the span says, in the median."""
     seen = [(r.first_token_ns or 0) - r.sent_ns for r in alone.requests]
-    ours = [scene.tree(r).attributes["ai_otel.time_to_first_token"] * 1e9 for r in alone.requests]
-    assert all(s >= o for s, o in zip(seen, ours, strict=True))
+    emitted = [scene.tree(r).attributes["ai_otel.time_to_first_token"] * 1e9 for r in alone.requests]
+    assert all(s >= o for s, o in zip(seen, emitted, strict=True))
     engine = alone.theirs("vllm:time_to_first_token_seconds")
-    difference = statistics.median(s - o for s, o in zip(seen, ours, strict=True)) / 1e6
+    difference = statistics.median(s - o for s, o in zip(seen, emitted, strict=True)) / 1e6
     print(
         f"first token at concurrency 1, {len(seen)} requests: client {statistics.median(seen) / 1e6:.2f} ms (median), "
         f"span {difference:.2f} ms less; vLLM's own figure is {engine[1] / engine[0] * 1e3:.2f} ms (mean)"
@@ -365,12 +365,12 @@ def difference_ms(scene: Scene, alone: Alone) -> float:
     [(FIRST, "vllm:time_to_first_token_seconds"), (PER_TOKEN, "vllm:request_time_per_output_token_seconds")],
 )
 def test_the_conventional_histograms_equal_vllms_page(alone: Alone, name: str, theirs: str) -> None:
-    assert alone.ours(name) == pytest.approx(alone.theirs(theirs), rel=1e-9)
+    assert alone.emitted(name) == pytest.approx(alone.theirs(theirs), rel=1e-9)
 
 
 def test_durations_are_vllms_own_and_the_api_layer(alone: Alone) -> None:
     """From arrival to the last byte: never less than the engine's, never more than the client's, counted as often."""
-    count, total = alone.ours(DURATION)
+    count, total = alone.emitted(DURATION)
     engine_count, engine_total = alone.theirs("vllm:e2e_request_latency_seconds")
     assert count == engine_count
     client_total = sum((request.ended_ns or 0) - request.sent_ns for request in alone.requests) / 1e9

@@ -1,4 +1,4 @@
-"""What adapters tell of a running inference: counts that only grow, and nothing that the engine did not say."""
+"""Progress of a running inference: counts only grow, and values that the engine does not report are absent."""
 
 from __future__ import annotations
 
@@ -59,33 +59,33 @@ def test_a_prompt_that_waits_or_is_computed_has_its_length() -> None:
     assert read_progress([state(prompt=70)]) == Progress(70, None, 0, prefilling=True)
 
 
-def test_with_the_first_token_all_moments_are_known() -> None:
-    told = read_progress([state(cached=64, tokens=3, first_after_s=0.6)])
-    assert told is not None
-    assert told[:4] == (100, 64, 3, False)
-    assert told.first_token_ns == int((ARRIVAL_S + 0.6) * 1e9)
-    assert told.prefill_s == pytest.approx(0.3)
+def test_all_times_are_known_with_the_first_token() -> None:
+    reported = read_progress([state(cached=64, tokens=3, first_after_s=0.6)])
+    assert reported is not None
+    assert reported[:4] == (100, 64, 3, False)
+    assert reported.first_token_ns == int((ARRIVAL_S + 0.6) * 1e9)
+    assert reported.prefill_s == pytest.approx(0.3)
 
 
 def test_the_choices_of_a_request_add_up() -> None:
     """Each computes the prompt, but for what is cached by then; the first token is the earliest."""
     later = state(tokens=4, cached=96, first_after_s=0.9)
-    told = read_progress([later, state(tokens=7, first_after_s=0.5), state()])
-    assert told is not None
-    assert told[:4] == (300, 96, 11, False)
-    assert told.first_token_ns == int((ARRIVAL_S + 0.5) * 1e9)
+    reported = read_progress([later, state(tokens=7, first_after_s=0.5), state()])
+    assert reported is not None
+    assert reported[:4] == (300, 96, 11, False)
+    assert reported.first_token_ns == int((ARRIVAL_S + 0.5) * 1e9)
 
 
-def test_without_statistics_nothing_is_told() -> None:
+def test_without_statistics_nothing_is_reported() -> None:
     silent = state(tokens=3)
     silent.stats = None
     assert read_progress([state(tokens=3, first_after_s=0.1), silent]) is None
 
 
 def test_a_request_whose_events_are_missing_has_no_prefill_time() -> None:
-    told = read_progress([state(tokens=3, first_after_s=0.1, scheduled_ts=0.0)])
-    assert told is not None
-    assert told.prefill_s is None
+    reported = read_progress([state(tokens=3, first_after_s=0.1, scheduled_ts=0.0)])
+    assert reported is not None
+    assert reported.prefill_s is None
 
 
 class Engine:
@@ -96,8 +96,8 @@ class Engine:
     log_stats = True
 
 
-def test_a_served_request_tells_its_model_with_its_progress() -> None:
-    """It is read when somebody follows, not on the request's path."""
+def test_a_served_request_reports_its_model_with_its_progress() -> None:
+    """It is read on request, not on the request's path."""
     recorder = Recorder(lambda _record: None)
     hooks = ServingHooks(recorder, StatsState())
     arguments: Any = Arguments({"request_id": "r", "sampling_params": SimpleNamespace(n=1)})
@@ -107,9 +107,9 @@ def test_a_served_request_tells_its_model_with_its_progress() -> None:
     assert inference.model is None
     assert inference.progress is not None
     watch.states.append(state(tokens=2, first_after_s=0.1))
-    told = inference.progress()
-    assert told is not None
-    assert (told.output_tokens, inference.model) == (2, "served")
+    reported = inference.progress()
+    assert reported is not None
+    assert (reported.output_tokens, inference.model) == (2, "served")
     recorder.end(inference, Outcome.CANCELLED)
     assert inference.record is not None
     inference.record.release()
@@ -130,7 +130,7 @@ def watch(recorder: Recorder) -> LlamaListener:
     return LlamaListener(recorder, llama, Inference("llama_cpp", model="tiny.gguf"), Arguments(arguments))  # type: ignore[arg-type]
 
 
-def test_a_llama_tells_each_token_of_its_run() -> None:
+def test_a_llama_reports_each_token_of_its_run() -> None:
     from ai_otel.engines.llama_cpp.llama import LlamaHooks
 
     recorder = Recorder(lambda _record: None)
@@ -148,10 +148,10 @@ def test_a_llama_tells_each_token_of_its_run() -> None:
     for piece in range(4):
         assert run.item is not None
         run.item(piece)
-    told = progress()
-    assert told is not None
-    assert told[:4] == (3, None, 4, False)
-    assert told.first_token_ns == run.first_ns
-    assert told.prefill_s is not None
-    assert told.prefill_s >= 0
+    reported = progress()
+    assert reported is not None
+    assert reported[:4] == (3, None, 4, False)
+    assert reported.first_token_ns == run.first_ns
+    assert reported.prefill_s is not None
+    assert reported.prefill_s >= 0
     recorder.stop()

@@ -38,7 +38,7 @@ def patcher() -> Iterator[Patcher]:
 
 
 class Heard:
-    """Notes what a hook was told."""
+    """Records the calls of a hook."""
 
     def __init__(self) -> None:
         self.before: list[Any] = []
@@ -107,7 +107,7 @@ def test_a_class_method_is_heard_on_class_and_instance(engine: Any, patcher: Pat
 # ---------------------------------------------------------------- kinds
 
 
-def test_a_hook_without_a_state_is_not_told_the_end(engine: Any, patcher: Patcher) -> None:
+def test_a_hook_without_a_state_does_not_receive_the_end(engine: Any, patcher: Patcher) -> None:
     heard = Heard()
     patcher.call(at("Server.call"), lambda *_: None, heard.ended)
     engine.Server().call(1)
@@ -132,7 +132,7 @@ def test_the_same_exception_comes_out(engine: Any, patcher: Patcher) -> None:
     assert heard.after == [(None, broken), (None, broken)]
 
 
-def test_a_coroutine_is_told_its_result(engine: Any, patcher: Patcher) -> None:
+def test_the_result_of_a_coroutine_is_reported(engine: Any, patcher: Patcher) -> None:
     heard, result = Heard(), object()
     server = engine.Server(lambda _: result)
     patcher.coroutine(at("Server.coroutine"), heard.listen, heard.ended)
@@ -153,7 +153,7 @@ def test_an_outcome_is_reported_without_a_state(engine: Any, patcher: Patcher, m
     assert outcomes == [(result, None), (None, raised.value)]
 
 
-def test_a_coroutine_that_is_called_wrongly_is_told(engine: Any, patcher: Patcher) -> None:
+def test_a_coroutine_that_is_called_wrongly_is_reported(engine: Any, patcher: Patcher) -> None:
     heard = Heard()
     patcher.coroutine(at("Server.coroutine"), heard.listen, heard.ended)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
@@ -173,10 +173,10 @@ def test_around_serves_only_what_it_wants(engine: Any, patcher: Patcher) -> None
 
 
 def test_defaults_add_what_the_caller_left_out_and_nothing_else(engine: Any, patcher: Patcher) -> None:
-    patcher.defaults(at("Server.call"), lambda *_: {"b": "ours", "new": "ours"})
+    patcher.defaults(at("Server.call"), lambda *_: {"b": "added", "new": "added"})
     server = engine.Server(lambda given: given[1:])
-    assert server.call(1) == (1, "ours", (), {"new": "ours"})
-    assert server.call(1, b=None) == (1, None, (), {"new": "ours"})
+    assert server.call(1) == (1, "added", (), {"new": "added"})
+    assert server.call(1, b=None) == (1, None, (), {"new": "added"})
     assert server.call(1, 2, new="theirs") == (1, 2, (), {"new": "theirs"})  # by its place
 
 
@@ -186,22 +186,22 @@ def test_defaults_may_add_nothing(engine: Any, patcher: Patcher) -> None:
 
 
 def test_an_answer_in_one_piece_is_the_one_item_of_its_stream(engine: Any, patcher: Patcher) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
 
     class Watch:
         last: Any = None
-        item = staticmethod(told.append)
+        item = staticmethod(reported.append)
 
         def ended(self, error: BaseException | None, *, closed: bool) -> None:
-            told.append((self.last, error, closed))
+            reported.append((self.last, error, closed))
 
     whole = {"text": "hello"}
     patcher.stream(at("whole_or_pieces"), lambda *_: Watch())
     assert engine.whole_or_pieces(whole) is whole
-    assert told == [whole, (whole, None, False)]
-    told.clear()
+    assert reported == [whole, (whole, None, False)]
+    reported.clear()
     assert list(engine.whole_or_pieces("ab", stream=True)) == ["a", "b"]
-    assert told == ["a", "b", ("b", None, False)]
+    assert reported == ["a", "b", ("b", None, False)]
 
 
 # ---------------------------------------------------------------- attaching
@@ -236,8 +236,8 @@ def test_an_unknown_version_does_not_keep_hooks_away(engine: Any) -> None:
     patcher.undo()
 
 
-@pytest.mark.parametrize("path", ["nothing", "Server.nothing", "Nobody.call"])
-def test_a_missing_target_is_told_and_the_import_goes_on(
+@pytest.mark.parametrize("path", ["nothing", "Server.nothing", "Absent.call"])
+def test_a_missing_target_is_reported_and_the_import_goes_on(
     engine: Any, patcher: Patcher, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     patcher.call(at(path), Heard().listen)
@@ -276,18 +276,18 @@ def test_calls_of_many_threads_are_all_heard(engine: Any, patcher: Patcher) -> N
 PATHS = ["plain", "Server.call", "Server.static", "Server.of_class", "Server.coroutine", "Server.async_stream"]
 
 
-def looked_up(engine: Any, path: str) -> Any:
+def resolved(engine: Any, path: str) -> Any:
     owner, _, name = path.rpartition(".")
     return vars(getattr(engine, owner) if owner else engine)[name]
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_undo_restores_the_very_object(engine: Any, patcher: Patcher, path: str) -> None:
-    original = looked_up(engine, path)
+    original = resolved(engine, path)
     patcher.call(at(path), Heard().listen)
-    assert looked_up(engine, path) is not original
+    assert resolved(engine, path) is not original
     patcher.undo()
-    assert looked_up(engine, path) is original
+    assert resolved(engine, path) is original
     assert state_of(patcher) == ["undone"]
 
 
@@ -302,7 +302,7 @@ def test_undo_of_an_inherited_function_leaves_none_behind(engine: Any, patcher: 
     assert engine.Server.inherited is engine.Parent.inherited
 
 
-def test_where_somebody_wrapped_ours_meanwhile_theirs_stays(engine: Any, patcher: Patcher) -> None:
+def test_a_wrapper_that_was_added_later_stays(engine: Any, patcher: Patcher) -> None:
     heard, theirs = Heard(), []
 
     def wrap(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:

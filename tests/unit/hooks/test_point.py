@@ -48,7 +48,7 @@ def test_release_numbers_compare_as_numbers() -> None:
     assert release_numbers("main") == ()
 
 
-def test_a_point_tells_module_and_path() -> None:
+def test_a_point_reports_module_and_path() -> None:
     point = HookPoint("vllm.v1:AsyncLLM.generate", reads=(), versions=">=0.12", rung=Rung.PUBLIC, why="It passes here.")
     assert (point.module, point.path) == ("vllm.v1", "AsyncLLM.generate")
     assert point.covers("0.12")

@@ -1,4 +1,4 @@
-"""Whatever way a function answers, its caller sees the same, and one watch is told."""
+"""The caller gets the same response from every kind of function, and one listener observes it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_whole_answer_is_its_one_item() -> None:
     assert (watch.items, watch.last, watch.ends) == ([answer], answer, [(None, False)])
 
 
-def test_an_exception_comes_out_and_is_told() -> None:
+def test_an_exception_comes_out_and_is_reported() -> None:
     watch, error = Log(), Broke()
 
     def broken(prompt: str) -> None:
@@ -127,10 +127,10 @@ def test_the_callback_passes_for_what_it_is() -> None:
     def mine(_: str) -> None:
         """Mine."""
 
-    def look(prompt: str, callback: Any) -> tuple[str, str]:
+    def answer(prompt: str, callback: Any) -> tuple[str, str]:
         return callback.__name__, callback.__doc__
 
-    assert call(look, Log(), "p", mine) == ("mine", "Mine.")
+    assert call(answer, Log(), "p", mine) == ("mine", "Mine.")
 
 
 def test_a_callback_that_is_none_is_passed_on_as_it_is() -> None:

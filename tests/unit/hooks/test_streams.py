@@ -113,7 +113,7 @@ ASYNC = [async_counting, Counting]
 
 
 @pytest.mark.parametrize("make", SYNC)
-def test_the_items_come_through_and_the_end_is_told_once(make: Any) -> None:
+def test_the_items_come_through_and_the_end_is_reported_once(make: Any) -> None:
     log = Log()
     stream = proxy(make(), log)
     assert list(stream) == [1, 2, 3]
@@ -167,7 +167,7 @@ def test_send_and_throw_are_forwarded() -> None:
     assert log.ends == [(unknown, False)]
 
 
-def test_close_is_forwarded_and_told() -> None:
+def test_close_is_forwarded_and_reported() -> None:
     log, inner = Log(), echo()
     stream = proxy(inner, log)
     next(stream)
@@ -177,7 +177,7 @@ def test_close_is_forwarded_and_told() -> None:
     assert log.ends == [(None, True)]
 
 
-def test_a_close_that_raises_is_told_and_raises() -> None:
+def test_a_close_that_raises_is_reported_and_raises() -> None:
     def stubborn() -> Iterator[int]:
         try:
             yield 1
@@ -259,7 +259,7 @@ def test_a_watched_stream_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("make", ASYNC)
-def test_asynchronous_items_come_through_and_the_end_is_told_once(make: Any) -> None:
+def test_asynchronous_items_come_through_and_the_end_is_reported_once(make: Any) -> None:
     log = Log()
 
     async def consume() -> tuple[list[int], list[int]]:
@@ -304,7 +304,7 @@ def test_asend_and_athrow_are_forwarded() -> None:
     assert log.ends == [(unknown, False)]
 
 
-def test_aclose_is_forwarded_and_told() -> None:
+def test_aclose_is_forwarded_and_reported() -> None:
     log = Log()
 
     async def consume() -> None:
@@ -319,7 +319,7 @@ def test_aclose_is_forwarded_and_told() -> None:
     assert log.ends == [(None, True)]
 
 
-def test_generator_exit_is_told_as_what_came_out() -> None:
+def test_generator_exit_is_reported_as_the_error() -> None:
     log, leaving = Log(), GeneratorExit()
 
     async def consume() -> None:
@@ -333,7 +333,7 @@ def test_generator_exit_is_told_as_what_came_out() -> None:
     assert log.ends == [(leaving, False)]
 
 
-def test_cancellation_comes_through_and_is_told() -> None:
+def test_cancellation_comes_through_and_is_reported() -> None:
     log, waiting = Log(), asyncio.Event()
 
     async def endless() -> AsyncIterator[int]:
@@ -378,7 +378,7 @@ def test_an_asynchronous_stream_that_is_dropped_has_ended(make: Any, begun: bool
 
 
 def test_a_consumer_that_stops_in_the_middle_ends_the_stream() -> None:
-    """The way of a web framework: its own generator over ours is closed by the event loop."""
+    """The way of a web framework: its generator around the observed one is closed by the event loop."""
     log = Log()
 
     async def serve() -> AsyncIterator[int]:

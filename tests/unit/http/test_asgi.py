@@ -329,7 +329,7 @@ def test_a_send_that_cannot_reach_the_client_is_a_hang_up(bench: Bench, gone_aft
     assert record.outcome is Outcome.CANCELLED
 
 
-def test_an_application_that_survives_the_hang_up_was_hung_up_on_all_the_same(bench: Bench) -> None:
+def test_a_hang_up_is_recorded_though_the_application_survives_it(bench: Bench) -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         try:
             await replies(START, body(b"a"))(None, None, send)
@@ -392,7 +392,7 @@ def test_an_application_that_never_answers_has_failed(bench: Bench) -> None:
 
 @pytest.fixture
 def starlette(bench: Bench) -> Iterator[Bench]:
-    """The edge as the library puts it around every Starlette application."""
+    """The middleware around every Starlette application."""
     patcher = Patcher("starlette")
     StarletteInstrumentation(bench.recorder, lambda: bench.serving).attach(patcher)
     yield bench
@@ -410,7 +410,7 @@ async def chat(request: Request) -> JSONResponse:
     return JSONResponse({"answer": 42})
 
 
-def test_every_starlette_application_has_the_edge(starlette: Bench) -> None:
+def test_every_starlette_application_has_the_middleware(starlette: Bench) -> None:
     client = run(Starlette(routes=[Route(CHAT, chat, methods=["POST"])]), http())
     assert client.heard[-1]["body"] == b'{"answer":42}'
     record, exchange = starlette.only()
@@ -423,7 +423,7 @@ def test_a_mounted_application_is_the_same_request(starlette: Bench) -> None:
     assert starlette.only()[1].status == 200
 
 
-def test_an_edge_of_the_users_own_is_not_doubled(starlette: Bench) -> None:
+def test_a_middleware_of_the_user_is_not_doubled(starlette: Bench) -> None:
     app = Starlette(routes=[Route(CHAT, chat, methods=["POST"])])
     run(wrap(app, starlette.recorder), http())  # type: ignore[arg-type]
     assert len(starlette.records) == 1
@@ -479,7 +479,7 @@ def test_a_client_that_leaves_while_starlette_reads_its_body_hung_up(starlette: 
     assert starlette.only()[0].outcome is Outcome.CANCELLED
 
 
-def test_an_os_error_in_a_stream_is_the_applications_though_starlette_calls_it_a_disconnect(starlette: Bench) -> None:
+def test_an_os_error_in_a_stream_is_an_error_of_the_application(starlette: Bench) -> None:
     async def broken(_: Request) -> StreamingResponse:
         async def stream() -> Any:
             yield "a"

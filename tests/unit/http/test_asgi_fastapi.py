@@ -29,7 +29,7 @@ Plain = Callable[[FastAPI, Any], None]
 
 
 def plainly(_app: FastAPI, _provider: Any) -> None:
-    """Nobody instruments HTTP."""
+    """HTTP is not instrumented."""
 
 
 def by_contrib(app: FastAPI, provider: Any) -> None:
@@ -84,7 +84,7 @@ def post(app: FastAPI, body: Any, path: str = CHAT, headers: dict[str, str] | No
     return asyncio.run(send())
 
 
-def ours(telemetry: Captured) -> list[ReadableSpan]:
+def emitted(telemetry: Captured) -> list[ReadableSpan]:
     return [span for span in telemetry.spans if (span.instrumentation_scope or span).name.startswith("ai_otel")]
 
 
@@ -98,7 +98,7 @@ def test_our_span_is_a_child_of_the_http_span(telemetry: Captured, own: bool, in
     app = application(telemetry, own, instrument)
     response = post(app, {"prompt": "a b c", "stream": stream}, headers=HEADERS)
     assert response.text == ("abc" if stream else '["a","b","c"]')
-    (http,), (request,) = servers(telemetry), ours(telemetry)
+    (http,), (request,) = servers(telemetry), emitted(telemetry)
     assert request.kind is SpanKind.INTERNAL
     assert request.parent is not None
     assert request.parent.span_id == http.context.span_id
@@ -114,12 +114,12 @@ def test_our_span_is_a_child_of_the_http_span(telemetry: Captured, own: bool, in
 def test_a_refusal_makes_no_second_span(telemetry: Captured, own: bool, instrument: Plain, body: Any) -> None:
     assert post(application(telemetry, own, instrument), body).status_code in (400, 422)
     assert len(servers(telemetry)) == 1
-    assert ours(telemetry) == []
+    assert emitted(telemetry) == []
     assert [point.value for point in telemetry.points("ai_otel.request.rejected")] == [1]
 
 
 @pytest.mark.parametrize(("body", "status", "tokens"), [({"prompt": "a b"}, 200, 2), ({}, 400, None)])
-def test_without_http_instrumentation_ours_is_the_server_span(
+def test_without_http_instrumentation_emitted_is_the_server_span(
     telemetry: Captured, body: Any, status: int, tokens: int | None
 ) -> None:
     assert post(application(telemetry, False, plainly), body, headers=HEADERS).status_code == status
@@ -131,9 +131,9 @@ def test_without_http_instrumentation_ours_is_the_server_span(
 
 
 @pytest.mark.parametrize(("own", "instrument"), [*INSTRUMENTED, pytest.param(False, plainly, id="none")])
-def test_a_post_that_is_no_inference_makes_nothing_of_ours(telemetry: Captured, own: bool, instrument: Plain) -> None:
+def test_a_post_that_is_no_inference_emits_nothing(telemetry: Captured, own: bool, instrument: Plain) -> None:
     assert post(application(telemetry, own, instrument), {}, "/v1/load_lora_adapter").json() == "loaded"
-    assert ours(telemetry) == []
+    assert emitted(telemetry) == []
 
 
 def test_an_engine_that_breaks_is_a_failure_with_its_name(telemetry: Captured) -> None:

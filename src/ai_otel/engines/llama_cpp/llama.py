@@ -1,8 +1,8 @@
 """
 Requests to `llama_cpp.Llama`, the class of llama-cpp-python.
 
-A whole answer carries the engine's own count. A stream carries none: what it produced is known where the engine's
-generator of tokens runs, and nowhere else. That is also where prefill and decoding can be told apart.
+A whole response carries the engine's own token count. A stream carries none: its tokens are counted where the engine's
+generator of tokens runs. Prefill and decoding can be distinguished only there, too.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ASKED = (
 
 
 class Llama(Protocol):
-    """What we read of the engine."""
+    """The attributes of the engine that are read."""
 
     model_path: str
 
 
 class Run:
-    """One run of the engine's generator: one prompt, one answer. Watches it, and counts."""
+    """Observes one run of the engine's generator, which is one prompt and one response, and counts its tokens."""
 
     __slots__ = ("_inference", "begun_ns", "first_ns", "item", "last", "last_ns", "prompt_tokens", "tokens")
 
@@ -89,7 +89,7 @@ class LlamaListener:
         self.inference = recorder.begin(inference)
 
     def _progress(self) -> Progress:
-        """The tokens of all its runs. How much of a prompt was in the cache the engine does not tell."""
+        """Return the tokens of all runs. The engine does not report how much of a prompt was cached."""
         runs = tuple(self.runs)
         prompts = [run.prompt_tokens for run in runs]
         prompt = sum(each for each in prompts if each is not None) if runs and None not in prompts else None

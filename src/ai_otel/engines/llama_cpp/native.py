@@ -1,7 +1,7 @@
 """
 Requests to `xllamacpp.Server`: llama.cpp's own server, called from Python with the JSON of its HTTP interface.
 
-The server tells counts and timings itself, so nothing is measured here but the arrival of the first piece of a stream.
+The server reports counts and timings. Only the arrival of the first piece of a stream is measured here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ai_otel.recorder import Recorder
 
 _GENERATES = frozenset({"chat", "text_completion"})
 
-# What we keep of a request until it is over; its text is not ours to hold.
+# The fields kept of a request until it ends. Its text is not kept.
 _KEPT = frozenset(
     (
         "encoding_format",
@@ -71,7 +71,7 @@ class NativeListener:
         self._raw.append(piece)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
-        """The call returned, raised, or was told to stop."""
+        """The call returned, raised, or was stopped by the callback."""
         for piece in self._raw:
             self._reply.add(_parsed(piece))
         outcome, error_type = self._reply.judge(error, expected=self._expected, closed=closed)
@@ -120,7 +120,7 @@ def _parsed(request: Any) -> Json:
         try:
             request = json.loads(request)
         except (ValueError, RecursionError):
-            # Whoever sent it chose the text, and how deep it is nested.
+            # The client chooses the text and how deeply it is nested.
             return {}
     return request if isinstance(request, dict) else {}
 

@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 
 
 class Reply:
-    """Gathers what the pieces of one answer tell. A whole answer is one piece."""
+    """Collects the pieces of one response. A whole response is one piece."""
 
     __slots__ = ("_index", "dimensions", "error", "model", "reasons", "request_id", "timings", "usage")
 

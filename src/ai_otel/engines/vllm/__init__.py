@@ -1,8 +1,8 @@
 """
-vLLM: where we listen, and which function answers there.
+vLLM: its hook points, and the function of each.
 
 `hooks` is the table; `serving.py` reads requests of the API server, `offline.py` those of the `LLM` class, `stats.py`
-is the stat logger that vLLM loads as its plug-in.
+follows the stat logger that vLLM loads as its plug-in, and `activation.py` makes it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ LLM_INIT = HookPoint(
     reads=("disable_log_stats",),
     versions=SUPPORTED,
     rung=Rung.PUBLIC,
-    why="The class switches the engine's statistics off unless told otherwise, and with them every timing.",
+    why="The class switches the engine's statistics off by default, and with them every timing.",
 )
 LLM_CALLS = tuple(
     HookPoint(
@@ -119,7 +119,7 @@ class VllmAdapter:
             hooks.call(point, before, offline.ended)
 
     def follow(self, recorder: Recorder, vllm_config: Any, engine_index: int) -> EngineStats:
-        """A stat logger of ours was made for this engine: from now on its statistics are the counters' source."""
+        """Return the statistics of an engine. They are the source of its counters from the first call on."""
         self.stats.attached = True
         self.stats.front_ends = front_ends_of(vllm_config)
         return EngineStats(recorder, vllm_config, engine_index, front_ends=self.stats.front_ends)

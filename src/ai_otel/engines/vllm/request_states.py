@@ -1,5 +1,5 @@
 """
-vLLM's own state of each engine request: what we read of it, and how it finds the inference it belongs to.
+vLLM's own state of each engine request: what is read of it, and how it finds its inference.
 
 Source of the names: `vllm/v1/engine/output_processor.py` and `vllm/v1/metrics/stats.py`, unchanged from 0.11.1 on.
 """
@@ -70,8 +70,8 @@ class InFlight(Generic[T]):
     """
     What belongs to each running request, by its id.
 
-    Clients choose the id (`X-Request-Id`), so several requests may share one. These are told apart by the task in
-    which they run: a server gives every request its own.
+    Clients choose the id (`X-Request-Id`), so several requests may share one. These are distinguished by the task
+    in which they run: a server gives every request its own.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class InFlight(Generic[T]):
         return bool(self._entries)
 
     def add(self, request_id: str, owner: object, value: T) -> None:
-        """Add the entry of one request; `owner` is what tells it from another one with this id."""
+        """Add the entry of one request; `owner` distinguishes it from another request with this id."""
         self._entries.setdefault(request_id, {})[owner] = value
         _CALL.set(owner)
 
@@ -111,7 +111,7 @@ class RequestStates:
         self._collectors.add(request_id, owner, collect)
 
     def release(self, request_id: str, owner: object) -> None:
-        """The request is over."""
+        """Remove the collector of a request that has ended."""
         self._collectors.remove(request_id, owner)
 
     def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any] | None:

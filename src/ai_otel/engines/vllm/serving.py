@@ -1,8 +1,8 @@
 """
-Requests of vLLM's API server: one watch on each `generate` and `encode` stream.
+Requests of vLLM's API server: one listener on each `generate` and `encode` stream.
 
-No token is touched while it streams: the engine keeps timings and counts of each request, and these are read once, when
-it is over, on the recorder's thread.
+No token is touched while it streams: the engine keeps timings and counts of each request. These are read once, on the
+recorder's thread, after the request has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BEAM = re.compile(r"(?P<call>.+)-[^-]+-beam-\d+")
 
 
 class ModelConfig(Protocol):
-    """What we read of the model's configuration."""
+    """The attributes of the model's configuration that are read."""
 
     served_model_name: str | list[str]
 
@@ -44,7 +44,7 @@ class ObservabilityConfig(Protocol):
 
 
 class AsyncLLM(Protocol):
-    """What we read of the engine's front end."""
+    """The attributes of the engine's front end that are read."""
 
     model_config: ModelConfig
     observability_config: ObservabilityConfig
@@ -52,7 +52,7 @@ class AsyncLLM(Protocol):
 
 
 class ServedListener:
-    """Watches one stream and fills one inference."""
+    """Observes one stream and fills one inference."""
 
     __slots__ = (
         "_arguments",
@@ -91,7 +91,7 @@ class ServedListener:
         inference.progress = self._progress
 
     def _item(self, output: Any) -> None:
-        # Only where the last output does not tell all: choices that end at different steps, or no statistics.
+        # Only if the last output is not enough: choices that end at different steps, or no statistics.
         self._reasons.update(reasons_of(output))
         for answer in output.outputs if isinstance(output.outputs, list) else ():
             before = self._tokens.get(answer.index, 0) if self.inference.stream else 0
@@ -100,9 +100,9 @@ class ServedListener:
             self.inference.first_token_ns = clock(self.inference)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
-        """The stream is over, one way or another."""
+        """The stream has ended."""
         inference = self.inference
-        self._hooks.over(inference)
+        self._hooks.forget(inference)
         self._reasons.update(reasons_of(self.last))
         outcome, error_type = judge(
             error,
@@ -115,7 +115,7 @@ class ServedListener:
 
     def _progress(self) -> Progress | None:
         if self.inference.model is None:
-            self._describe(self.inference)  # who follows it wants to know its model from the start
+            self._describe(self.inference)  # the model must be known from the start
         return read_progress(self.states)
 
     def _read_engine(self, inference: Inference) -> None:
@@ -144,7 +144,7 @@ class ServedListener:
 
 
 class BeamListener(ServedListener):
-    """Watches one beam search: its many engine requests are the choices of one inference."""
+    """Observes one beam search: its many engine requests are the choices of one inference."""
 
     __slots__ = ("_steps",)
 
@@ -158,7 +158,7 @@ class BeamListener(ServedListener):
         self._hooks.states.expect(request_id, owner_of(self.inference), self.states.append)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
-        """The search is over, and all its steps with it."""
+        """The search has ended, and all its steps with it."""
         for request_id in self._steps:
             self._hooks.states.release(request_id, owner_of(self.inference))
         super().ended(error, closed=closed)
@@ -179,7 +179,7 @@ class BeamListener(ServedListener):
 
 
 def owner_of(inference: Inference) -> int:
-    """Return what tells the requests of one call from those of another call with the same id."""
+    """Return a key that distinguishes the requests of one call from those of another call with the same id."""
     return id(inference.record)
 
 
@@ -202,22 +202,22 @@ class ServingHooks:
         params = arguments.get("sampling_params")
         every_item = not engine.log_stats or getattr(params, "n", 1) > 1
         inference = self._begin(arguments, stream=is_stream(params))
-        return self._watch(ServedListener(self, inference, engine, arguments, params, every_item=every_item))
+        return self._expect_states(ServedListener(self, inference, engine, arguments, params, every_item=every_item))
 
     def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedListener:
         """`AsyncLLM.encode` is called."""
         params = arguments.get("pooling_params")
         inference = self._begin(arguments, operation=pooling_operation(params))
-        return self._watch(ServedListener(self, inference, engine, arguments, params))
+        return self._expect_states(ServedListener(self, inference, engine, arguments, params))
 
     def beam_search(self, server: Any, arguments: Arguments) -> BeamListener:
         """A beam search begins; the requests that it makes are its own."""
         engine = server.engine_client
         inference = self._begin(arguments)
-        watch = BeamListener(self, inference, engine, arguments)
+        listener = BeamListener(self, inference, engine, arguments)
         if inference.request_id is not None:
-            self._beams.add(inference.request_id, owner_of(inference), watch)
-        return watch
+            self._beams.add(inference.request_id, owner_of(inference), listener)
+        return listener
 
     def admission(self, _result: Any, error: BaseException | None) -> None:
         """`AsyncLLM.check_admission` returned, or raised because it refuses the request."""
@@ -225,14 +225,14 @@ class ServingHooks:
         if reason is not None:
             self.recorder.refuse(reason)
 
-    def over(self, inference: Inference) -> None:
-        """Nothing more comes for this inference."""
+    def forget(self, inference: Inference) -> None:
+        """Forget an inference that has ended."""
         if inference.request_id is not None:
             self.states.release(inference.request_id, owner_of(inference))
             self._beams.remove(inference.request_id, owner_of(inference))
 
     def _begin(self, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None) -> Inference:
-        # What does not change while the request runs is read when it is over.
+        # Values that do not change while the request runs are read after it has ended.
         inference = Inference(
             engine="vllm",
             operation=operation,
@@ -242,10 +242,10 @@ class ServingHooks:
         )
         return self.recorder.begin(inference, arguments.get("trace_headers"))
 
-    def _watch(self, watch: ServedListener) -> ServedListener:
-        if watch.inference.request_id is not None:
-            self.states.expect(watch.inference.request_id, owner_of(watch.inference), watch.states.append)
-        return watch
+    def _expect_states(self, listener: ServedListener) -> ServedListener:
+        if listener.inference.request_id is not None:
+            self.states.expect(listener.inference.request_id, owner_of(listener.inference), listener.states.append)
+        return listener
 
     def _beam_of(self, request_id: Any) -> BeamListener | None:
         if not self._beams or not isinstance(request_id, str):

@@ -2,7 +2,7 @@
 vLLM's statistics of each iteration, followed through its stat logger plug-in.
 
 vLLM calls `record` in the task that feeds every answer to its client, once per iteration: here that is a handful of
-additions to plain numbers. They are the numbers behind vLLM's own page, so the two agree to the token.
+additions to plain numbers. They are the source of vLLM's own metrics endpoint, so both agree to the token.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class IterationStats(Protocol):
 
 @dataclass
 class StatsState:
-    """Whether a stat logger of ours runs in this process, and how many front ends share the engine."""
+    """Whether the stat logger of ai-otel runs in this process, and how many front ends share the engine."""
 
     attached: bool = False
     front_ends: int = 1
@@ -102,7 +102,7 @@ class EngineStats:
     def _add_scheduler(self, stats: SchedulerStats) -> None:
         counter = self._counter
         if self._sees_scheduler:
-            # From 0.20 on those that wait are told apart; before, they are one sum.
+            # From 0.20 on, waiting requests are split by reason; before, they are one sum.
             deferred = getattr(stats, "num_skipped_waiting_reqs", None)
             waiting = semconv.AI_OTEL_REQUEST_WAITING.name
             counter.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)

@@ -25,7 +25,7 @@ def output(reason: str | None) -> Any:
     ids=["taken", "the client left before it was taken", "cut off", "aborted, not taken", "aborted"],
 )
 def test_the_engine_finished_what_it_ended_by_itself(taken: str, waiting: str | None, finished: bool) -> None:
-    """What vLLM finished it has traced: a span of ours beside it would be the second."""
+    """vLLM has traced the requests that it finished: another span would be the second."""
     state: Any = SimpleNamespace(queue=SimpleNamespace(output=output(waiting) if waiting else None))
     assert finished_by_engine(output(taken), [state]) is finished
 

@@ -1,4 +1,4 @@
-"""One request id in flight twice: what belongs to each is told apart by the task that runs it."""
+"""One request id in flight twice: what belongs to each is distinguished by the task that runs it."""
 
 from __future__ import annotations
 
