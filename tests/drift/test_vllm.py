@@ -16,7 +16,7 @@ import pytest
 
 import environments
 import sources
-from ai_otel.engines.vllm import VllmAdapter, offline, reading, serving, states, stats
+from ai_otel.engines.vllm import VllmAdapter, offline, reading, request_states, serving, stats
 from ai_otel.hooks.point import HookPoint, in_range
 
 from .source_tree import Absent, Kind, SourceTree
@@ -26,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MODULES = (offline, reading, serving, states, stats)
+MODULES = (offline, reading, serving, request_states, stats)
 VERSIONS = sources.SOURCES["vllm"].versions
 PAGE = environments.ROOT / "docs/engines/vllm.md"
 
@@ -39,11 +39,11 @@ STANDS_FOR = {
     serving.AsyncLLM: "vllm.v1.engine.async_llm:AsyncLLM",
     serving.ModelConfig: "vllm.config.model:ModelConfig",
     serving.ObservabilityConfig: "vllm.config.observability:ObservabilityConfig",
-    states.EngineRequest: "vllm.v1.engine:EngineCoreRequest",
-    states.OutputProcessor: "vllm.v1.engine.output_processor:OutputProcessor",
-    states.ParentRequest: "vllm.v1.engine.parallel_sampling:ParentRequest",
-    states.RequestState: "vllm.v1.engine.output_processor:RequestState",
-    states.RequestStateStats: "vllm.v1.metrics.stats:RequestStateStats",
+    request_states.EngineRequest: "vllm.v1.engine:EngineCoreRequest",
+    request_states.OutputProcessor: "vllm.v1.engine.output_processor:OutputProcessor",
+    request_states.ParentRequest: "vllm.v1.engine.parallel_sampling:ParentRequest",
+    request_states.RequestState: "vllm.v1.engine.output_processor:RequestState",
+    request_states.RequestStateStats: "vllm.v1.metrics.stats:RequestStateStats",
     stats.FinishedRequestStats: "vllm.v1.metrics.stats:FinishedRequestStats",
     stats.IterationStats: "vllm.v1.metrics.stats:IterationStats",
     stats.PrefixCacheStats: "vllm.v1.metrics.stats:PrefixCacheStats",
@@ -196,7 +196,7 @@ def test_a_misspelt_field_is_found(vllm_tree: SourceTree) -> None:
         queued_ts: float
         schedule_ts: float
 
-    assert lacking(vllm_tree, Misspelt, STANDS_FOR[states.RequestStateStats]) == {"schedule_ts"}
+    assert lacking(vllm_tree, Misspelt, STANDS_FOR[request_states.RequestStateStats]) == {"schedule_ts"}
 
 
 def test_a_field_that_came_later_came_when_we_say(vllm_tree: SourceTree) -> None:

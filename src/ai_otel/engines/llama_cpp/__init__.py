@@ -1,5 +1,5 @@
 """
-llama.cpp in a Python process: where we listen, and which function answers there.
+llama.cpp in a Python process: its hook points, and the function of each.
 
 `native.py` reads `xllamacpp.Server`, llama.cpp's own server called in-process; `llama.py` reads `llama_cpp.Llama`.
 """

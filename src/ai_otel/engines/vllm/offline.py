@@ -15,7 +15,7 @@ from ai_otel.recorder import CURRENT, Recorder
 
 
 class LLM(Protocol):
-    """What we read of the offline class."""
+    """The attributes of the offline class that are read."""
 
     llm_engine: Any
 

@@ -18,7 +18,7 @@ _POOLING_OPERATIONS = {"embed": "embeddings", "token_embed": "embeddings"}
 
 
 class SamplingParams(Protocol):
-    """What we read of the sampling parameters; 0 and -1 switch `top_k` off."""
+    """The sampling parameters that are read; 0 and -1 switch `top_k` off."""
 
     n: int
     max_tokens: int | None
