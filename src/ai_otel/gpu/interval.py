@@ -41,4 +41,6 @@ class SamplingInterval:
         # Counted from the planned start, so that one late sample does not shift the following ones.
         planned_s = self.due_s if started_s - self.due_s < self.interval_s else started_s
         self.due_s = max(planned_s + self.interval_s, ended_s)
-        self.skipped += int((self.due_s - started_s) / self.configured_s + 0.5) - 1 if self.configured_s else 0
+        if self.configured_s:
+            # The sample after a late one follows early: the count must not fall.
+            self.skipped += max(0, int((self.due_s - started_s) / self.configured_s + 0.5) - 1)

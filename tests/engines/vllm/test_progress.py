@@ -21,7 +21,7 @@ llm = LLM({model!r}, served_model_name="tiny", enforce_eager=True, max_model_len
 llm.generate("warm up", SamplingParams(max_tokens=2, ignore_eos=True), use_tqdm=False)
 
 begun, reported, over = deque(), {{}}, threading.Event()
-current().recorder.begun = begun
+current().recorder.follow(begun)
 
 def follow():
     followed = []

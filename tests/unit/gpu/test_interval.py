@@ -56,3 +56,12 @@ def test_skipped_samples_are_those_due_at_the_configured_interval() -> None:
     starts = run(interval, 0.2, 6)
     configured = round(max(starts[-1], interval.due_s))
     assert interval.skipped == configured - 6
+
+
+def test_late_sample_never_lowers_the_skipped_count() -> None:
+    """The count is exported as a counter."""
+    interval = SamplingInterval(1.0)
+    interval.record(0.0, 0.01)
+    interval.record(1.7, 1.71)
+    interval.record(2.6, 2.61)
+    assert interval.skipped == 0
