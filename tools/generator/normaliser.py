@@ -8,7 +8,8 @@ name is dropped by `filter/page`, unless `dual_emit` is on.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,12 +108,34 @@ def _group(context: str, condition: str, statements: Sequence[str]) -> Tree:
 
 def _rows(name: str, contract: Contract) -> Iterator[Row]:
     inventory = contract.inventories[name]
-    for index, tree in enumerate(contract.engines[name]["metrics"]):
+    mappings = contract.engines[name]["metrics"]
+    for tree, row in zip(mappings, row_names(mappings), strict=True):
         metric = contract.metric(tree["to"])
         if metric is None:
-            raise ValueError(f"{name}: {tree['to']} is no metric of ours")
+            raise ValueError(f"{name}: {tree['to']} is not a metric of the contract")
         native = inventory.get(tree["native"], SourceMetric("?", ("?",)))
-        yield Row(tree, metric, native, f"{ottl.ROW}{name}.{index}")
+        yield Row(tree, metric, native, f"{ottl.ROW}{name}.{row}")
+
+
+def row_names(mappings: Sequence[MetricMapping]) -> list[str]:
+    """
+    Names of an engine's rows, unique and independent of the rows' positions.
+
+    A row has the name of its source metric. Where a source metric has several rows, the part of the histogram or the
+    end of the common name follows, then a number among the rows that are still alike.
+    """
+    candidates = [[re.sub(r"[^A-Za-z0-9_.]", "_", tree["native"].rpartition(":")[2])] for tree in mappings]
+    for addition in (lambda tree: tree.get("part"), lambda tree: tree["to"].rpartition(".")[2]):
+        shared = Counter(".".join(names) for names in candidates)
+        for names, tree in zip(candidates, mappings, strict=True):
+            if shared[".".join(names)] > 1 and (added := addition(tree)):
+                names.append(added)
+    shared, seen = Counter(".".join(names) for names in candidates), Counter[str]()
+    result = []
+    for name in map(".".join, candidates):
+        seen[name] += 1
+        result.append(f"{name}.{seen[name]}" if shared[name] > 1 else name)
+    return result
 
 
 def _seen(rows: Sequence[Row]) -> Iterator[str]:
