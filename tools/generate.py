@@ -31,32 +31,34 @@ from generator.model import ROOT, BrokenContractError, Contract, load
 
 Render = Callable[[Contract], str]
 
+GENERATED = "collector-config/generated"
+
 
 def outputs(contract: Contract) -> dict[str, Render]:
     """Every generated file, in an order in which none is made of a later one."""
     engines: dict[str, Render] = {
-        f"collector-config/engines/{name}.yaml": functools.partial(normaliser.render, name) for name in contract.engines
+        f"{GENERATED}/engines/{name}.yaml": functools.partial(normaliser.render, name) for name in contract.engines
     }
     return {
         "src/ai_otel/semconv.py": python_names.render,
         "src/ai_otel/schema/contract.json": compiled.render,
         "docs/metrics.md": metrics_page.render,
         **engines,
-        "collector-config/features/names.yaml": dialects.render,
-        "collector-config/features/redaction.yaml": redaction.render,
-        "collector-config/features/span_to_metric.yaml": derived.render,
-        **{f"collector-config/roles/{role}.yaml": functools.partial(_role, role) for role in ROLES},
+        f"{GENERATED}/features/names.yaml": dialects.render,
+        f"{GENERATED}/features/redaction.yaml": redaction.render,
+        f"{GENERATED}/features/span_to_metric.yaml": derived.render,
+        **{f"{GENERATED}/roles/{role}.yaml": functools.partial(_role, role) for role in ROLES},
         **chart.outputs(contract),
         **kustomize.outputs(contract),
         **operator.outputs(contract),
-        "collector-config/kubernetes/slo/prometheusrule.yaml": _slo_rules,
+        "collector-config/kubernetes/slo/generated/prometheusrule.yaml": _slo_rules,
     }
 
 
 def _role(role: str, _: Contract) -> str:
-    """The shipped file of a role: what `ai-otel collector render` prints when nothing else is asked for."""
+    """The shipped file of a role: what `ai-otel collector render` prints by default, long components packed."""
     selection = Selection(role)
-    return write_configuration(compose(selection), selection)
+    return write_configuration(compose(selection), selection, packed=True)
 
 
 def _slo_rules(_: Contract) -> str:
@@ -108,7 +110,7 @@ def write(contract: Contract, root: Path = ROOT) -> int:
 
 def _orphans(contract: Contract, root: Path) -> list[Path]:
     """Files of engines that the contract no longer has."""
-    engines = (root / "collector-config/engines").glob("*.yaml")
+    engines = (root / GENERATED / "engines").glob("*.yaml")
     gone = [path for path in engines if path.stem not in contract.engines]
     return [
         *gone,

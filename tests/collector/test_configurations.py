@@ -22,7 +22,7 @@ from harness.collector.process import binary, validate
 
 pytestmark = pytest.mark.requires(part="collector")
 
-ROLES = Path(__file__).parents[2] / "collector-config/roles"
+ROLES = Path(__file__).parents[2] / "collector-config/generated/roles"
 SHIPPED = sorted(ROLES.glob("*.yaml"))
 
 

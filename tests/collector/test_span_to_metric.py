@@ -258,5 +258,5 @@ def test_the_spans_of_one_server_add_up_over_all_instances(tmp_path) -> None:
 
 
 def test_the_shipped_file_is_what_the_contract_says(root) -> None:
-    shipped = (root / "collector-config/features/span_to_metric.yaml").read_text()
+    shipped = (root / "collector-config/generated/features/span_to_metric.yaml").read_text()
     assert shipped == derived.render(CONTRACT)

@@ -43,7 +43,7 @@ PLACES = [
     *(path for path in sorted(HOME.glob("gitops/*/*.yaml"))),
     HOME / "autoscaling/hpa.yaml",
     HOME / "autoscaling/keda.yaml",
-    HOME / "slo/prometheusrule.yaml",
+    HOME / "slo/generated/prometheusrule.yaml",
     HOME / "cost/prometheusrule.yaml",
 ]
 

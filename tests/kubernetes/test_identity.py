@@ -46,7 +46,7 @@ def pod(cluster: Cluster, namespace: str, page: Pages, tmp_path: Path) -> Iterat
     template = workload["spec"]["template"]
     template["metadata"]["annotations"] |= {POD_IP: address, "ai-otel.io/engine": "vllm", "ai-otel.io/port": port}
     template["spec"] |= {"nodeName": NODE, "terminationGracePeriodSeconds": 0}
-    parts = ("injection", "sidecar/engines/vllm")
+    parts = ("injection", "sidecar/generated/vllm")
     cluster.apply(yaml.safe_dump_all(with_components(tmp_path / "kustomize", workload, *parts, namespace=namespace)))
     (stored,) = cluster.wait_for(lambda: cluster.running("app=chat", namespace))
     yield stored

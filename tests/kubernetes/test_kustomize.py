@@ -14,6 +14,8 @@ import yaml
 
 from ai_otel.collector import fragments
 from ai_otel.collector.compose import Selection, compose
+from generator.kustomize import sidecar
+from generator.model import load
 from harness.collector.process import PLACES, binary
 from harness.kubernetes.charts import BACKEND, KUSTOMIZE, Tree, kustomized, merged, of_kind, one, parsed, pods, rendered
 from harness.kubernetes.equivalence import by_name, configured, different, files_of, meant, normal, shared
@@ -114,11 +116,20 @@ spec:
 
 
 def with_sidecar(place: Path, engine: str, *components: str) -> list[Tree]:
-    chosen = [f"components/sidecar/engines/{engine}", *(f"components/sidecar/{name}" for name in components)]
-    directory(place, ["bases/sidecar"], chosen)
+    """What Kustomize makes of a server with the component that `tools/sidecar.py` writes for the engine."""
+    directory(place, ["bases/sidecar"], [f"components/sidecar/{name}" for name in components])
+    for name, render in sidecar(engine).items():
+        (place / "engine").mkdir(exist_ok=True)
+        (place / "engine" / Path(name).name).write_text(render(load()))
     tree = yaml.safe_load((place / "kustomization.yaml").read_text())
     (place / "kustomization.yaml").write_text(
-        yaml.safe_dump({**tree, "resources": [*tree["resources"], "server.yaml"]})
+        yaml.safe_dump(
+            {
+                **tree,
+                "resources": [*tree["resources"], "server.yaml"],
+                "components": ["engine", *tree["components"]],
+            }
+        )
     )
     (place / "server.yaml").write_text(SERVER.replace("ENGINE", engine))
     return kustomized(place)
@@ -142,7 +153,7 @@ def test_a_sidecar_has_mtls_and_local(mode: str, tmp_path: Path) -> None:
 def test_the_sidecar_is_the_charts() -> None:
     (deployment,) = parsed((KUSTOMIZE.parent / "chart/examples/restricted/pod.yaml").read_text())
     (charts,) = deployment["spec"]["template"]["spec"]["initContainers"]
-    (patch,) = parsed((KUSTOMIZE / "components/sidecar/engines/vllm/sidecar.yaml").read_text())
+    (patch,) = parsed((KUSTOMIZE / "components/sidecar/generated/vllm/sidecar.yaml").read_text())
     (made,) = patch["spec"]["template"]["spec"]["initContainers"]
     assert {**by_name(made["env"]), "K8S_CONTAINER_NAME": 0} == {**by_name(charts["env"]), "K8S_CONTAINER_NAME": 0}
     assert {**made, "env": 0} == {**charts, "env": 0}

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ai_otel.collector import fragments
 from ai_otel.collector.compose import Selection
-from generator.operator import configuration
+from generator.model import load
+from generator.operator import configuration, sidecar
 from harness.collector.process import validate
 from harness.kubernetes.charts import KUSTOMIZE, of_kind, one, parsed
 from harness.kubernetes.cluster import Cluster, Tree
@@ -35,7 +37,7 @@ def made(cluster: Cluster, operator: None) -> Iterator[dict[str, Tree]]:
     space = {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
     cluster.apply(yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": space}))
     for role in ROLES:
-        cluster.apply((OPERATOR / f"{role}.yaml").read_text())
+        cluster.apply((OPERATOR / f"generated/{role}.yaml").read_text())
     found = {
         role: cluster.wait_for(lambda role=role, kind=kind: workload(cluster, role, kind))
         for role, kind in ROLES.items()
@@ -43,7 +45,7 @@ def made(cluster: Cluster, operator: None) -> Iterator[dict[str, Tree]]:
     yield found
     cluster.kubectl("delete", "opentelemetrycollector", "--all", "--namespace", NAMESPACE)
     for role in ROLES:
-        cluster.kubectl("delete", "--ignore-not-found", "--filename", OPERATOR / f"{role}.yaml")
+        cluster.kubectl("delete", "--ignore-not-found", "--filename", OPERATOR / f"generated/{role}.yaml")
 
 
 def workload(cluster: Cluster, role: str, kind: str) -> Tree | None:
@@ -62,9 +64,21 @@ def test_api_server_and_operator_take_every_resource_strictly(
     assert {tree["kind"] for tree in taken} >= {"Instrumentation" if "instr" in path.name else "OpenTelemetryCollector"}
 
 
+def sidecar_of(engine: str) -> str:
+    """What `tools/sidecar.py` writes for the engine."""
+    (render,) = sidecar(engine).values()
+    return render(load())
+
+
+@pytest.mark.parametrize("engine", fragments.names("engines"))
+def test_api_server_and_operator_take_every_sidecar(engine: str, cluster: Cluster, operator: None) -> None:
+    (taken,) = cluster.dry_run(sidecar_of(engine))
+    assert taken["kind"] == "OpenTelemetryCollector"
+
+
 def test_a_sidecar_fits_into_a_variable() -> None:
     """The Operator hands over the configuration as one; Linux takes no longer one than 128 KiB."""
-    sizes = {path.stem: path.stat().st_size for path in (OPERATOR / "sidecars").glob("*.yaml")}
+    sizes = {engine: len(sidecar_of(engine).encode()) for engine in fragments.names("engines")}
     assert max(sizes.values()) < 128 * 1024, sizes
 
 
@@ -136,14 +150,14 @@ def test_who_sends_to_whom_is_a_service_that_the_operator_makes(cluster: Cluster
     host, _, port = variable_of("agent", "AI_OTEL_GATEWAY_ENDPOINT").partition(":")
     assert int(port) in {each["port"] for each in services[host]["ports"]}
     assert services[variable_of("gateway", "AI_OTEL_STATEFUL_HOST")]["clusterIP"] == "None"
-    sidecar = yaml.safe_load((OPERATOR / "sidecars/vllm.yaml").read_text())
+    sidecar = yaml.safe_load((OPERATOR / "generated/sidecars/vllm.yaml").read_text())
     (goal,) = [e["value"] for e in sidecar["spec"]["env"] if e["name"] == "AI_OTEL_GATEWAY_ENDPOINT"]
     assert goal == f"{host}.{NAMESPACE}.svc:{port}"
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_network_policies_select_the_pods_that_the_operator_makes(role: str, made: dict[str, Tree]) -> None:
-    trees = parsed((OPERATOR / f"{role}.yaml").read_text())
+    trees = parsed((OPERATOR / f"generated/{role}.yaml").read_text())
     (policy,) = of_kind(trees, "NetworkPolicy")
     labels = made[role]["spec"]["template"]["metadata"]["labels"]
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()

@@ -126,9 +126,9 @@ def test_what_the_server_sets_for_opentelemetry_stands(tmp_path: Path) -> None:
     assert [name for name in without if name.startswith("OTEL_")] == []
 
 
-@pytest.mark.parametrize("first", ["injection", "sidecar/engines/vllm"])
+@pytest.mark.parametrize("first", ["injection", "sidecar/generated/vllm"])
 def test_the_sidecar_beside_it_leaves_to_the_library_what_both_know(first: str, tmp_path: Path) -> None:
-    both = sorted(["injection", "sidecar/engines/vllm"], key=lambda name: name != first)
+    both = sorted(["injection", "sidecar/generated/vllm"], key=lambda name: name != first)
     pod = pod_of(with_components(tmp_path / "both", server("python", engine="vllm"), *both))
     initial = by_name(pod["spec"]["initContainers"])
     assert initial.keys() == {"ai-otel", "ai-otel-injection"}

@@ -87,7 +87,7 @@ def firing(at: str, *alerts: tuple[str, str]) -> Tree:
 
 def test_the_committed_example_is_what_the_command_writes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slo", "render"]) == 0
-    assert (HOME / "slo/prometheusrule.yaml").read_text() == capsys.readouterr().out
+    assert (HOME / "slo/generated/prometheusrule.yaml").read_text() == capsys.readouterr().out
 
 
 @pytest.mark.requires(part="prometheus")

@@ -113,7 +113,7 @@ def test_an_engine_has_its_six_places_all_of_one_name(engine: str) -> None:
     hooks = yaml.safe_load((SOURCE / f"schema/engines/{engine}.yaml").read_text())["python_hooks"]
     assert any(path.exists() for path in adapter) == hooks == (engine in ENGINES)
     places = [f"tests/engines/{engine}", f"examples/{engine}/README.md", f"docs/engines/{engine}.md"]
-    places += [f"src/ai_otel/schema/inventory/{engine}.tsv", f"collector-config/engines/{engine}.yaml"]
+    places += [f"src/ai_otel/schema/inventory/{engine}.tsv", f"collector-config/generated/engines/{engine}.yaml"]
     assert [place for place in places if not (ROOT / place).exists()] == []
 
 
@@ -144,7 +144,11 @@ def test_the_wheel_holds_the_library_and_its_door_and_nothing_else(wheel: zipfil
 
 def test_the_wheel_holds_what_configurations_are_made_of(wheel: zipfile.ZipFile) -> None:
     packed = {name.removeprefix("ai_otel/collector_config/") for name in wheel.namelist()}
-    parts = [path for kind in ("roles/src", "engines", "features", "backends") for path in _parts(kind)]
+    parts = [
+        path
+        for kind in ("roles", "generated/engines", "features", "generated/features", "backends")
+        for path in _parts(kind)
+    ]
     assert set(parts) <= packed
     assert len(parts) > 30
 

@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ai_otel.collector import fragments as parts
 from ai_otel.collector.compose import TAKES_WHAT_IS_THERE
 from ai_otel.collector.merge import JOINED, ORDER
+from ai_otel.collector.text import dumped
 from ai_otel.settings import PREFIX, Settings
 from generator import chart_values
 from generator.model import ROOT, Contract, Tree
 
 HOME = "collector-config/kubernetes"
-FILES = f"{HOME}/chart/files"
+FILES = f"{HOME}/chart/files/generated"
 
 Render = Callable[[Contract], str]
 
@@ -31,7 +30,6 @@ KINDS = {
     "size": re.compile(r"[0-9]+[KMG]i?B"),
     "number": re.compile(r"[0-9]+([.][0-9]+)?"),
 }
-WRITTEN_IN = {"roles": "roles/src"}
 
 
 def outputs(contract: Contract) -> dict[str, Render]:
@@ -57,19 +55,9 @@ def _written(kind: str) -> tuple[str, ...]:
 
 
 def _copy(kind: str, name: str, _: Contract) -> str:
-    """A part without comments and anchors."""
-    source = f"collector-config/{WRITTEN_IN.get(kind, kind)}/{name}.yaml"
-    return f"# Generated from {source} by `make generate`. Do not edit.\n{plain(parts.load(kind, name))}"
-
-
-class _Plain(yaml.SafeDumper):
-    def ignore_aliases(self, _data: object) -> bool:
-        return True
-
-
-def plain(tree: Tree) -> str:
-    """YAML in the order in which it was built, without anchors."""
-    return yaml.dump(tree, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000)
+    """A fragment without comments and anchors; long components are packed."""
+    source = f"collector-config/{parts.path_of(kind, name).relative_to(parts.directory())}"
+    return f"# Generated from {source} by `make generate`. Do not edit.\n{dumped(parts.load(kind, name), packed=True)}"
 
 
 # ---------------------------------------------------------------- what the templates must know
@@ -91,7 +79,7 @@ def _index(contract: Contract) -> str:
             "library": _library(),
         },
     }
-    return f"# Generated from the parts in collector-config/ by `make generate`. Do not edit.\n{plain(tree)}"
+    return f"# Generated from the parts in collector-config/ by `make generate`. Do not edit.\n{dumped(tree)}"
 
 
 def _page(contract: Contract, name: str) -> Tree:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from ai_otel.collector import fragments as parts
+from generator.compact import compact
 from generator.model import Contract, Tree
 
 # Forms of values. What carries a unit may be a number here: the templates say what to write instead.
@@ -30,7 +29,7 @@ def render(_: Contract) -> str:
         "title": "Values of the chart ai-otel",
         **_keys(),
     }
-    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    return compact(tree) + "\n"
 
 
 def _of(form: Tree, description: str) -> Tree:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from ai_otel.contract import Attribute, Contract, Metric, Span, Use
+from generator.compact import compact
 from generator.model import Tree
 
 KINDS = ("metrics", "attributes")
@@ -24,7 +24,7 @@ def render(contract: Contract) -> str:
         "renames": {who: {kind: rows[kind] for kind in KINDS} for who, rows in contract.renames.items()},
         "deprecated": sorted(contract.deprecated),
     }
-    return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
+    return compact(tree) + "\n"
 
 
 def _without_empty(tree: Tree) -> Tree:

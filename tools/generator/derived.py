@@ -1,5 +1,5 @@
 """
-Writes collector-config/features/span_to_metric.yaml: the common metrics of requests, out of the spans of others.
+Writes generated/features/span_to_metric.yaml: the common metrics of requests, out of the spans of others.
 
 A server that ai-otel runs in emits these metrics itself, so its spans make none here. Of other servers' spans only
 those tell of an inference that are of kind SERVER and name an operation that is one.

@@ -1,4 +1,4 @@
-"""Writes collector-config/features/names.yaml from schema/dialects.yaml: others' names into the current ones."""
+"""Writes generated/features/names.yaml from schema/dialects.yaml: others' names into the current ones."""
 
 from __future__ import annotations
 

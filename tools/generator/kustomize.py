@@ -17,20 +17,22 @@ from pathlib import Path
 import yaml
 
 from ai_otel.collector.compose import Selection, compose, write
-from generator.chart import plain
+from ai_otel.collector.text import dumped
 from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump
 
 HOME = "collector-config/kubernetes/kustomize"
+EXAMPLES = ("vllm", "sglang", "dcgm")
+"""Engines whose sidecars are committed; `python tools/sidecar.py ENGINE` writes any other."""
 GENERATED = "# Generated from the parts in collector-config/ by `make generate`. Do not edit."
 
 Render = Callable[[Contract], str]
 
 ROLES = {
-    "agent": "bases/agent",
-    "cluster": "bases/cluster",
-    "gateway": "bases/gateway/gateway",
-    "gateway_stateful": "bases/gateway/gateway-stateful",
+    "agent": "bases/agent/generated",
+    "cluster": "bases/cluster/generated",
+    "gateway": "bases/gateway/generated/gateway",
+    "gateway_stateful": "bases/gateway/generated/gateway-stateful",
 }
 
 
@@ -47,7 +49,7 @@ class Change:
         """Where two roles are in one component, each has a file of its own."""
         is_alone = [change.component for change in CHANGES].count(self.component) == 1
         end = "-stateful" if self.role == "gateway_stateful" and not is_alone else ""
-        return f"components/{self.component}/{self.component.rpartition('/')[2]}{end}.yaml"
+        return f"components/{self.component}/generated/{self.component.rpartition('/')[2]}{end}.yaml"
 
 
 CHANGES = (
@@ -69,7 +71,7 @@ CHANGES = (
 )
 
 
-def outputs(contract: Contract) -> dict[str, Render]:
+def outputs(_: Contract) -> dict[str, Render]:
     """Every generated file below `kustomize/`, to be written after all that it is made of."""
     files: dict[str, Render] = {
         f"{HOME}/{directory}/collector.yaml": functools.partial(_complete, Selection(role))
@@ -77,24 +79,31 @@ def outputs(contract: Contract) -> dict[str, Render]:
     }
     for change in CHANGES:
         files[f"{HOME}/{change.path}"] = functools.partial(_change, change)
-    for engine in contract.engines:
-        directory = f"{HOME}/components/sidecar/engines/{engine}"
-        files[f"{directory}/collector.yaml"] = functools.partial(_complete, Selection("sidecar", (engine,)))
-        files[f"{directory}/kustomization.yaml"] = functools.partial(_sidecar_component, engine)
-        files[f"{directory}/sidecar.yaml"] = functools.partial(_sidecar_patch, engine)
-    files[f"{HOME}/components/monitoring/alerts.yaml"] = _alerts
+    for engine in EXAMPLES:
+        files |= sidecar(engine)
+    files[f"{HOME}/components/monitoring/generated/alerts.yaml"] = _alerts
     return files
+
+
+def sidecar(engine: str) -> dict[str, Render]:
+    """The component of an engine's sidecar."""
+    directory = f"{HOME}/components/sidecar/generated/{engine}"
+    return {
+        f"{directory}/collector.yaml": functools.partial(_complete, Selection("sidecar", (engine,))),
+        f"{directory}/kustomization.yaml": functools.partial(_sidecar_component, engine),
+        f"{directory}/sidecar.yaml": functools.partial(_sidecar_patch, engine),
+    }
 
 
 def orphans(contract: Contract, root: Path = ROOT) -> Iterator[Path]:
     """Sidecars of engines that are there no more."""
-    for folder in (root / HOME / "components/sidecar/engines").glob("*"):
+    for folder in (root / HOME / "components/sidecar/generated").glob("*"):
         if folder.name not in contract.engines:
             yield from folder.glob("*.yaml")
 
 
 def _complete(selection: Selection, _: Contract) -> str:
-    return write(compose(selection), selection)
+    return write(compose(selection), selection, packed=True)
 
 
 def _change(change: Change, _: Contract) -> str:
@@ -105,7 +114,8 @@ def _change(change: Change, _: Contract) -> str:
         if extension is None:
             # The Collector checks also what it does not start, so it cannot be taken out, only made harmless.
             tree["extensions"][name] = {"filename": "/dev/null"}
-    return f"{GENERATED}\n# What the feature {change.feature} changes in the role {change.role}.\n{plain(tree)}"
+    about = f"# What the feature {change.feature} changes in the role {change.role}."
+    return f"{GENERATED}\n{about}\n{dumped(tree, packed=True)}"
 
 
 def changed(before: Tree, after: Tree) -> Tree:

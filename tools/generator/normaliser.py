@@ -1,5 +1,5 @@
 """
-Writes collector-config/engines/<engine>.yaml: the mapping of one engine as a transform processor.
+Writes collector-config/generated/engines/<engine>.yaml: the mapping of one engine as a transform processor.
 
 Every mapped native is copied once for each of its rows, the copy is worked on under a name of its own (`ROW`), and gets
 its common name last: so no statement can meet what another one has already renamed. What stays behind under a native
@@ -125,12 +125,15 @@ def row_names(mappings: Sequence[MetricMapping]) -> list[str]:
     end of the common name follows, then a number among the rows that are still alike.
     """
     candidates = [[re.sub(r"[^A-Za-z0-9_.]", "_", tree["native"].rpartition(":")[2])] for tree in mappings]
-    for addition in (lambda tree: tree.get("part"), lambda tree: tree["to"].rpartition(".")[2]):
-        shared = Counter(".".join(names) for names in candidates)
-        for names, tree in zip(candidates, mappings, strict=True):
-            if shared[".".join(names)] > 1 and (added := addition(tree)):
+    parts = [tree.get("part", "") for tree in mappings]
+    ends = [tree["to"].rpartition(".")[2] for tree in mappings]
+    for additions in (parts, ends):
+        shared = Counter(map(".".join, candidates))
+        alike = [shared[".".join(names)] > 1 for names in candidates]
+        for names, added, is_alike in zip(candidates, additions, alike, strict=True):
+            if is_alike and added:
                 names.append(added)
-    shared, seen = Counter(".".join(names) for names in candidates), Counter[str]()
+    shared, seen = Counter(map(".".join, candidates)), Counter[str]()
     result = []
     for name in map(".".join, candidates):
         seen[name] += 1

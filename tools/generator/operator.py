@@ -8,6 +8,7 @@ can differ. What the Operator makes by itself (services, the ConfigMap and its m
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import yaml
 
 from ai_otel.collector.compose import Selection, compose
-from generator.kustomize import GENERATED, HOME as KUSTOMIZE, SIDECAR
+from ai_otel.collector.text import dumped
+from generator.kustomize import EXAMPLES, GENERATED, HOME as KUSTOMIZE, SIDECAR
 from generator.model import ROOT, Contract, Tree
-from generator.normaliser import dump
 
 HOME = "collector-config/kubernetes/operator"
 NAMESPACE = "ai-otel"
@@ -39,17 +40,22 @@ SERVICES = {
 ALIKE = ("tolerations", "terminationGracePeriodSeconds", "topologySpreadConstraints")
 
 
-def outputs(contract: Contract) -> dict[str, Render]:
+def outputs(_: Contract) -> dict[str, Render]:
     """Every generated file below `operator/`."""
     return {
-        **{f"{HOME}/{role.replace('_', '-')}.yaml": functools.partial(_collector, role) for role in BASES},
-        **{f"{HOME}/sidecars/{engine}.yaml": functools.partial(_sidecar, engine) for engine in contract.engines},
+        **{f"{HOME}/generated/{role.replace('_', '-')}.yaml": functools.partial(_collector, role) for role in BASES},
+        **{name: render for engine in EXAMPLES for name, render in sidecar(engine).items()},
     }
+
+
+def sidecar(engine: str) -> dict[str, Render]:
+    """The resource of an engine's sidecar."""
+    return {f"{HOME}/generated/sidecars/{engine}.yaml": functools.partial(_sidecar, engine)}
 
 
 def orphans(contract: Contract, root: Path = ROOT) -> Iterator[Path]:
     """Sidecars of engines that are there no more."""
-    for path in (root / HOME / "sidecars").glob("*.yaml"):
+    for path in (root / HOME / "generated/sidecars").glob("*.yaml"):
         if path.stem not in contract.engines:
             yield path
 
@@ -68,7 +74,7 @@ def _collector(role: str, _: Contract) -> str:
             # A resource has no such switch for its pods, so the account has it.
             tree["automountServiceAccountToken"] = workload["spec"]["template"]["spec"]["automountServiceAccountToken"]
     trees = [*kept, _resource(role, workload)]
-    text = "---\n".join(dump(tree) for tree in trees)
+    text = "---\n".join(_text(tree) for tree in trees)
     return f"{GENERATED}\n{text}"
 
 
@@ -112,7 +118,7 @@ def _sidecar(engine: str, _: Contract) -> str:
     ]
     name = f"ai-otel-{engine.replace('_', '-')}"
     about = f"# A sidecar for {engine}: sidecar.opentelemetry.io/inject: {name}"
-    return f"{GENERATED}\n{about}\n{dump(_named(name, told, Selection('sidecar', (engine,))))}"
+    return f"{GENERATED}\n{about}\n{_text(_named(name, told, Selection('sidecar', (engine,))))}"
 
 
 def _annotation(variable: str, name: str) -> Tree:
@@ -174,3 +180,12 @@ def _policy(policy: Tree, workload: Tree) -> Tree:
                 labels = {"app.kubernetes.io/instance": f"{NAMESPACE}.ai-otel-{component}"}
                 peer["podSelector"] = {"matchLabels": labels}
     return policy
+
+
+def _text(tree: Tree) -> str:
+    """YAML of a resource; long components of its configuration are packed."""
+    if "config" not in tree.get("spec", {}):
+        return dumped(tree)
+    config = dumped(tree["spec"]["config"], packed=True)
+    without = {**tree, "spec": {key: value for key, value in tree["spec"].items() if key != "config"}}
+    return f"{dumped(without)}  config:\n{textwrap.indent(config, '    ')}"

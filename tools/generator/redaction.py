@@ -1,4 +1,4 @@
-"""Writes collector-config/features/redaction.yaml from schema/redaction.yaml: what must not leave."""
+"""Writes collector-config/generated/features/redaction.yaml from schema/redaction.yaml: what must not leave."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Needs Python 3.11 and the `dev` dependencies. `--contract` and `--out` are for t
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,8 +24,9 @@ with warnings.catch_warnings():
     from grafana_foundation_sdk.models.dashboard import Dashboard
     from overview import overview
 
-# Beside the builders, and in the Helm chart, which cannot read outside of its directory.
-PLACES = (Path(__file__).parents[1], Path(__file__).parents[2] / "kubernetes/chart/files/dashboards")
+PLACE = Path(__file__).parents[1]
+# The Helm chart cannot read outside of its directory; its copy is on one line.
+CHART = Path(__file__).parents[2] / "kubernetes/chart/files/generated/dashboards"
 DASHBOARDS: dict[str, Callable[[Contract], Dashboard]] = {"overview": overview}
 
 
@@ -44,8 +46,11 @@ def main() -> int:
     try:
         contract = Contract(asked.contract)
         for name in DASHBOARDS:
-            text = render(name, contract)
-            for path in (place / f"{name}.json" for place in ((asked.out,) if asked.out else PLACES)):
+            rendered = render(name, contract)
+            copies = {(asked.out or PLACE) / f"{name}.json": rendered}
+            if not asked.out:
+                copies[CHART / f"{name}.json"] = json.dumps(json.loads(rendered), ensure_ascii=False) + "\n"
+            for path, text in copies.items():
                 if not path.exists() or path.read_text(encoding="utf-8") != text:
                     stale.append(path)
                     if not asked.check:

@@ -30,15 +30,20 @@ def names(kind: str) -> tuple[str, ...]:
     """The names of the fragments of one kind."""
     if kind == "roles":
         return ROLES
-    return tuple(sorted(path.stem for path in (directory() / kind).glob("*.yaml")))
+    return tuple(sorted(path.stem for place in _places(kind) for path in place.glob("*.yaml")))
 
 
 def path_of(kind: str, name: str) -> Path:
     """The file of a fragment."""
     if name not in names(kind) and (kind, name) not in {("roles", COMMON), ("roles", PAGES)}:
         raise FragmentError(f"there is no {kind[:-1]} {name}; there are {', '.join(names(kind))}")
-    below = "roles/src" if kind == "roles" else kind
-    return directory() / below / f"{name}.yaml"
+    written, generated = (place / f"{name}.yaml" for place in _places(kind))
+    return generated if kind != "roles" and generated.exists() else written
+
+
+def _places(kind: str) -> tuple[Path, Path]:
+    """Where fragments of one kind are written by hand, and where they are generated."""
+    return directory() / kind, directory() / "generated" / kind
 
 
 def load(kind: str, name: str) -> dict[str, Any]:

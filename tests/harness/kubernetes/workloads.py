@@ -123,7 +123,7 @@ spec:
 def pod_of(cluster: Cluster, namespace: str, sidecar: str = "ai-otel-vllm", **container: object) -> Tree:
     """As the API server stores a pod that asks the Operator for both, where "restricted" is enforced."""
     cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
-    for name in ("instrumentation", "sidecars/vllm"):
+    for name in ("instrumentation", "generated/sidecars/vllm"):
         cluster.kubectl("apply", "--server-side", "--namespace", namespace, "--filename", OPERATOR / f"{name}.yaml")
     (pod,) = parsed(ASKING.replace("SIDECAR", sidecar))
     pod["metadata"]["namespace"] = namespace

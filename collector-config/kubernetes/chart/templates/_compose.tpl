@@ -39,12 +39,12 @@ Between the templates goes `state`: root, who, role, index (what the generator w
 
 {{/* What the generator wrote about the parts. */}}
 {{- define "ai-otel.index" -}}
-  {{- .Files.Get "files/index.yaml" }}
+  {{- .Files.Get "files/generated/index.yaml" }}
 {{- end }}
 
 {{/* The text of one part. */}}
 {{- define "ai-otel.part" -}}
-  {{- $text := .state.root.Files.Get (printf "files/%s/%s.yaml" .kind .name) }}
+  {{- $text := .state.root.Files.Get (printf "files/generated/%s/%s.yaml" .kind .name) }}
   {{- if not $text }}
     {{- $there := get .state.index .kind }}
     {{- if kindIs "map" $there }}
