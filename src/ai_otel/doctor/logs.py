@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -27,10 +27,3 @@ def captured_messages(logger_name: str) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(capture)
         logger.propagate = before
-
-
-def complaints(call: Callable[[], object]) -> list[str]:
-    """The messages that ai-otel logs while `call` runs, without their prefix."""
-    with captured_messages("ai_otel") as messages:
-        call()
-    return [message.removeprefix("ai-otel: ") for message in messages]

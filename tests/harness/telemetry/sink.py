@@ -19,6 +19,7 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from ai_otel.demo.sink import read
 from harness.polling import wait_until
 
 
@@ -102,18 +103,6 @@ def _value(point: Any) -> float:
     if hasattr(point, "bucket_counts"):
         return float(point.count)
     return float(getattr(point, point.WhichOneof("value")))
-
-
-def read(attributes: Any) -> dict[str, Any]:
-    """Attributes as a dictionary."""
-    return {item.key: _read(item.value) for item in attributes}
-
-
-def _read(value: Any) -> Any:
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return tuple(_read(item) for item in value.array_value.values)
-    return getattr(value, kind) if kind else None
 
 
 @contextmanager
