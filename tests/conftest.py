@@ -55,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for tier, proves in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: {proves}")
     config.addinivalue_line("markers", "vllm: starts the real vLLM, for most of a minute")
+    config.addinivalue_line("markers", "fault(area, fault, effect): a row of docs/robustness.md, which is made of them")
     config.addinivalue_line("markers", "requires(part=, module=, command=, why=): what the test cannot run without")
 
 

@@ -25,6 +25,7 @@ from generator import (
     operator,
     python_names,
     redaction,
+    robustness,
     rules,
 )
 from generator.model import ROOT, BrokenContractError, Contract, load
@@ -43,6 +44,7 @@ def outputs(contract: Contract) -> dict[str, Render]:
         "src/ai_otel/semconv.py": python_names.render,
         "src/ai_otel/schema/contract.json": compiled.render,
         "docs/metrics.md": metrics_page.render,
+        "docs/robustness.md": robustness.render,
         **engines,
         f"{GENERATED}/features/names.yaml": dialects.render,
         f"{GENERATED}/features/redaction.yaml": redaction.render,

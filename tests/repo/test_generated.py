@@ -18,6 +18,7 @@ SAYS_SO = re.compile(
 ELSEWHERE = {
     "collector-config/kubernetes/chart/values.schema.json",
     "docs/metrics.md",
+    "docs/robustness.md",
     "src/ai_otel/schema/contract.json",
     "src/ai_otel/semconv.py",
 }
