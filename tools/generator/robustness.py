@@ -22,12 +22,13 @@ AREAS = {
     "collector": "Collector and Kubernetes",
 }
 
-HEAD = """# Robustness
+HEAD = """<!-- Generated from the fault markers of tests/ by `python tools/generate.py`. Do not edit. -->
+# Robustness
 
 What happens when something goes wrong, and the test that shows it. Each row is a marker on a test
-(`@pytest.mark.fault`); this page is generated from those markers by `make generate`, so it lists only what `make test-all` runs.
+(`@pytest.mark.fault`). `make generate` writes this page from those markers, so it lists only what `make test-all` runs.
 
-Run the tests of one row by its name: `pytest PATH::TEST`. What ai-otel guarantees to the application is in [safety.md](safety.md).
+Run the test of a row by its name: `pytest PATH::TEST`. Guarantees to the application are in [safety.md](safety.md).
 """
 
 
