@@ -141,22 +141,22 @@ def main() -> int:
         )
         print(f"                 energy     {energy_s * 1e3:6.2f} ms a sample: {10 * energy_s:.3%} of a core at 10 Hz")
         for energy in (False, True):
-            pace = "1 Hz and energy at 10 Hz" if energy else "1 Hz"
+            interval = "1 Hz and energy at 10 Hz" if energy else "1 Hz"
             share, collections = at_default_interval(seconds, energy=energy)
-            report("at the default interval", pace, share, collections)
+            report("at the default interval", interval, share, collections)
             share, collections = beside_a_busy_thread(lambda on=energy: at_default_interval(seconds, energy=on))
-            report("beside a busy thread", pace, share, collections)
+            report("beside a busy thread", interval, share, collections)
     return 0
 
 
-def report(case: str, pace: str, share: float, collections: Collections) -> None:
+def report(case: str, interval: str, share: float, collections: Collections) -> None:
     """Print one line."""
     by_kind = [
         f"{len(took)} x {statistics.median(took) * 1e3:.2f} ms {kind}"
         for kind, took in collections.took_s.items()
         if took
     ]
-    print(f"  {case}, {pace}: {share:.3%} of a core; elapsed {', '.join(by_kind)}")
+    print(f"  {case}, {interval}: {share:.3%} of a core; elapsed {', '.join(by_kind)}")
 
 
 if __name__ == "__main__":

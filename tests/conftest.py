@@ -41,7 +41,7 @@ TIERS = {
     "conformance": "every name, unit and bucket against the published conventions",
     "drift": "hook points and fields exist in the engines' own wheels",
     "cli": "the commands, as a person types them",
-    "demo": "a first look, from nothing to a trace",
+    "demo": "the demo, from nothing to a trace",
     "gpu": "a fake NVML, and a real GPU where there is one",
     "dashboards": "every query returns data, every alert fires when it should",
     "collector": "the real Collector on every shipped file",

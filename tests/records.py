@@ -1,5 +1,5 @@
 """
-Records of every kind, as adapters and the edge would fill them; all times are seconds after `START_NS`.
+Records of every kind, as adapters and the HTTP middleware would fill them; all times are seconds after `START_NS`.
 
 `EVERY_KIND` is what conformance judges: one of everything that can happen to a request.
 """
@@ -160,7 +160,7 @@ EVERY_KIND: Mapping[str, Make] = {
     "on GPUs": lambda: call(inference(), exchange=exchange(), **powered()),
     "on a GPU without a counter": lambda: call(inference(), gpu_ids=("GPU-1",)),
     "streamed": lambda: call(inference(stream=True), exchange=exchange()),
-    "without an edge": lambda: call(inference(), headers=HEADERS),
+    "without HTTP middleware": lambda: call(inference(), headers=HEADERS),
     "tool call": lambda: call(inference(choice(finish_reason="tool_calls"), finish_reasons=("tool_calls",))),
     "two choices": lambda: call(
         inference(
@@ -183,14 +183,14 @@ EVERY_KIND: Mapping[str, Make] = {
     "unknown model": lambda: call(exchange=exchange(404, error_type="NotFoundError")),
     "not ready": lambda: call(exchange=exchange(503)),
     "refused by the engine": lambda: call(refused(), exchange=exchange(429)),
-    "refused without an edge": lambda: call(refused()),
+    "refused without HTTP middleware": lambda: call(refused()),
     "failed in the engine": lambda: call(failed(), exchange=exchange(500)),
     "failed before the engine": lambda: call(exchange=exchange(500, error_type="KeyError")),
     "no answer": lambda: call(exchange=exchange(None)),
     "cut off": lambda: call(inference(), exchange=exchange(last_byte_ns=None, error_type="KeyError")),
     "hung up": lambda: call(cancelled(), exchange=exchange(hung_up=True, last_byte_ns=None)),
     "hung up in the queue": lambda: call(exchange=exchange(None, hung_up=True)),
-    "cancelled without an edge": lambda: call(cancelled()),
+    "cancelled without HTTP middleware": lambda: call(cancelled()),
     "abandoned": lambda: call(inference(outcome=Outcome.ABANDONED, error_type="abandoned")),
     "unknown in every way": lambda: call(unknown(), operation=None),
     "unknown, streamed": lambda: call(unknown(stream=True), operation=None, exchange=exchange(route=None)),

@@ -1,8 +1,9 @@
 """
 Whose child a request is: the parent policy.
 
-1. An HTTP span that somebody opened for this very request, and that goes where ours go, is the parent.
-2. A local span that is current and goes where ours go is the parent.
+1. An HTTP span that another instrumentation opened for this request, and that is exported by the same provider, is the
+   parent.
+2. A local span that is current and is exported by the same provider is the parent.
 3. A valid remote context in the request's headers is the parent.
 4. A valid local span of a foreign provider may never be exported, or be unsampled: by default it is only linked.
 """
@@ -35,15 +36,15 @@ def capture() -> Context:
     return get_current()
 
 
-def parent_of(record: RequestRecord, *, local_is_ours: bool, foreign: str = "link") -> Parent:
+def parent_of(record: RequestRecord, *, same_provider: bool, foreign: str = "link") -> Parent:
     """
     The parent of a record's span.
 
-    `local_is_ours` tells whether spans that the application opens reach the same provider as ours; `foreign` says what
+    `same_provider` says whether spans that the application opens reach the same provider as ai-otel's; `foreign` says what
     to do with the others: `link`, `parent` or `ignore`.
     """
     local = http_span_of(record) or _local_span(record.context)
-    if local is not None and (local_is_ours or foreign == "parent"):
+    if local is not None and (same_provider or foreign == "parent"):
         return Parent(trace.set_span_in_context(local, Context()), SpanKind.INTERNAL)
     remote = extract(record.headers)
     span = local if local is not None and foreign == "link" else None
@@ -86,7 +87,7 @@ def _trace_id(context: Context) -> int:
 
 
 def http_span_of(record: RequestRecord) -> trace.Span | None:
-    """The HTTP span that somebody opened for this very request, below our edge or around it: ours steps back."""
+    """The HTTP span that another instrumentation opened for this request, inside the HTTP middleware or around it."""
     if record.exchange is None:
         return None
     inner, outer = _local_span(record.exchange.inner_context), _local_span(record.context)

@@ -1,7 +1,7 @@
 """
 Where telemetry goes: providers that were passed in, that the user made global, from a file, or our own.
 
-Ours are private: a global MeterProvider would empty Ray's metrics page, and a global TracerProvider would make FastAPI
+Own providers are private: a global MeterProvider would empty Ray's metrics endpoint, and a global TracerProvider would make FastAPI
 trace every route. They are the SDK's own classes with the SDK's own exporters, so every `OTEL_*` variable holds.
 """
 
@@ -45,7 +45,7 @@ class Providers(NamedTuple):
     """Only we use the meter provider."""
 
     def shutdown(self) -> None:
-        """Hand over what is left and end. Only ours are ended; others are flushed."""
+        """Export what is left and end. Only own providers are ended; others are flushed."""
         for provider, own in ((self.tracer_provider, self.own_traces), (self.meter_provider, self.own_metrics)):
             end = getattr(provider, "shutdown" if own else "force_flush", None)
             if end is not None:

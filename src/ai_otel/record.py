@@ -1,9 +1,9 @@
 """
-What we know about one request, as plain data. No OpenTelemetry, no engine, nothing of ours is imported here.
+What we know about one request, as plain data. Nothing of OpenTelemetry, of an engine or of ai-otel is imported here.
 
 A `RequestRecord` is one span tree: one call that a client made. It has up to two views:
 
-* `exchange`: what the HTTP edge saw (status, first and last byte, hang-up);
+* `exchange`: what the HTTP middleware saw (status, first and last byte, hang-up);
 * `inferences`: what the engine did, one `Inference` for each of its requests, each with one `Choice` per answer.
 
 Times named `*_ns` are wall-clock nanoseconds since the epoch, durations named `*_s` are seconds. `None` means unknown;
@@ -56,7 +56,7 @@ class Parameters:
 
 
 class Progress(NamedTuple):
-    """What an engine tells of a running inference; counts only grow. `None` is unknown."""
+    """Progress of a running inference as the engine reports it; counts only grow. `None` is unknown."""
 
     input_tokens: int | None
     cached_tokens: int | None
@@ -181,7 +181,7 @@ class Inference:
 
 @dataclass(slots=True)
 class Exchange:
-    """One HTTP request and its response, as the edge saw them."""
+    """One HTTP request and its response, as the HTTP middleware saw them."""
 
     method: str
     route: str | None = None
@@ -196,7 +196,7 @@ class Exchange:
     server_address: str | None = None
     server_port: int | None = None
     inner_context: Any = None
-    """The OpenTelemetry context from which the response was sent; opaque here. An HTTP span that somebody opened for
+    """The OpenTelemetry context from which the response was sent; opaque here. An HTTP span that was opened for
     this request is current in it."""
 
 
@@ -233,13 +233,13 @@ class RequestRecord:
 
     @property
     def duration_s(self) -> float:
-        """Seconds from arrival to the last byte, or to the last token where there is no HTTP edge."""
+        """Seconds from arrival to the last byte, or to the last token where there is no HTTP middleware."""
         return (self.end_ns - self.start_ns) / 1e9
 
     def release(self) -> None:
         """
         Let go of the engine's objects. The record is in a cycle with its inferences, and these with their watches:
-        without this a request's tokens stay in memory until the garbage collector looks at the oldest generation.
+        without this a request's tokens stay in memory until the garbage collector reaches the oldest generation.
         """
         for inference in self.inferences:
             inference.record = inference.read_engine = inference.progress = None

@@ -98,7 +98,7 @@ class Recorder:
         """
         Begin one engine request, inside the call that is being served or as a call of its own.
 
-        `headers` carry the caller's trace context where no HTTP edge read it before.
+        `headers` carry the caller's trace context where no HTTP middleware read it before.
         """
         record = CURRENT.get()
         if record is None or record.closed:
@@ -189,7 +189,7 @@ class Recorder:
             try:
                 self._thread.start()
             except RuntimeError:
-                # No thread is to be had, as at interpreter exit: the next record tries again, and `limit` holds.
+                # No thread can be started, as at interpreter exit: the next record tries again, and `limit` holds.
                 self._thread = None
                 self._signalled = False
 

@@ -32,7 +32,7 @@ def build(
     The resource of this process; of a `service`, and an `instance` of it, where it knows better than its engine.
 
     Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then the detectors that the user chose, then
-    Kubernetes' downward API, then what the process knows of itself. `forked` tells that its parent may speak too.
+    Kubernetes' downward API, then what the process knows of itself. `forked`: its parent may export too.
     """
     user: dict[str, Any] = dict(OTELResourceDetector().detect().attributes)
     own = {**_process(), **environment.pod, **_engine(engine, engine_version)}
@@ -45,7 +45,7 @@ def build(
         del user[semconv.SERVICE_INSTANCE_ID]
     if "k8s.namespace.name" in environment.pod:
         own[semconv.SERVICE_NAMESPACE] = environment.pod["k8s.namespace.name"]
-    # The SDK makes up a name and a random id where it is told none.
+    # The SDK makes up a name and a random id where it is given none.
     made_up = (semconv.SERVICE_NAME, semconv.SERVICE_INSTANCE_ID)
     detected = {key: value for key, value in _detect().items() if key not in made_up}
     return Resource({**own, **detected, **user})
@@ -82,7 +82,7 @@ _NAMES = ("k8s.namespace.name", "k8s.pod.name", "k8s.container.name")
 
 
 def _container(pod: Mapping[str, str]) -> str | None:
-    """`<namespace>.<pod>.<container>` as the conventions ask, where the manifest tells all three."""
+    """`<namespace>.<pod>.<container>` as the conventions ask, where the manifest names all three."""
     names = [pod.get(key) for key in _NAMES]
     return ".".join(name for name in names if name) if all(names) else None
 

@@ -87,9 +87,9 @@ class Handle:
 
                 wrapt.register_post_import_hook(attach, package)
         if self.settings.edge:
-            edge = Guard("attach edge")
-            wrapt.register_post_import_hook(lambda _: edge(self._attach_edge), "starlette.applications")
-            wrapt.register_post_import_hook(lambda _: edge(self._attach_ending), "uvicorn.server")
+            http = Guard("attach edge")
+            wrapt.register_post_import_hook(lambda _: http(self._attach_http), "starlette.applications")
+            wrapt.register_post_import_hook(lambda _: http(self._attach_shutdown), "uvicorn.server")
 
     def _attach(self, name: str, engine: EngineEntry) -> None:
         if not self.active or name in self.adapters:
@@ -110,7 +110,7 @@ class Handle:
         adapter.attach(self.recorder, patcher)
         warn_blocked(adapter, self.environment.variables)
 
-    def _attach_edge(self) -> None:
+    def _attach_http(self) -> None:
         if not self.active or "starlette" in self.patchers:
             return
         from ai_otel.http.asgi import StarletteInstrumentation
@@ -119,7 +119,7 @@ class Handle:
         self.patchers["starlette"] = patcher
         StarletteInstrumentation(self.recorder, lambda: bool(self.adapters)).attach(patcher)
 
-    def _attach_ending(self) -> None:
+    def _attach_shutdown(self) -> None:
         if not self.active or "uvicorn" in self.patchers:
             return
         from ai_otel.http.shutdown import UvicornShutdown
@@ -182,7 +182,7 @@ class Handle:
         hw = meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
         spans = SpanEmitter(
             tracer_provider.get_tracer(semconv.SCOPE_GEN_AI, __version__, schema_url=semconv.SCHEMA_URL_GEN_AI),
-            local_is_ours=not chosen.own_traces,
+            same_provider=not chosen.own_traces,
             foreign=self.settings.foreign_parent,
             phases=self.settings.phases,
             keep_engine_spans=self.settings.engine_tracing == "keep",

@@ -8,7 +8,7 @@ A kit for tests: what ai-otel makes of a piece of code, without a Collector.
         print(telemetry.tree())
         assert telemetry.spans[-1].attributes["ai_otel.outcome"] == "finished"
 
-A hook of ours that fails, which in production is swallowed and counted, fails the test.
+A hook that fails, which in production is swallowed and counted, fails the test.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SHOWN = (
 
 
 class Clock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that stands still until it is advanced."""
 
     def __init__(self, now_ns: int = 1_700_000_000_000_000_000) -> None:
         self.now_ns = now_ns
@@ -55,7 +55,7 @@ class Clock:
         self.now_ns += round(seconds * 1e9)
 
     def time_ns(self) -> int:
-        """The present, as `time.time_ns` tells it."""
+        """The present, as `time.time_ns` returns it."""
         return self.now_ns
 
     perf_counter_ns = time_ns
@@ -73,7 +73,7 @@ class FakeGpu:
 
     def __init__(self, readings: Mapping[Device, GpuReading]) -> None:
         self.readings = dict(readings)
-        """What each device tells at the next look."""
+        """The reading that each device returns at the next sample."""
         self.lost: set[Device] = set()
         self.reported: list[GpuEvent] = []
         self.trouble: Unavailable | None = None

@@ -71,7 +71,7 @@ def test_named_tenants_have_series_of_their_own_and_all_others_are_one(tmp_path)
     }
 
 
-def test_without_a_list_nobody_is_told_apart(tmp_path) -> None:
+def test_without_a_list_all_tenants_are_one(tmp_path) -> None:
     found = through("tenants", tmp_path, counter(REQUESTS, [({"tenant.id": name}, 1) for name in ("acme", "b")]))
     assert {key: point.value for key, point in found.items()} == {(REQUESTS, labels(tenant__id="other")): 2}
 
@@ -87,7 +87,7 @@ def test_any_attribute_may_name_the_tenant(tmp_path) -> None:
     assert values == {(REQUESTS, labels(user__id="acme")): 1, (REQUESTS, labels(user__id="other")): 2}
 
 
-def test_what_tells_of_a_user_is_taken_off_metrics(tmp_path) -> None:
+def test_attributes_of_a_user_are_removed_from_metrics(tmp_path) -> None:
     personal = {
         "user.id": "u", "user.name": "n", "enduser.id": "e", "client.address": "192.0.2.1", "session.id": "s",
         "gen_ai.conversation.id": "c", "end_user": "x", "api_key_alias": "k", "user_agent.original": "curl",

@@ -69,7 +69,7 @@ def composed(selection: Selection) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("role", fragments.ROLES)
-def test_whatever_render_makes_is_accepted(role: str) -> None:
+def test_every_rendered_configuration_is_accepted(role: str) -> None:
     trees = {selection.command: composed(selection) for selection in choices(role)}
     made = {command: tree for command, tree in trees.items() if tree is not None}
     print(f"{role}: {len(made)} configurations, {len(trees) - len(made)} that do not go together")

@@ -188,7 +188,7 @@ def test_without_persistence_a_kill_loses_what_its_metrics_last_said(tmp_path) -
         assert lost == len(after.acknowledged - backend.ids()) == 3_000
 
 
-def test_what_a_backend_will_never_take_is_counted_and_told(tmp_path) -> None:
+def test_what_a_backend_refuses_for_good_is_counted_and_logged(tmp_path) -> None:
     with Backend() as backend:
         backend.answer = 400
         with running(stateful(), tmp_path, {"AI_OTEL_BACKEND_URL": backend.url}) as collector:

@@ -225,7 +225,7 @@ def _grpc(collector: Collector, body: bytes) -> grpc.StatusCode | None:
         return None
 
 
-def test_clients_that_begin_and_do_not_go_on_hold_nobody_up(tmp_path) -> None:
+def test_clients_that_begin_and_stall_delay_no_other_client(tmp_path) -> None:
     head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 1000000\r\n"
     with receiving(tmp_path) as collector, ExitStack() as connections:
         address = ("127.0.0.1", collector.ports["http"])

@@ -1,4 +1,4 @@
-"""Every normaliser on the real Collector: a recorded page in, the common metrics out, as committed."""
+"""Every normaliser on the real Collector: a recorded endpoint in, the common metrics out, as committed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def prometheus_page(collector: Collector) -> str:
 
 
 class AllPages:
-    """Every recorded page read by one Collector with every normaliser, twice; so none meddles with another's page."""
+    """Every recorded endpoint read by one Collector with every normaliser, twice; so none changes another's metrics."""
 
     def __init__(self, directory: Path) -> None:
         tree = composed(role="sidecar", features=("local",), without=("persistence",), backends=("file", "prometheus"))
@@ -204,14 +204,14 @@ def test_dual_emit_keeps_the_native_metrics_beside(tmp_path: Path) -> None:
     assert not {name for name in found if name.endswith("_created") or name.startswith("ai_otel.page")}
 
 
-def test_operation_and_model_can_be_told(tmp_path: Path) -> None:
+def test_operation_and_model_can_be_set(tmp_path: Path) -> None:
     exported, _ = out_of("vllm", VLLM, tmp_path, AI_OTEL_OPERATION="text_completion")
     lines = [line for line in metric_lines(exported) if line.startswith("gen_ai.server.request.duration")]
     assert lines
     assert all("gen_ai.operation.name=text_completion" in line for line in lines)
 
 
-def test_a_pod_is_told_by_its_names_and_not_by_the_loopback_address(tmp_path: Path) -> None:
+def test_a_pod_is_identified_by_its_names_not_by_loopback(tmp_path: Path) -> None:
     pod = {"K8S_NAMESPACE_NAME": "llm", "K8S_POD_NAME": "chat-7f9", "K8S_CONTAINER_NAME": "server"}
     exported, _ = out_of("vllm", VLLM, tmp_path, **pod, OTEL_SERVICE_NAME="chat")
     resources = [attributes_of(each["resource"]) for export in exported for each in export["resourceMetrics"]]

@@ -113,7 +113,7 @@ def test_the_corpus_covers_every_place_and_every_pattern() -> None:
 def test_a_scanner_of_repositories_finds_nothing_in_the_corpus() -> None:
     files = [HERE / "redaction" / name for name in ("positives.yaml", "negatives.yaml")]
     text = "".join(file.read_text(encoding="utf-8") for file in files)
-    # Those that are somebody's tokens have somebody's name; the others ask for a word beside them.
+    # A vendor's tokens have the vendor's name; the others ask for a word beside them.
     tokens = [(name, regex) for name, regex in patterns() if name[0].isupper() or name == "private key"]
     assert not [name for name, regex in tokens if regex.search(text)]
 

@@ -29,7 +29,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A data point. `type` is int, double, or None where the encoding cannot tell; `bounds` only for histograms."""
+    """A data point. `type` is int, double, or None where the encoding does not say; `bounds` only for histograms."""
 
     attributes: Mapping[str, Any]
     type: str | None
@@ -160,7 +160,7 @@ def _otlp_instrument(kind: str, body: Any) -> str:
 def _otlp_point(point: Any, kind: str) -> Point:
     attributes = _otlp_attributes(point.attributes)
     if "histogram" in kind:
-        # The sum is a double on the wire whatever was recorded.
+        # The sum is a double on the wire also when an integer was recorded.
         bounds = tuple(point.explicit_bounds) if kind == "histogram" else None
         return Point(attributes, None, point.sum, bounds)
     field = point.WhichOneof("value")

@@ -1,8 +1,8 @@
 """
 Judges telemetry against the contract, which itself is held against the pinned conventions (test_contract.py).
 
-`check_spans`, `check_metrics` and `check_resource` return one readable sentence for each violation. They look only at
-scopes whose name starts with `ai_otel`: what other instrumentations emit is not ours to judge.
+`check_spans`, `check_metrics` and `check_resource` return one readable sentence for each violation. They check only
+scopes whose name starts with `ai_otel`: what other instrumentations emit is not judged.
 
 What a finished span cannot show is left out: that the attributes that sampling may need were set when the span started.
 """
@@ -42,15 +42,15 @@ Attributes = Mapping[str, Any]
 
 def check_spans(source: Any) -> list[str]:
     """Violations in spans: the SDK's ReadableSpan, or OTLP."""
-    ours = [span for span in spans_of(source) if span.scope.startswith("ai_otel")]
-    tree = {span.span_id: span for span in ours}
-    return [f"span {span.name!r}: {problem}" for span in ours for problem in _span(span, tree)]
+    own = [span for span in spans_of(source) if span.scope.startswith("ai_otel")]
+    tree = {span.span_id: span for span in own}
+    return [f"span {span.name!r}: {problem}" for span in own for problem in _span(span, tree)]
 
 
 def check_metrics(source: Any) -> list[str]:
     """Violations in metrics: the SDK's MetricsData, or OTLP."""
-    ours = [metric for metric in metrics_of(source) if metric.scope.startswith("ai_otel")]
-    return [f"metric {metric.name}: {problem}" for metric in ours for problem in _metric(metric)]
+    own = [metric for metric in metrics_of(source) if metric.scope.startswith("ai_otel")]
+    return [f"metric {metric.name}: {problem}" for metric in own for problem in _metric(metric)]
 
 
 def check_resource(attributes: Attributes) -> list[str]:
@@ -100,7 +100,7 @@ def _kind(span: Span, role: str, tree: Mapping[int, Span]) -> Iterator[str]:
         return
     remote = False if span.parent_id in tree else span.remote
     if span.parent_id is not None and remote is None:
-        legal, why = {"server", "internal"}, "whatever the parent is"
+        legal, why = {"server", "internal"}, "for any parent"
     elif span.parent_id is None or remote:
         legal, why = {"server"}, "because its parent is remote or absent"
     else:
@@ -185,7 +185,7 @@ def _point(point: Point, expected: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _scope(name: str, schema_url: str, expected: str | None = None) -> Iterator[str]:
-    """A span may be in any scope of ours; a metric is in the one of its namespace."""
+    """A span may be in any scope of ai-otel; a metric is in the one of its namespace."""
     if name not in SCOPES or (expected is not None and name != expected):
         yield f"its scope is {name}, not {expected or ' or '.join(SCOPES)}."
     elif schema_url != (SCOPES[name]["schema_url"] or ""):

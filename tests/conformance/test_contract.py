@@ -95,23 +95,23 @@ def test_a_conventional_metric_is_exactly_the_conventions(metric: dict[str, Any]
         theirs[field] for field in ("instrument", "unit", "value")
     ]
     assert metric["buckets"] == theirs.get("buckets")
-    ours = {key: use["level"] for key, use in metric["attributes"].items() if not key.startswith("ai_otel.")}
-    assert ours == {key: LEVELS[level] for key, level in {**theirs, **refined}["attributes"].items()}
+    own = {key: use["level"] for key, use in metric["attributes"].items() if not key.startswith("ai_otel.")}
+    assert own == {key: LEVELS[level] for key, level in {**theirs, **refined}["attributes"].items()}
 
 
 def test_the_request_span_has_the_conventional_attributes_and_no_content() -> None:
     (request,) = (span for span in CONTRACT["spans"] if span["role"] == "request")
     theirs = GEN_AI["spans"]["gen_ai.client.inference"]["attributes"]
-    ours = {key: use["level"] for key, use in request["attributes"].items()}
-    assert {key: ours.get(key) for key, level in theirs.items() if level != "opt"} == {
+    own = {key: use["level"] for key, use in request["attributes"].items()}
+    assert {key: own.get(key) for key, level in theirs.items() if level != "opt"} == {
         key: LEVELS[level] for key, level in theirs.items() if level != "opt"
     }
-    assert not ours.keys() & {key for key, level in theirs.items() if level == "opt"}
+    assert not own.keys() & {key for key, level in theirs.items() if level == "opt"}
     sampling = {key for key, use in request["attributes"].items() if use.get("sampling")}
     assert sampling == set(GEN_AI["spans"]["gen_ai.client.inference"]["sampling_relevant"])
 
 
-def test_no_name_of_ours_is_deprecated_or_in_somebody_elses_namespace() -> None:
+def test_no_own_name_is_deprecated_or_in_a_foreign_namespace() -> None:
     known = {*GEN_AI["attributes"], *HARDWARE["attributes"], *upstream("core-attributes")["attributes"]}
     names = {*CONTRACT["attributes"], *(metric["name"] for metric in CONTRACT["metrics"])}
     assert not names & set(CONTRACT["deprecated"])
@@ -226,12 +226,12 @@ def test_a_wrong_metric_is_found(contract: Contract, change: dict[str, Any], sen
     ("row", "sentence"),
     [
         ({"native": "vllm:no_such_thing"}, "not in the inventory"),
-        ({"to": "ai_otel.no_such_thing"}, "is no metric of ours"),
+        ({"to": "ai_otel.no_such_thing"}, "is no metric of the contract"),
         ({"to": "ai_otel.request.finished"}, "a native gauge cannot become the counter"),
         ({"set": {"ai_otel.cache.tier": "device"}}, "has no attribute ai_otel.cache.tier"),
         ({"labels": {"reasons": {"attribute": "ai_otel.engine.index"}}}, "has no label reasons"),
         ({"unless": "vllm:no_such_thing"}, "which is not mapped"),
-        ({"to": "ai_otel.request.waiting"}, "2 native metrics land in the same series"),
+        ({"to": "ai_otel.request.waiting"}, "2 source metrics land in the same series"),
         ({"to": "ai_otel.request.waiting", "set": {"ai_otel.wait.reason": "bored"}}, "bored is no value of"),
         ({"too": ""}, "there is no key too"),
     ],
@@ -246,7 +246,7 @@ def test_a_wrong_mapping_is_found(contract: Contract, row: dict[str, Any], sente
     assert any(sentence in each for each in found), found
 
 
-def test_a_native_metric_that_nobody_placed_is_found(contract: Contract) -> None:
+def test_a_source_metric_without_a_row_is_found(contract: Contract) -> None:
     engine = contract.engines["vllm"]
     wrong = {**contract.engines, "vllm": {**engine, "metrics": engine["metrics"][1:]}}
     found = rules.violations(replace(contract, engines=wrong))
@@ -282,7 +282,7 @@ def test_a_rename_is_one_line(schema: Path) -> None:
     (row,) = (row for row in compiled["engines"]["llama_cpp"]["metrics"] if row["native"].endswith("deferred"))
     assert (row["to"], row["set"]) == ("gen_ai.server.request.waiting", {"gen_ai.wait.reason": "capacity"})
     assert rules.violations(after) == [
-        "gen_ai.server.request.waiting: not ours, and not in the pinned conventions; new names start with ai_otel.",
+        "gen_ai.server.request.waiting: not of ai-otel, and not in the pinned conventions; new names start with ai_otel.",
         "gen_ai.wait.reason: our own attributes start with ai_otel.",
     ]
 

@@ -66,7 +66,7 @@ def follow_an_engine(telemetry: Captured) -> None:
     stats.record(scheduler, iteration)
 
 
-def break_ourselves(telemetry: Captured) -> None:
+def break_health(telemetry: Captured) -> None:
     """Everything that health can be about."""
     telemetry.recorder.dropped.update(dict.fromkeys(semconv.DROP_REASONS, 1))
     guard.errors["some hook"] += 1
@@ -74,7 +74,7 @@ def break_ourselves(telemetry: Captured) -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_whatever_happens_to_a_request_its_telemetry_is_as_the_contract_says(telemetry: Captured, kind: str) -> None:
+def test_the_telemetry_of_every_kind_of_request_fits_the_contract(telemetry: Captured, kind: str) -> None:
     deliver(telemetry, made(kind))
     assert oracle.check_spans(telemetry.spans) == []
     assert oracle.check_metrics(telemetry.metrics()) == []
@@ -86,8 +86,8 @@ def test_what_an_engine_says_of_itself_is_as_the_contract_says(telemetry: Captur
     assert oracle.check_metrics(telemetry.metrics()) == []
 
 
-def test_what_we_say_of_ourselves_is_as_the_contract_says(telemetry: Captured) -> None:
-    break_ourselves(telemetry)
+def test_health_metrics_fit_the_contract(telemetry: Captured) -> None:
+    break_health(telemetry)
     assert oracle.check_metrics(telemetry.metrics()) == []
 
 
@@ -116,11 +116,11 @@ def claimed() -> tuple[set[str], set[str]]:
 
 
 def test_these_records_touch_every_metric_and_attribute_that_we_claim_to_emit(telemetry: Captured) -> None:
-    """One that is never emitted here is judged by nobody."""
+    """One that is never emitted here is never judged."""
     deliver(telemetry, *map(made, EVERY_KIND))
     follow_an_engine(telemetry)
     spans = telemetry.spans
-    break_ourselves(telemetry)
+    break_health(telemetry)
     data = telemetry.metrics()
     assert data is not None
     emitted = [metric for each in data.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]

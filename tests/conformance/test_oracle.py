@@ -94,7 +94,7 @@ def without(*keys: str) -> dict[str, Any]:
         },
         {"attributes": without(semconv.GEN_AI_REQUEST_MODEL), "name": "chat"},
         {"child": "chat tiny", "child_attributes": GOOD},
-        {"scope": "somebody.else", "attributes": {"gen_ai.system": "theirs"}, "name": "anything"},
+        {"scope": "another.library", "attributes": {"gen_ai.system": "theirs"}, "name": "anything"},
     ],
 )
 def test_right_spans_pass(right: dict[str, Any]) -> None:
@@ -200,7 +200,7 @@ def gauge(name: str, unit: str, value: float, attributes: Mapping[str, Any]) -> 
         (state("ai_otel.request.running", "{request}", 3, PROVIDER), semconv.SCOPE, None),
         (gauge("ai_otel.kv_cache.utilization", "1", 0.25, PROVIDER), semconv.SCOPE, None),
         (gauge("hw.gpu.utilization", "1", 0.25, {"hw.id": "GPU-1"}), semconv.SCOPE_HW, semconv.SCHEMA_URL_CORE),
-        (counter("anything", "ms", 1, {}), "somebody.else", None),
+        (counter("anything", "ms", 1, {}), "another.library", None),
     ],
 )
 def test_right_metrics_pass(record: Callable[[Meter], None], scope: str, schema_url: str | None) -> None:

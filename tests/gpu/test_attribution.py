@@ -30,7 +30,7 @@ from harness.gpu.batching import (
 )
 from harness.gpu.metered import Metered, Reporting, median_and_p90, meter
 
-TELLINGS = {
+REPORTINGS = {
     "time_share": Reporting(tokens=False),
     "bin_tokens": Reporting(),
     "affine by progress": Reporting(progress=True),
@@ -91,12 +91,12 @@ def truth_of(seed: int, rate: float) -> tuple[float, ...]:
 
 
 @cache
-def metered(seed: int, rate: float, telling: Reporting) -> Metered:
-    return meter(load_of(seed, rate), telling)
+def metered(seed: int, rate: float, reporting: Reporting) -> Metered:
+    return meter(load_of(seed, rate), reporting)
 
 
-def told(run: Metered, method: str) -> int:
-    """How many requests were told an energy by this method."""
+def counted(run: Metered, method: str) -> int:
+    """How many requests have an energy by this method."""
     return sum(each.energy is not None and each.energy.method == method for each in run.settled.values())
 
 
@@ -134,33 +134,33 @@ def test_the_truth_shares_all_energy_of_the_steps(seed: int, rate: float) -> Non
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 def test_times_and_counts_alone_come_as_near_as_the_reference(seed: int, rate: float) -> None:
-    run = metered(seed, rate, TELLINGS["bin_tokens"])
+    run = metered(seed, rate, REPORTINGS["bin_tokens"])
     median, p90 = median_and_p90(run.errors())
     allowed = REFERENCE_SEED_1.get(("bin_tokens", rate)) if seed == 1 else None
     limits = allowed or REFERENCE["bin_tokens", rate]
     assert median <= limits[0]
     assert p90 <= limits[1]
-    assert told(run, AFFINE) == 0
+    assert counted(run, AFFINE) == 0
 
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 def test_steps_come_as_near_as_the_noise_of_the_reference_allows(seed: int, rate: float) -> None:
     """Against the sampled truth the reference's own figures and half a percent; against the refined one, far less."""
-    run = metered(seed, rate, TELLINGS["affine by steps"])
+    run = metered(seed, rate, REPORTINGS["affine by steps"])
     median, p90 = median_and_p90(run.errors())
     assert median <= REFERENCE["affine", rate][0] + 0.005
     assert p90 <= REFERENCE["affine", rate][1] + 0.005
     median, p90 = median_and_p90(run.errors(truth_of(seed, rate)))
     assert median <= 0.01
     assert p90 <= 0.03
-    assert told(run, AFFINE) > 0.8 * len(run.load.jobs)
+    assert counted(run, AFFINE) > 0.8 * len(run.load.jobs)
 
 
 @pytest.mark.parametrize("rate", [4.0, 12.0])
 def test_with_exact_energies_only_the_noise_of_the_reference_is_left(rate: float) -> None:
     """As the reference has it: energies of single steps, and a cost that was fitted to the whole load before."""
-    telling = Reporting(steps=True, exact=True)
-    run = meter(load_of(1, rate), telling, meter(load_of(1, rate), telling).ledger.cost)
+    reporting = Reporting(steps=True, exact=True)
+    run = meter(load_of(1, rate), reporting, meter(load_of(1, rate), reporting).ledger.cost)
     median, p90 = median_and_p90(run.errors())
     assert median <= REFERENCE["affine", rate][0]
     assert p90 <= REFERENCE["affine", rate][1] + 0.002
@@ -172,38 +172,38 @@ def test_with_exact_energies_only_the_noise_of_the_reference_is_left(rate: float
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 def test_progress_comes_nearly_as_near_as_steps(seed: int, rate: float) -> None:
-    run = metered(seed, rate, TELLINGS["affine by progress"])
+    run = metered(seed, rate, REPORTINGS["affine by progress"])
     median, p90 = median_and_p90(run.errors(truth_of(seed, rate)))
     assert median <= 0.015
     assert p90 <= 0.045
-    assert told(run, AFFINE) > 0.8 * len(run.load.jobs)
+    assert counted(run, AFFINE) > 0.8 * len(run.load.jobs)
 
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 def test_the_intervals_alone_say_little(seed: int, rate: float) -> None:
     """What a test of this kind must be able to see: a method that knows less errs more."""
-    run = metered(seed, rate, TELLINGS["time_share"])
+    run = metered(seed, rate, REPORTINGS["time_share"])
     median, p90 = median_and_p90(run.errors())
     assert median <= REFERENCE["time_share", rate][0] + 0.01
     assert p90 <= REFERENCE["time_share", rate][1] + 0.01
-    assert told(run, TIME_SHARE) > 0.8 * len(run.load.jobs)
-    assert median > 2 * median_and_p90(metered(seed, rate, TELLINGS["bin_tokens"]).errors())[0]
+    assert counted(run, TIME_SHARE) > 0.8 * len(run.load.jobs)
+    assert median > 2 * median_and_p90(metered(seed, rate, REPORTINGS["bin_tokens"]).errors())[0]
 
 
 @pytest.mark.parametrize("how", OUT_OF_STEP.values(), ids=OUT_OF_STEP)
 @pytest.mark.parametrize("rate", [4.0, 12.0])
 def test_it_does_not_matter_when_the_counter_is_written(rate: float, how: dict[str, float]) -> None:
-    for telling in (TELLINGS["affine by progress"], TELLINGS["affine by steps"]):
-        run = metered(1, rate, replace(telling, **how))
+    for reporting in (REPORTINGS["affine by progress"], REPORTINGS["affine by steps"]):
+        run = metered(1, rate, replace(reporting, **how))
         median, p90 = median_and_p90(run.errors(truth_of(1, rate)))
         assert median <= 0.02
         assert p90 <= 0.05
 
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
-@pytest.mark.parametrize("telling", TELLINGS.values(), ids=TELLINGS)
-def test_nine_of_ten_are_within_their_uncertainty(seed: int, rate: float, telling: Reporting) -> None:
-    run = metered(seed, rate, telling)
+@pytest.mark.parametrize("reporting", REPORTINGS.values(), ids=REPORTINGS)
+def test_nine_of_ten_are_within_their_uncertainty(seed: int, rate: float, reporting: Reporting) -> None:
+    run = metered(seed, rate, reporting)
     pairs = [(run.settled[number].energy, true_j) for number, true_j in enumerate(truth_of(seed, rate))]
     within = [abs(energy.gpu_j / true_j - 1) <= energy.uncertainty for energy, true_j in pairs if energy is not None]
     assert statistics.mean(within) >= 0.9
@@ -215,20 +215,20 @@ def test_other_machines_are_within_what_is_claimed(machine: Machine, rate: float
     """The same requests where the prior is off by up to three times: what is fitted does not stay there."""
     load = simulate(Listed(as_new(load_of(1, rate))), machine=machine)
     truth = refined_truth(load)
-    for name, telling in TELLINGS.items():
-        median, p90 = median_and_p90(meter(load, telling).errors(truth))
+    for name, reporting in REPORTINGS.items():
+        median, p90 = median_and_p90(meter(load, reporting).errors(truth))
         print(f"{rate:g}/s, mean batch {load.mean_batch:.1f}, {name}: {100 * median:.1f} % and {100 * p90:.1f} %")
         assert p90 <= ERROR[METHODS[name]]
 
 
-# ---------------------------------------------------------------- the books
+# ---------------------------------------------------------------- the accounts
 
 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
-@pytest.mark.parametrize("telling", TELLINGS.values(), ids=TELLINGS)
-def test_requests_and_buckets_come_to_the_energy_of_the_device(seed: int, rate: float, telling: Reporting) -> None:
+@pytest.mark.parametrize("reporting", REPORTINGS.values(), ids=REPORTINGS)
+def test_requests_and_buckets_come_to_the_energy_of_the_device(seed: int, rate: float, reporting: Reporting) -> None:
     """The sum over the requests one by one, with idle and overhead: 0.1 % is asked for, rounding is what there is."""
-    run = metered(seed, rate, telling)
+    run = metered(seed, rate, reporting)
     assert set(run.settled) == set(range(len(run.load.jobs)))
     requests_j = sum(each.posted_j for each in run.settled.values())
     sum_j = requests_j + run.joules("idle") + run.joules("overhead") + run.joules("other")
@@ -247,7 +247,7 @@ def test_requests_and_buckets_come_to_the_energy_of_the_device(seed: int, rate: 
 @pytest.mark.parametrize(("seed", "rate"), LOADS)
 def test_little_is_withheld(seed: int, rate: float) -> None:
     """Only requests of less than two quanta of the counter have no energy of their own."""
-    run = metered(seed, rate, TELLINGS["affine by progress"])
+    run = metered(seed, rate, REPORTINGS["affine by progress"])
     jobs = run.load.jobs
     short = {number for number, job in enumerate(jobs) if job.end_s - job.scheduled_s < 0.2}
     assert {number for number, each in run.settled.items() if each.energy is None} == short
@@ -255,22 +255,22 @@ def test_little_is_withheld(seed: int, rate: float) -> None:
 
 
 def test_progress_settles_a_request_at_once() -> None:
-    """A request is told within half a second of its end: what runs with it need not end first."""
+    """A request has its energy within half a second of its end: what runs with it need not end first."""
     for rate in (4.0, 12.0):
-        assert metered(1, rate, TELLINGS["affine by progress"]).latest_settled_s < 0.6
+        assert metered(1, rate, REPORTINGS["affine by progress"]).latest_settled_s < 0.6
 
 
 def test_requests_one_after_another_are_measured() -> None:
-    """Nobody else is in timeline: nothing is shared, and a request's energy is the device's while it ran."""
+    """No other request runs: nothing is shared, and a request's energy is the device's while it ran."""
     arrivals = [Job(1.5 * number, 200 * (number % 7 + 1), 40 + 20 * (number % 5)) for number in range(20)]
     load = simulate(Listed(arrivals))
     true = [0.0] * len(load.jobs)
     for step in load.steps:
         ((number, _),) = step.parts
         true[number] += step.energy_j
-    for telling in TELLINGS.values():
-        run = meter(load, telling)
-        assert told(run, EXCLUSIVE) == len(load.jobs)
+    for reporting in REPORTINGS.values():
+        run = meter(load, reporting)
+        assert counted(run, EXCLUSIVE) == len(load.jobs)
         median, p90 = median_and_p90(run.errors(true))
         assert median < 0.03
         assert p90 < 0.06
@@ -282,9 +282,9 @@ def test_requests_one_after_another_are_measured() -> None:
 def test_the_table_of_errors() -> None:
     """What the page claims: each method's own error is not below what nine of ten stay within, on any load."""
     rows = []
-    for name, telling in TELLINGS.items():
+    for name, reporting in REPORTINGS.items():
         for seed, rate in RECORDED_LOADS:
-            run = metered(seed, rate, telling)
+            run = metered(seed, rate, reporting)
             sampled, refined = median_and_p90(run.errors()), median_and_p90(run.errors(truth_of(seed, rate)))
             rows.append(
                 (

@@ -116,7 +116,7 @@ def test_an_api_server_without_slices_is_reported(read: Read) -> None:
 
 
 def test_a_server_with_a_foreign_certificate_is_rejected(trust: Trust, tmp_path: Path) -> None:
-    stranger = Authority(tmp_path / "authority", "somebody else")
+    stranger = Authority(tmp_path / "authority", "another authority")
     with serving(Api([]), trust, tmp_path / "account") as server:
         (server.account / "ca.crt").write_bytes(stranger.certificate.read_bytes())
         with pytest.raises(ApiServerError, match="CERTIFICATE_VERIFY_FAILED"):

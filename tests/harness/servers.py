@@ -24,7 +24,7 @@ VLLM_BLOCK = 32
 
 @dataclass(frozen=True)
 class Started:
-    """A running server, and where its metrics page is: `host:port`."""
+    """A running server, and where its metrics endpoint is: `host:port`."""
 
     server: Server
     page: str

@@ -1,4 +1,4 @@
-"""The autoscaling examples ask for what there is, and see the numbers that schedulers see on the servers' own pages."""
+"""The autoscaling examples ask for what there is, and see the numbers that schedulers see on the servers' metrics endpoints."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def normalised(golden: Path, name: str) -> float:
 
 @pytest.mark.parametrize(("engine", "name", "natives"), PROTOCOL)
 def test_our_numbers_are_those_of_the_inference_extension(engine: str, name: str, natives: list[str]) -> None:
-    """The same numbers, on a recorded page and in what is committed as the Collector's result of it."""
+    """The same numbers, on a recorded endpoint and in what is committed as the Collector's result of it."""
     pages = sorted((ENGINES / engine).glob("page*.prom"))
     page = next(page for page in pages if natives[0] in page.read_text())
     golden = page.with_name(f"{page.stem.replace('page', 'expected')}.txt")

@@ -35,7 +35,7 @@ def flux_values() -> Tree:
     return values
 
 
-def test_overlays_are_where_they_are_looked_for() -> None:
+def test_overlays_are_where_they_are_expected() -> None:
     argo = read("argocd/overlay.yaml")["spec"]["source"]["path"]
     flux = read("flux/overlay.yaml")["spec"]
     assert ROOT / argo == ROOT / flux["path"] == KUSTOMIZE / "overlays/prod"

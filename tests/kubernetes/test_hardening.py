@@ -122,7 +122,7 @@ def test_who_only_sends_has_no_private_key_without_mtls(objects: list[Tree]) -> 
                 assert keys == wanted, name
 
 
-def test_pods_end_later_than_they_are_told_to(objects: list[Tree]) -> None:
+def test_pods_end_after_their_grace_period(objects: list[Tree]) -> None:
     for name, pod, container in chart_containers(objects):
         if "lifecycle" in container:
             slept_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -176,7 +176,7 @@ def test_every_workload_has_a_network_policy_for_both_ways(objects: list[Tree]) 
         policy = policies[workload["metadata"]["name"]]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         assert policy["podSelector"]["matchLabels"] == workload["spec"]["selector"]["matchLabels"]
-        assert all("from" in rule for rule in policy["ingress"]), "everybody may come in"
+        assert all("from" in rule for rule in policy["ingress"]), "any client may connect"
 
 
 def test_the_way_of_telemetry_is_open_and_no_other() -> None:

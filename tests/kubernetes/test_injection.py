@@ -91,7 +91,7 @@ def served(layout: Path, python: Path, place: Path, sink: Sink, *, spans: int) -
 # ---------------------------------------------------------------- the layout
 
 
-def test_nothing_in_it_can_be_imported_but_the_namespace_of_its_door(layout: Path) -> None:
+def test_only_the_entry_points_namespace_can_be_imported(layout: Path) -> None:
     assert {path.name for path in layout.iterdir()} == {"ai-otel", "opentelemetry"}
     below = {path.relative_to(layout).as_posix() for path in (layout / "opentelemetry").rglob("*") if path.is_file()}
     assert below == {f"{INNER}/sitecustomize.py"}
@@ -100,7 +100,7 @@ def test_nothing_in_it_can_be_imported_but_the_namespace_of_its_door(layout: Pat
     assert {path.name for path in (layout / "ai-otel/library").iterdir() if path.suffix != ".dist-info"} == {"ai_otel"}
 
 
-def test_it_is_pure_python_and_anybody_may_read_it(layout: Path) -> None:
+def test_it_is_pure_python_and_readable_by_any_user(layout: Path) -> None:
     files = [path for path in layout.rglob("*") if path.is_file()]
     assert [path for path in files if path.suffix in {".so", ".pyd", ".pth", ".dylib"}] == []
     tags = {line for path in files if path.name == "WHEEL" for line in path.read_text().splitlines() if "Tag:" in line}

@@ -58,7 +58,7 @@ def test_bases_are_pinned_to_a_patch_release() -> None:
     assert bases[-1].startswith("busybox:")
 
 
-def test_it_runs_as_a_numeric_user_who_is_nobody() -> None:
+def test_it_runs_as_a_numeric_unprivileged_user() -> None:
     """DL3002. A number, so that the kubelet can check `runAsNonRoot`."""
     *_, (name, user) = stages()[-1]
     assert name == "USER"

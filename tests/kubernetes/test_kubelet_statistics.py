@@ -139,7 +139,7 @@ def asked(node: Node, path: str, token: str) -> tuple[int, str]:
         return refusal.code, refusal.read().decode()
 
 
-def test_the_kubelet_answers_whom_the_api_server_lets_and_nobody_else(node: Node) -> None:
+def test_the_kubelet_answers_only_whom_the_api_server_lets(node: Node) -> None:
     """The agent's account has its statistics and no other part of it; other accounts and strangers have nothing."""
     agents, others = (node.cluster.token_of(name, NAMESPACE) for name in (AGENT, "ai-otel-cluster"))
     assert asked(node, "/stats/summary", agents)[0] == 200

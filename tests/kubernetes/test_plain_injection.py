@@ -80,7 +80,7 @@ def test_the_pod_of_the_example_has_what_the_templates_give(tmp_path: Path) -> N
     assert by_name(sidecar["env"])["AI_OTEL_LIBRARY"]["value"] == "true"
 
 
-def test_the_charts_template_keeps_a_path_that_it_is_told(tmp_path: Path) -> None:
+def test_the_charts_template_keeps_a_given_path(tmp_path: Path) -> None:
     charts = as_subchart({"injection": {"image": IMAGE}}, tmp_path, pythonPath="/mine:/too")
     assert by_name(charts["env"])["PYTHONPATH"]["value"] == f"{PATH}:/mine:/too"
 
@@ -144,7 +144,7 @@ def test_the_sidecar_beside_it_leaves_to_the_library_what_both_know(first: str, 
 MINE = {"name": "PYTHONPATH", "value": "/mine"}
 
 
-def test_a_path_of_the_server_goes_on_behind_ours_where_its_label_says_so(tmp_path: Path) -> None:
+def test_a_path_of_the_server_follows_where_its_label_says_so(tmp_path: Path) -> None:
     pod = pod_of(with_components(tmp_path, server("python-prepend", MINE), "injection"))
     assert env_of(pod)["PYTHONPATH"] == {"name": "PYTHONPATH", "value": f"{PATH}:/mine"}
 

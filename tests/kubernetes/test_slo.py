@@ -228,7 +228,7 @@ def test_a_histogram_without_the_bound_is_not_taken_for_slow(tmp_path: Path) -> 
 
 
 @pytest.mark.requires(part="prometheus")
-def test_each_objective_fires_by_its_own_pace(tmp_path: Path) -> None:
+def test_each_objective_fires_at_its_own_burn_rate(tmp_path: Path) -> None:
     """5 and 0.5 times the budget, 15 times, 82 times; goodput surely 2.4 times: each where it must, and else not."""
     slow = [("AiOtelSloBurnsSlowly", name) for name in ("first_token", "output_token", "errors", "goodput")]
     fast = [("AiOtelSloBurnsFast", name) for name in ("output_token", "errors")]
@@ -257,7 +257,7 @@ def test_goodput_fires_only_on_what_is_certain(single: bool, tmp_path: Path) -> 
 
 # Failures beside 1000 good calls a minute over seven hours → which alert fires, and the short window of its pair.
 # An hour of 2 % is 0.33 % of six hours and 0.28 % of all; the budget is 0.1 %.
-PACES = [
+BURNS = [
     ("1000x360 1020+20x60", {"AiOtelSloBurnsFast": "5m", "AiOtelSloBurnsSlowly": "6h"}),
     ("1000+10x420", {"AiOtelSloBurnsFast": "30m", "AiOtelSloBurnsSlowly": "2h"}),
     ("1000+2x420", {"AiOtelSloBurnsSlowly": "6h"}),
@@ -266,7 +266,7 @@ PACES = [
 
 
 @pytest.mark.requires(part="prometheus")
-def test_each_pair_of_windows_fires_at_its_pace(tmp_path: Path) -> None:
+def test_each_pair_of_windows_fires_at_its_burn_rate(tmp_path: Path) -> None:
     def case(values: str, alerts: dict[str, str]) -> Tree:
         listed = [f'{{alertname="{name}", sloth_window="{window}"}}' for name, window in alerts.items()]
         expression = 'count by (alertname, sloth_window) (ALERTS{alertstate="firing"})'
@@ -277,11 +277,11 @@ def test_each_pair_of_windows_fires_at_its_pace(tmp_path: Path) -> None:
         }
         return {"input_series": [calls("0+1000x420"), calls(values, "500")], "promql_expr_test": [check]}
 
-    prove(tmp_path, only("errors"), *(case(*pace) for pace in PACES))
+    prove(tmp_path, only("errors"), *(case(*burn) for burn in BURNS))
 
 
 @pytest.mark.requires(part="prometheus")
-def test_a_short_burst_and_what_is_over_wake_nobody(tmp_path: Path) -> None:
+def test_a_short_burst_and_an_ended_one_fire_no_alert(tmp_path: Path) -> None:
     """One bad minute is too short for the hour; an hour ago is too long for the five minutes."""
     burst = [calls("0+100x400"), calls("1000x237 1020+20x3", "500")]
     over = [calls("0+100x400"), calls("1000x100 1050+50x29 2500x300", "500")]
@@ -295,7 +295,7 @@ def test_a_short_burst_and_what_is_over_wake_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.requires(part="prometheus")
-def test_an_alert_says_what_is_bad_and_where_to_look(tmp_path: Path) -> None:
+def test_an_alert_says_what_is_bad_and_where(tmp_path: Path) -> None:
     labels = {"sloth_id": "chat-errors", "sloth_service": "chat", "sloth_slo": "errors", "sloth_window": "5m"}
     alert = {
         "exp_labels": {"severity": "critical", "sloth_severity": "page", "team": "inference", **labels},

@@ -57,7 +57,7 @@ def known(key: str) -> bool:
 
 
 @pytest.mark.parametrize("line", [line for line in RUN if line.startswith("ai-otel ")])
-def test_commands_of_ours_work(line: str) -> None:
+def test_commands_of_ai_otel_work(line: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ai_otel.cli", *shlex.split(line)[1:]],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
@@ -86,7 +86,7 @@ def test_commands_name_files_and_values_that_exist() -> None:
     assert not known("monitoring.nothing")
 
 
-def test_every_label_of_ours_in_the_pages_is_read_somewhere() -> None:
+def test_every_ai_otel_label_in_the_pages_is_read_somewhere() -> None:
     pattern = re.compile(r"\bai-otel\.io/[a-z][a-z_-]*")
     there = {
         name

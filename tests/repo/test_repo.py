@@ -134,7 +134,7 @@ def test_the_wheel_is_pure_python(wheel: zipfile.ZipFile) -> None:
     assert {Path(name).suffix for name in wheel.namelist()} <= {".py", ".pth", ".typed", ".yaml", ".json", ".txt", ""}
 
 
-def test_the_wheel_holds_the_library_and_its_door_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_only_the_library_and_its_entry_point(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ai_otel", "ai_otel.pth"}
@@ -187,7 +187,7 @@ def test_starting_an_interpreter_loads_nothing_that_changes_the_host(switched_on
     assert [name for name in NEVER_AT_START if name in loaded] == []
 
 
-def test_without_the_switch_nothing_of_ours_is_loaded() -> None:
+def test_without_the_switch_nothing_of_ai_otel_is_loaded() -> None:
     loaded = modules_after("pass", switched_on=False)
     assert [name for name in loaded if name.partition(".")[0] in {"ai_otel", "wrapt", "opentelemetry"}] == []
 

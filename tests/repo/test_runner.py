@@ -61,7 +61,7 @@ def test_children_can_be_interrupted_under_a_background_runner(root: Path) -> No
     assert subprocess.run(ignoring, env={"PYTHONPATH": path}, check=False).returncode == 0
 
 
-def test_every_vllm_of_ours_runs_in_float32(root: Path) -> None:
+def test_every_vllm_started_here_runs_in_float32(root: Path) -> None:
     """In bfloat16 its worker dies of SIGILL on CPUs with AMX."""
     places = [root / "tests", root / "benchmarks", root / "examples", root / "src/ai_otel/demo"]
     files = [file for place in places for file in place.rglob("*.py") if file != Path(__file__)]

@@ -80,11 +80,11 @@ class Server:
         assert self._process.stdin is not None
         self._process.stdin.write("serve\n")
         self._process.stdin.flush()
-        told: dict[str, Any] = json.loads(self._read())
-        assert told["right"]
-        assert told["errors"] == 0
+        result: dict[str, Any] = json.loads(self._read())
+        assert result["right"]
+        assert result["errors"] == 0
         if kept:
-            self.took += told["took"]
+            self.took += result["took"]
 
     def _read(self) -> str:
         assert self._process.stdout is not None
@@ -113,7 +113,7 @@ class Server:
 
 @contextmanager
 def refused() -> Iterator[int]:
-    """A port where nobody listens."""
+    """A port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -121,7 +121,7 @@ def refused() -> Iterator[int]:
 
 @contextmanager
 def black_hole() -> Iterator[int]:
-    """A port where somebody takes everything and never answers."""
+    """A port whose listener reads everything and never answers."""
     held: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -155,7 +155,7 @@ def test_an_instance_id_that_the_user_set_survives_in_the_child() -> None:
         assert {span.resource["service.name"] for span in sink.spans} == {"server"}
 
 
-def test_workers_in_a_pod_are_told_apart() -> None:
+def test_workers_in_a_pod_are_separate_instances() -> None:
     pod = {"K8S_POD_NAME": "p", "K8S_NAMESPACE_NAME": "n", "K8S_CONTAINER_NAME": "c"}
     with listening() as sink:
         _, parent, child = serve("fork", sink, **pod)

@@ -1,7 +1,7 @@
 """
 The first law: the app's result passes through untouched.
 
-Whatever a hook does, at whichever of its calls, for every way of listening: the wrapped function is called exactly once
+For anything a hook does, at any of its calls, for every way of listening: the wrapped function is called exactly once
 with the very arguments, and what comes out of it is what the caller gets, item by item and exception by exception.
 """
 
@@ -40,7 +40,7 @@ class Mute(Exception):
 
 
 class Clinging(Exception):
-    """Cannot be told apart from itself, nor have attributes set."""
+    """Cannot be compared with itself, nor have attributes set."""
 
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("do not compare me")
@@ -106,7 +106,7 @@ def fail(how: Any) -> NoReturn:
 
 @dataclass
 class App:
-    """One function that notes its calls, and answers or raises what it was told to."""
+    """One function that notes its calls, and answers or raises what it was given."""
 
     items: list[Any] = field(default_factory=list)
     error: BaseException | None = None
@@ -387,7 +387,7 @@ def both(plain: Seen, watched: Seen) -> None:
     assert len(plain.items) == len(watched.items)
     assert all(a is b for a, b in zip(plain.items, watched.items, strict=True))
     if isinstance(plain.end, RuntimeError) and plain.end.__cause__ is not None:
-        # Python turns an iteration's end that escapes from a generator into this, anew each time.
+        # Python turns an iteration's end that escapes from a generator into this, again each time.
         assert type(watched.end) is RuntimeError
         assert watched.end.__cause__ is plain.end.__cause__
     elif isinstance(plain.end, (StopIteration, StopAsyncIteration)):
@@ -435,7 +435,7 @@ def test_a_stream_is_untouched(
         argument = object()
         watched = consume(module.stream(argument, a=2), take, ending, thrown)
     both(plain, watched)
-    if app.calls:  # a generator that nobody advances does not begin
+    if app.calls:  # a generator that is not advanced does not begin
         assert app.calls == [((argument,), {"a": 2})]
 
 
@@ -473,7 +473,7 @@ def test_an_asynchronous_stream_is_untouched(
 
 @settings(max_examples=60)
 @given(plan=plans, items=st.lists(st.builds(object), max_size=4), ended_with=st.sampled_from(ENDINGS))
-def test_a_watch_is_told_the_end_exactly_once(plan: list[Any], items: list[Any], ended_with: str) -> None:
+def test_a_watch_sees_the_end_exactly_once(plan: list[Any], items: list[Any], ended_with: str) -> None:
     ends: list[Any] = []
 
     class Watch(Fragile):
@@ -519,7 +519,7 @@ def test_a_hook_that_fails_now_and_then_stays_on() -> None:
     assert guard.disabled == set()
 
 
-# ---------------------------------------------------------------- what is not ours
+# ---------------------------------------------------------------- exceptions of the application
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])

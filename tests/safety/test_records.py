@@ -1,4 +1,4 @@
-"""The fourth law: every request ends once, whatever order its marks come in."""
+"""The fourth law: every request ends once, in any order of its marks."""
 
 from __future__ import annotations
 

@@ -39,25 +39,25 @@ def record(
     return made
 
 
-def told(parent: Parent) -> tuple[int, int, SpanKind, list[int]]:
+def summary(parent: Parent) -> tuple[int, int, SpanKind, list[int]]:
     """Trace and span id of the parent, our kind, and the spans that are linked."""
     found = trace.get_current_span(parent.context).get_span_context()
     return found.trace_id, found.span_id, parent.kind, [link.context.span_id for link in parent.links]
 
 
-NOBODY = (0, 0, SpanKind.SERVER, [])
+ROOT = (0, 0, SpanKind.SERVER, [])
 REMOTE = (CALLER, 7, SpanKind.SERVER, [])
 
 
-def test_a_request_of_nobody_is_a_root() -> None:
-    assert told(parent_of(record(), local_is_ours=True)) == NOBODY
-    assert told(parent_of(RequestRecord(), local_is_ours=False)) == NOBODY
+def test_a_request_without_a_caller_is_a_root() -> None:
+    assert summary(parent_of(record(), same_provider=True)) == ROOT
+    assert summary(parent_of(RequestRecord(), same_provider=False)) == ROOT
 
 
-@pytest.mark.parametrize("ours", [False, True])
-def test_a_remote_caller_is_the_parent(ours: bool) -> None:
-    parent = parent_of(record(headers=HEADERS), local_is_ours=ours)
-    assert told(parent) == REMOTE
+@pytest.mark.parametrize("same", [False, True])
+def test_a_remote_caller_is_the_parent(same: bool) -> None:
+    parent = parent_of(record(headers=HEADERS), same_provider=same)
+    assert summary(parent) == REMOTE
     found = trace.get_current_span(parent.context).get_span_context()
     assert found.is_remote
     assert found.trace_state.get("vendor") == "1"
@@ -67,13 +67,13 @@ def test_a_remote_caller_is_the_parent(ours: bool) -> None:
     "headers", [{}, {"traceparent": "rubbish"}, {"traceparent": f"00-{0:032x}-{7:016x}-01"}, {"content-type": "x"}]
 )
 def test_headers_that_say_nothing_make_a_root(headers: dict[str, str]) -> None:
-    assert told(parent_of(record(headers=headers), local_is_ours=False)) == NOBODY
+    assert summary(parent_of(record(headers=headers), same_provider=False)) == ROOT
     assert extract(None) == Context()
 
 
-def test_a_local_span_that_goes_where_ours_go_is_the_parent() -> None:
+def test_a_local_span_of_the_same_provider_is_the_parent() -> None:
     made = record(headers=HEADERS, local=span(OTHER, 9))
-    assert told(parent_of(made, local_is_ours=True)) == (OTHER, 9, SpanKind.INTERNAL, [])
+    assert summary(parent_of(made, same_provider=True)) == (OTHER, 9, SpanKind.INTERNAL, [])
 
 
 @pytest.mark.parametrize(
@@ -81,50 +81,50 @@ def test_a_local_span_that_goes_where_ours_go_is_the_parent() -> None:
     [
         ("link", (0, 0, SpanKind.SERVER, [9])),
         ("parent", (OTHER, 9, SpanKind.INTERNAL, [])),
-        ("ignore", NOBODY),
+        ("ignore", ROOT),
     ],
 )
 def test_a_foreign_local_span_is_what_the_user_chose(foreign: str, expected: Any) -> None:
     made = record(local=span(OTHER, 9))
-    assert told(parent_of(made, local_is_ours=False, foreign=foreign)) == expected
+    assert summary(parent_of(made, same_provider=False, foreign=foreign)) == expected
 
 
 def test_by_default_a_foreign_local_span_is_linked() -> None:
-    assert told(parent_of(record(local=span(OTHER, 9)), local_is_ours=False))[3] == [9]
+    assert summary(parent_of(record(local=span(OTHER, 9)), same_provider=False))[3] == [9]
 
 
 def test_a_remote_caller_comes_before_a_foreign_local_span() -> None:
     made = record(headers=HEADERS, local=span(OTHER, 9))
-    assert told(parent_of(made, local_is_ours=False)) == (CALLER, 7, SpanKind.SERVER, [9])
-    assert told(parent_of(made, local_is_ours=False, foreign="ignore")) == REMOTE
+    assert summary(parent_of(made, same_provider=False)) == (CALLER, 7, SpanKind.SERVER, [9])
+    assert summary(parent_of(made, same_provider=False, foreign="ignore")) == REMOTE
 
 
 def test_a_link_into_the_callers_own_trace_is_left_out() -> None:
     """It says nothing that the parent does not."""
     made = record(headers=HEADERS, local=span(CALLER, 9))
-    assert told(parent_of(made, local_is_ours=False)) == REMOTE
+    assert summary(parent_of(made, same_provider=False)) == REMOTE
 
 
 def test_an_unsampled_foreign_span_does_not_silence_us() -> None:
-    parent = parent_of(record(local=span(OTHER, 9, sampled=False)), local_is_ours=False)
+    parent = parent_of(record(local=span(OTHER, 9, sampled=False)), same_provider=False)
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("ai_otel")
     assert tracer.start_span("chat", parent.context).is_recording()
 
 
 def test_a_span_that_is_remote_or_void_is_no_local_span() -> None:
     for current in (span(OTHER, 9, remote=True), trace.INVALID_SPAN):
-        assert told(parent_of(record(local=current), local_is_ours=True)) == NOBODY
+        assert summary(parent_of(record(local=current), same_provider=True)) == ROOT
 
 
-# ---------------------------------------------------------------- an HTTP span below our edge
+# ---------------------------------------------------------------- an HTTP span inside the HTTP middleware
 
 
 def test_the_http_span_of_this_very_request_is_the_parent() -> None:
     made = record(headers=HEADERS, inner=span(CALLER, 11))
-    assert told(parent_of(made, local_is_ours=True)) == (CALLER, 11, SpanKind.INTERNAL, [])
+    assert summary(parent_of(made, same_provider=True)) == (CALLER, 11, SpanKind.INTERNAL, [])
 
 
-def test_the_span_that_was_current_before_the_edge_is_no_http_span() -> None:
+def test_the_span_that_was_current_before_is_no_http_span() -> None:
     outer = span(OTHER, 9)
     assert http_span_of(record(local=outer, edge=True)) is None
     assert http_span_of(record(local=outer, inner=outer)) is None
@@ -139,23 +139,21 @@ def test_the_span_that_was_current_before_the_edge_is_no_http_span() -> None:
         (SpanKind.INTERNAL, {"http.request.method": "POST"}, False),
     ],
 )
-def test_an_http_span_around_the_edge_is_found_by_what_it_says(
-    kind: SpanKind, attributes: dict[str, str], found: bool
-) -> None:
+def test_an_http_span_around_the_middleware_is_found(kind: SpanKind, attributes: dict[str, str], found: bool) -> None:
     """FastAPI's own telemetry opens it there."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("fastapi")
     around = tracer.start_span("POST", kind=kind, attributes=attributes)
     assert http_span_of(record(local=around, inner=around)) is (around if found else None)
 
 
-def test_an_http_span_between_the_edge_and_the_answer_is_found() -> None:
+def test_an_http_span_inside_the_middleware_is_found() -> None:
     outer, inner = span(OTHER, 9), span(OTHER, 11)
     assert http_span_of(record(local=outer, inner=inner)) is inner
 
 
 def test_a_foreign_http_span_is_linked() -> None:
     made = record(headers=HEADERS, inner=span(OTHER, 11))
-    assert told(parent_of(made, local_is_ours=False)) == (CALLER, 7, SpanKind.SERVER, [11])
+    assert summary(parent_of(made, same_provider=False)) == (CALLER, 7, SpanKind.SERVER, [11])
 
 
 # ---------------------------------------------------------------- odds and ends

@@ -45,7 +45,7 @@ class Made:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
-    """Nothing is exported: what is made is only looked at."""
+    """Nothing is exported: what is made is only inspected."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)
     seen = Made()
 
@@ -107,15 +107,15 @@ def test_several_exporters_may_be_named(made: Made) -> None:
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter, ConsoleSpanExporter]
 
 
-def test_an_unknown_protocol_is_told_and_the_usual_one_is_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_protocol_is_logged_and_the_default_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.own(OTEL_EXPORTER_OTLP_PROTOCOL="http/yaml", OTEL_METRICS_EXPORTER="none")
-    (told,) = caplog.messages
-    assert told.startswith("ai-otel: OTEL_EXPORTER_OTLP_PROTOCOL='http/yaml' is not known: ")
-    assert told.endswith("write http/protobuf or grpc; using http/protobuf")
+    (logged,) = caplog.messages
+    assert logged.startswith("ai-otel: OTEL_EXPORTER_OTLP_PROTOCOL='http/yaml' is not known: ")
+    assert logged.endswith("write http/protobuf or grpc; using http/protobuf")
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
-def test_an_unknown_exporter_is_told_and_the_others_are_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_exporter_is_logged_and_the_others_are_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.own(OTEL_TRACES_EXPORTER="zipkin_old,otlp", OTEL_METRICS_EXPORTER="none")
     assert caplog.messages == [
         "ai-otel: no exporter is called zipkin_old in opentelemetry_traces_exporter: is its package installed?"
@@ -139,7 +139,7 @@ def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
 
 
 def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the Prometheus one is: nothing pushes, somebody comes and reads."""
+    """As the Prometheus one is: nothing pushes, a server reads."""
     readers: list[Any] = []
 
     def meter_provider(*, metric_readers: list[Any], **_: Any) -> NoOpMeterProvider:
@@ -152,7 +152,7 @@ def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.Mo
     assert [type(reader) for reader in readers] == [InMemoryMetricReader]
 
 
-def test_ours_are_private_and_end_with_us(made: Made) -> None:
+def test_own_providers_are_private_and_are_shut_down(made: Made) -> None:
     own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
     assert own.own_traces
     assert own.own_metrics
@@ -168,10 +168,10 @@ def test_the_sdk_can_be_disabled(made: Made, monkeypatch: pytest.MonkeyPatch) ->
     assert not own.tracer_provider.get_tracer("ai_otel").start_span("chat").is_recording()
 
 
-# ---------------------------------------------------------------- somebody else's
+# ---------------------------------------------------------------- the user's
 
 
-class Told(SimpleNamespace):
+class Calls(SimpleNamespace):
     """Notes how it was ended."""
 
     def __init__(self) -> None:
@@ -183,9 +183,9 @@ class Told(SimpleNamespace):
 
 @pytest.mark.parametrize("own_traces", [False, True])
 @pytest.mark.parametrize("own_metrics", [False, True])
-def test_only_what_is_ours_is_shut_down(own_traces: bool, own_metrics: bool) -> None:
-    tracers: Any = Told()
-    meters: Any = Told()
+def test_only_own_providers_are_shut_down(own_traces: bool, own_metrics: bool) -> None:
+    tracers: Any = Calls()
+    meters: Any = Calls()
     Providers(tracers, meters, "global", own_traces=own_traces, own_metrics=own_metrics).shutdown()
     assert tracers.calls == ["shutdown" if own_traces else "force_flush"]
     assert meters.calls == ["shutdown" if own_metrics else "force_flush"]
@@ -301,7 +301,7 @@ def test_a_file_can_disable_everything(from_file: Callable[[str], Providers | No
     ],
     ids=["no yaml", "no format", "another format", "no number", "no exporter"],
 )
-def test_a_file_that_cannot_be_used_is_told(
+def test_a_file_that_cannot_be_used_is_logged(
     from_file: Callable[[str], Providers | None], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert from_file(text) is None
@@ -310,12 +310,12 @@ def test_a_file_that_cannot_be_used_is_told(
 
 
 @needs_reader
-def test_a_file_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_not_there_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert providers.from_file("/no/such/file.yaml", Resource({})) is None
     assert "OTEL_CONFIG_FILE=/no/such/file.yaml cannot be used" in caplog.messages[-1]
 
 
-def test_without_the_package_that_reads_files_the_next_step_is_told(
+def test_without_the_package_that_reads_files_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.configuration", None)

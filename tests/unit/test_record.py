@@ -10,7 +10,7 @@ from ai_otel.testing import Clock
 
 FINISHED, FAILED, CANCELLED, REJECTED, ABANDONED = Outcome
 
-# What the client was told, in words: how the exchange went.
+# The outcome of the exchange, in words.
 EXCHANGES = {
     "no edge": None,
     "ok": Exchange("POST", status=200, last_byte_ns=1),
@@ -105,7 +105,7 @@ def test_a_clock_step_cannot_make_a_duration_negative(monkeypatch: pytest.Monkey
     record = RequestRecord()
     begin_clock(record)
     times.advance(0.25)
-    monkeypatch.setattr(times, "time_ns", lambda: 1)  # somebody set the wall clock back
+    monkeypatch.setattr(times, "time_ns", lambda: 1)  # the wall clock was set back
     record.end_ns = clock(record)
     assert record.start_ns == 5_000_000_000
     assert record.duration_s == 0.25
@@ -130,7 +130,7 @@ def test_a_counter_adds_sums_and_replaces_states() -> None:
     assert counter.states == {("running", ()): 1}
 
 
-def test_zero_is_a_measurement_and_what_nobody_knows_is_absent() -> None:
+def test_zero_is_a_measurement_and_the_unknown_is_absent() -> None:
     counters = EngineCounters()
     counters.of((("model", "a"),)).add("tokens", 0)
     assert list(counters.values("tokens")) == [({"model": "a"}, 0)]

@@ -201,25 +201,25 @@ def test_records_of_many_threads_all_arrive() -> None:
         for thread in threads:
             thread.join()
         assert recorder.flush()
-        assert len(ours()) == 1
+        assert len(own_threads()) == 1
         assert recorder.open_count == 0
     assert len(delivered) == 1600
     assert len({id(record) for record in delivered}) == 1600
 
 
-def ours() -> list[threading.Thread]:
+def own_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "ai-otel"]
 
 
 def test_one_thread_runs_from_the_first_request_to_the_end() -> None:
     with recorder_of(lambda _: None) as recorder:
-        assert ours() == []
+        assert own_threads() == []
         recorder.open()
-        (thread,) = ours()
+        (thread,) = own_threads()
         assert thread.daemon
         a_closed_record(recorder)
-        assert ours() == [thread]
-    assert ours() == []
+        assert own_threads() == [thread]
+    assert own_threads() == []
 
 
 def test_a_counter_wakes_the_thread_that_will_observe_it() -> None:
@@ -295,7 +295,7 @@ def test_stop_returns_in_time_beside_a_sink_that_does_not_answer() -> None:
     a_closed_record(recorder)
     assert sink.entered.wait(5)
     recorder.stop(timeout_s=0.2)
-    (thread,) = ours()
+    (thread,) = own_threads()
     assert thread.is_alive(), "stop returned while the sink was still waiting"
     sink.released.set()
     thread.join(5)
@@ -327,14 +327,14 @@ def in_a_child(work: Callable[[], bool]) -> bool:
     if child == 0:
         try:
             held = work()
-        except BaseException:  # noqa: BLE001 - whatever it was, the child must end here
+        except BaseException:  # noqa: BLE001 - for any exception the child must end here
             held = False
         os._exit(0 if held else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-def test_a_child_starts_anew_and_reports_only_its_own() -> None:
+def test_a_child_starts_empty_and_reports_only_its_own() -> None:
     delivered: list[RequestRecord] = []
     with recorder_of(delivered.append) as recorder:
         inherited = recorder.open("chat")
@@ -345,7 +345,7 @@ def test_a_child_starts_anew_and_reports_only_its_own() -> None:
 
         def child() -> bool:
             delivered.clear()
-            anew = (
+            fresh = (
                 recorder.open_count,
                 len(recorder._queue),
                 dict(recorder.dropped),
@@ -355,7 +355,7 @@ def test_a_child_starts_anew_and_reports_only_its_own() -> None:
             recorder.discard(recorder.open())
             own = a_closed_record(recorder)
             return (
-                anew == (0, 0, {}, [])
+                fresh == (0, 0, {}, [])
                 and recorder.flush()
                 and delivered == [own]
                 and recorder.dropped == {"fork": 1}

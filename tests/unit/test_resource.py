@@ -47,7 +47,7 @@ def test_the_engine_gives_its_name_and_version() -> None:
     assert "ai_otel.engine.version" not in built({}, "vllm")
 
 
-def test_a_pod_is_told_by_the_downward_api() -> None:
+def test_a_pod_is_identified_by_the_downward_api() -> None:
     attributes = built({**POD, "K8S_NODE_NAME": "node-1", "K8S_POD_UID": "u", "K8S_POD_IP": "10.0.0.1"})
     assert attributes["k8s.pod.name"] == "vllm-0"
     assert attributes["k8s.namespace.name"] == attributes["service.namespace"] == "models"

@@ -98,7 +98,7 @@ def test_only_the_engines_that_were_asked_for_are_observed(engine: Any, caplog: 
     ]
 
 
-def test_an_engine_out_of_range_is_left_alone_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_out_of_range_is_left_alone_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with fake_engine.install("2.0") as engine, captured() as telemetry:
         telemetry.handle.watch(FAKE)
         telemetry.handle.watch(FAKE)
@@ -161,7 +161,7 @@ def test_the_package_offers_what_it_says_and_no_more() -> None:
 # ---------------------------------------------------------------- what goes wrong inside
 
 
-def test_an_answer_that_cannot_be_read_is_told_all_the_same() -> None:
+def test_a_response_that_cannot_be_read_is_emitted() -> None:
     """What only the engine's objects know stays unknown; the request still has its span and its duration."""
     renamed = AttributeError("the engine renamed a field")
 
@@ -184,7 +184,7 @@ def test_a_record_of_no_engine_makes_nothing() -> None:
         assert telemetry.points("gen_ai.server.request.duration") == []
 
 
-def test_a_provider_that_fails_takes_nobody_with_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_provider_that_fails_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def get_tracer(self, *_: Any, **__: Any) -> None:
             raise RuntimeError("no tracer today")
@@ -277,13 +277,13 @@ NO_EXPORT = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
     ],
 )
 def test_whose_providers_are_used(what: str, expected: dict[str, Any]) -> None:
-    told = json.loads(python(WHOSE, what, **NO_EXPORT))
-    assert {name: told[name] for name in expected} == expected
+    found = json.loads(python(WHOSE, what, **NO_EXPORT))
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_global_providers_are_never_set_by_us() -> None:
-    told = json.loads(python(WHOSE, "nothing", **NO_EXPORT))
-    assert told["global"] == [False, False]
+    found = json.loads(python(WHOSE, "nothing", **NO_EXPORT))
+    assert found["global"] == [False, False]
 
 
 def test_exit_hands_over_before_the_users_providers_end() -> None:
@@ -312,7 +312,7 @@ with fake_engine.install() as engine:
     assert python(code, **NO_EXPORT) == "chat tiny\nend of theirs\n"
 
 
-def test_a_warning_of_ours_is_one_line_and_names_us(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_is_one_line_and_names_ai_otel(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "ai_otel"):
         Settings.from_environment({"AI_OTEL_X": "1"})
     assert all(message.startswith("ai-otel: ") and "\n" not in message for message in caplog.messages)

@@ -41,7 +41,7 @@ def test_with_an_engine_the_process_is_instrumented() -> None:
         assert [span.name for span in telemetry.spans] == ["chat tiny"]
 
 
-def test_a_process_that_is_instrumented_already_is_told_what_to_do() -> None:
+def test_an_instrumented_process_raises_with_the_next_step() -> None:
     ai_otel.instrument()
     try:
         with pytest.raises(RuntimeError, match="call ai_otel.uninstrument"), captured():

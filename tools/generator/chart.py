@@ -88,7 +88,7 @@ def _page(contract: Contract, name: str) -> Tree:
 
 
 def _settings(kind: str, name: str) -> Tree:
-    """Each variable of a part: what it is when nobody sets it, and what its values look like."""
+    """Each variable of a part: its default, and the form of its values."""
     found: dict[str, dict[str, Any]] = {}
     for variable, default in VARIABLE.findall(parts.path_of(kind, name).read_text(encoding="utf-8")):
         shape = next((shape for shape, pattern in KINDS.items() if pattern.fullmatch(default)), "text")

@@ -14,7 +14,7 @@ SECONDS: Tree = {"type": "integer", "minimum": 0}
 COUNT: Tree = {"type": "integer", "minimum": 1}
 PERCENT: Tree = {"type": "integer", "minimum": 1, "maximum": 100}
 NUMBER_OR_SHARE: Tree = {"type": ["string", "integer"]}
-# What the API server knows better than we do, or what is anybody's to name.
+# What the API server knows better than we do, or what the user may name.
 OBJECT: Tree = {"type": "object"}
 OBJECTS: Tree = {"type": "array", "items": {"type": "object"}}
 TEXTS: Tree = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -136,7 +136,7 @@ def _tls() -> Tree:
                 group=_of(TEXT, "API group of it."),
             ),
             duration=_of(WITH_UNIT, "How long a certificate is good for, such as 2160h."),
-            renewBefore=_of(WITH_UNIT, "How long before its end it is made anew, such as 720h."),
+            renewBefore=_of(WITH_UNIT, "How long before its end it is renewed, such as 720h."),
         ),
     )
 
@@ -188,7 +188,7 @@ def _component(description: str, *, reads_pages: bool = False, has_claim: bool =
         persistence=_closed(
             "The volume of what waits to be sent.", size=_of(WITH_UNIT, "How large, such as 10Gi."), **claim
         ),
-        preStopSeconds=_of(SECONDS, "How long it goes on before it is told to end; senders hear of it meanwhile."),
+        preStopSeconds=_of(SECONDS, "Seconds between its removal from the endpoints and SIGTERM."),
         extraVolumes=_of(OBJECTS, "Volumes of your own, as in a pod."),
         extraVolumeMounts=_of(OBJECTS, "Where they are mounted, as in a container."),
         **_pod(),
@@ -286,7 +286,7 @@ def _gpu_agent() -> Tree:
         image=_image("An image in which `pip install 'ai-otel[nvidia]'` was run."),
         endpoint=_of(TEXT, "host:port of what it sends to; empty: the gateway, else the agent of its node."),
         runtimeClassName=_of(TEXT, "The runtime that shows GPUs; empty: the node's default."),
-        podResources=socket("The kubelet's PodResources API, which tells whose a GPU is."),
+        podResources=socket("The kubelet's PodResources API, which says which pod holds a GPU."),
         podsApi=socket("The kubelet's Pods API."),
         dra=_closed("Dynamic resource allocation.", enabled=_of(SWITCH, "Whether it reads ResourceSlices.")),
         settings=_choice(reads_pages=False)["settings"],
@@ -307,7 +307,7 @@ def _monitoring() -> Tree:
 
     return _closed(
         "For the Prometheus Operator and Grafana.",
-        podMonitor=monitor("A PodMonitor of what the Collectors tell about themselves."),
+        podMonitor=monitor("A PodMonitor of the Collectors' own metrics."),
         serviceMonitor=monitor("A ServiceMonitor of the page of the backend prometheus."),
         prometheusRule=_closed(
             "Alerts.",

@@ -2,7 +2,7 @@
 Writes generated/features/span_to_metric.yaml: the common metrics of requests, out of the spans of others.
 
 A server that ai-otel runs in emits these metrics itself, so its spans make none here. Of other servers' spans only
-those tell of an inference that are of kind SERVER and name an operation that is one.
+a span stands for an inference if its kind is SERVER and its operation is one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from generator.normaliser import dump
 HEAD = """\
 # Generated from src/ai_otel/schema/ by `make generate`. Do not edit.
 # Span to metric: duration, first token, tokens and counts of requests, out of the spans of servers in which ai-otel
-# does not run and whose page nobody reads, but that follow the conventions for inference. For the role
-# gateway_stateful. All spans count, also those that tail sampling then leaves out. What a span does not tell is absent.
+# does not run and whose endpoint is not scraped, but that follow the conventions for inference. For the role
+# gateway_stateful. All spans count, also those that tail sampling then leaves out. What a span does not hold is absent.
 #
 # A trace's spans are at one instance, but a server's are at all of them: so an instance adds its own name to the
 # server's service.instance.id, and sums over instances are right.
@@ -38,7 +38,7 @@ OTHERS = {
 OPERATION, ERROR_TYPE, OUTCOME = "gen_ai.operation.name", "error.type", "ai_otel.outcome"
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 FIRST_TOKEN = ("ai_otel.time_to_first_token", "gen_ai.response.time_to_first_chunk")
-"""Where a span may tell it, the better first: the second is of a chunk, which need not hold a token."""
+"""Where a span may hold it, the better first: the second is of a chunk, which need not hold a token."""
 
 LISTEN = "${env:AI_OTEL_DERIVED_LISTEN:-127.0.0.1:14317}"
 INTERVAL = "${env:AI_OTEL_DERIVED_INTERVAL:-10s}"
@@ -70,12 +70,12 @@ def rows() -> Iterator[Row]:
     went_well += f' and ({attribute(OUTCOME)} == nil or {attribute(OUTCOME)} == "finished")'
     yield Row("gen_ai.server.request.duration", DURATION, "span.end_time_unix_nano >= span.start_time_unix_nano")
     for place, key in enumerate(FIRST_TOKEN):
-        told = [f"{attribute(better)} == nil" for better in FIRST_TOKEN[:place]] + [f"{attribute(key)} >= 0"]
+        known = [f"{attribute(better)} == nil" for better in FIRST_TOKEN[:place]] + [f"{attribute(key)} >= 0"]
         first = f"Double({attribute(key)})"
-        yield Row("gen_ai.server.time_to_first_token", first, ottl.every(went_well, *told))
+        yield Row("gen_ai.server.time_to_first_token", first, ottl.every(went_well, *known))
         later = [f"{attribute(OUTPUT)} >= 2", f"{DURATION} >= {first}"]
         per_token = f"({DURATION} - {first}) / (Double({attribute(OUTPUT)}) - 1.0)"
-        yield Row("gen_ai.server.time_per_output_token", per_token, ottl.every(went_well, *told, *later))
+        yield Row("gen_ai.server.time_per_output_token", per_token, ottl.every(went_well, *known, *later))
     yield Row("ai_otel.usage.input_tokens", f"Int({attribute(INPUT)})", f"{attribute(INPUT)} >= 0")
     yield Row("ai_otel.usage.output_tokens", f"Int({attribute(OUTPUT)})", f"{attribute(OUTPUT)} >= 0")
     yield Row("ai_otel.request.finished", "1", f"not {rejected} and not {left}")
@@ -126,7 +126,7 @@ def fragment(contract: Contract) -> Tree:
 
 def _one_after_the_other() -> Tree:
     """
-    A way to ourselves, through a queue with one consumer.
+    A connection back to this Collector, through a queue with one consumer.
 
     Requests come at the same time, and delta_to_cumulative throws away a point that is older than the one before it: of
     six senders at once, half of all spans were not counted. With one consumer, and times given behind it, none is.
@@ -178,7 +178,7 @@ def _merged() -> Iterator[Tree]:
 def _definition(row: Row, contract: Contract) -> Tree:
     metric = contract.metric(row.metric)
     if metric is None:
-        raise ValueError(f"{row.metric} is no metric of ours")
+        raise ValueError(f"{row.metric} is no metric of the contract")
     return {
         "name": metric.name,
         "description": metric.brief,
@@ -197,7 +197,7 @@ def _kind(metric: Metric, row: Row, contract: Contract) -> Tree:
 
 def inference(contract: Contract) -> str:
     """A span of an inference in a server, and not one that ai-otel made."""
-    ours = ottl.either(f"instrumentation_scope.name == {ottl.text(scope['name'])}" for scope in contract.scopes)
+    own = ottl.either(f"instrumentation_scope.name == {ottl.text(scope['name'])}" for scope in contract.scopes)
     operations = [name for name in contract.attributes[OPERATION].members if name not in OTHERS]
     one_of = ottl.either(f"{attribute(OPERATION)} == {ottl.text(name)}" for name in operations)
-    return ottl.every("span.kind == SPAN_KIND_SERVER", f"not {ours}", one_of)
+    return ottl.every("span.kind == SPAN_KIND_SERVER", f"not {own}", one_of)

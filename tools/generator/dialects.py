@@ -18,7 +18,7 @@ HEAD = """\
 # A name that is already there is never overwritten; what has no name in the conventions stays as it is.
 """
 
-# For a type of the conventions: what converts into it, and what the text of a convertible value looks like.
+# For a type of the conventions: what converts into it, and what the text of a convertible value form like.
 CASTS = {
     "int": ("Int", "^-?[0-9]+$"),
     "double": ("Double", "^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"),
@@ -128,9 +128,9 @@ def _taken(old: str, new: str, row: Tree) -> str:
 
 def _converted(new: str, old: str, kind: str, where: str) -> Iterator[str]:
     if kind in CASTS:
-        cast, looks = CASTS[kind]
+        cast, form = CASTS[kind]
         yield ottl.do(
-            ottl.call("set", new, ottl.call(cast, old)), f"{where} and {ottl.call('IsMatch', old, ottl.text(looks))}"
+            ottl.call("set", new, ottl.call(cast, old)), f"{where} and {ottl.call('IsMatch', old, ottl.text(form))}"
         )
     elif kind == "string[]":
         yield ottl.do(ottl.call("set", new, old), f"{where} and IsList({old})")
@@ -150,5 +150,5 @@ def _json(at: Place, row: Tree, kinds: Mapping[str, str]) -> Iterator[str]:
 
 def _type(target: str, kinds: Mapping[str, Any]) -> str:
     if target not in kinds:
-        raise BrokenContractError(f"dialects.yaml: {target} is no attribute of the pinned conventions or of ours")
+        raise BrokenContractError(f"dialects.yaml: {target} is no attribute of the pinned conventions or of ai-otel")
     return str(kinds[target])

@@ -1,4 +1,4 @@
-"""What must hold of the engine mappings: every native metric is known, used once or left out with a reason."""
+"""What must hold of the engine mappings: every source metric is known, used once or left out with a reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from ai_otel.contract import Engine, Metric, MetricMapping
 from generator.model import Contract, SourceMetric
 
-# Which instruments a native type can become. A gauge in Prometheus may be either of ours.
+# Which instruments a source type can become. A gauge in Prometheus may be a gauge or an updowncounter.
 BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogram": {"histogram"}, "summary": set()}
 # What the whole of docs/engine-mapping.md describes.
 ROW_KEYS = {
@@ -43,7 +43,7 @@ def _row(
     yield from (f"there is no key {key}." for key in sorted(row.keys() - ROW_KEYS))
     metric = contract.metric(row["to"])
     if metric is None:
-        yield f"{row['to']} is no metric of ours."
+        yield f"{row['to']} is no metric of the contract."
         return
     native = inventory.get(row["native"])
     if native is None and "<" not in row.get("versions", ""):
@@ -64,7 +64,7 @@ def _types(row: MetricMapping, native: SourceMetric, metric: Metric) -> Iterator
     if row.get("part") and (row["part"] not in ("sum", "count") or kind not in ("histogram", "summary", "?")):
         yield "only a histogram or a summary has a part: sum or count."
     if row.get("monotonic") and kind not in ("gauge", "?"):
-        yield "only a gauge needs to be told that it is monotonic."
+        yield "only a gauge needs a note that it is monotonic."
     if "factor" in row and not isinstance(row["factor"], (int, float)):
         yield "the factor is no number."
     if row.get("merge", "sum") not in MERGES:
@@ -117,13 +117,13 @@ def _coverage(engine: Engine, inventory: Mapping[str, SourceMetric]) -> Iterator
 def _doubles(engine: Engine) -> Iterator[str]:
     """Two natives that land in the same series must say how they share it."""
     rows = [row for row in engine["metrics"] if "unless" not in row and row.get("combine") != "sum"]
-    series = Counter((row["to"], _told_apart(row)) for row in rows)
+    series = Counter((row["to"], _separated_by(row)) for row in rows)
     for (target, _), times in series.items():
         if times > 1:
-            yield f"{target}: {times} native metrics land in the same series; use `set`, `combine: sum` or `unless`."
+            yield f"{target}: {times} source metrics land in the same series; use `set`, `combine: sum` or `unless`."
 
 
-def _told_apart(row: MetricMapping) -> tuple[tuple[str, str], ...]:
+def _separated_by(row: MetricMapping) -> tuple[tuple[str, str], ...]:
     """What keeps the row's points from those of another row with the same target."""
     chosen = {f"where {label}": str(values) for label, values in row.get("where", {}).items()}
     return tuple(sorted({**row.get("set", {}), **chosen, "versions": row.get("versions", "")}.items()))
@@ -134,7 +134,7 @@ def _library(engine: Engine, contract: Contract) -> Iterator[str]:
     names = [row["metric"] for row in rows]
     for row in rows:
         if contract.metric(row["metric"]) is None:
-            yield f"library: {row['metric']} is no metric of ours."
+            yield f"library: {row['metric']} is no metric of the contract."
         if not row.get("from"):
             yield f"library: {row['metric']}: say where it comes from."
     yield from (f"library: {name} stands twice." for name, times in Counter(names).items() if times > 1)
@@ -150,6 +150,6 @@ def _constants(engine: Engine, contract: Contract) -> Iterator[str]:
     assigned = {**engine["attributes"], **{row["attribute"]: None for row in engine["labels"].values()}}
     for key, value in assigned.items():
         if key not in contract.attributes:
-            yield f"{key} is no attribute of ours."
+            yield f"{key} is no attribute of the contract."
         elif value is not None and contract.attributes[key].members and value not in contract.attributes[key].members:
             yield f"{value} is no value of {key}."

@@ -22,7 +22,7 @@ from generator.model import Contract, SourceMetric, Tree
 
 HEAD = """\
 # Generated from src/ai_otel/schema/engines/{name}.yaml by `make generate`. Do not edit.
-# {title}: native metrics into the common names. Not a configuration of its own, but a part of one:
+# {title}: source metrics into the common names. Not a configuration of its own, but a part of one:
 #     ai-otel collector render --role sidecar --engine {name}
 """
 
@@ -84,7 +84,7 @@ def _groups(name: str, contract: Contract) -> Iterator[Tree]:
     guard = f"{ottl.resource(ottl.ENGINE)} == {ottl.text(name)}"
     if otlp:
         guard = f"HasPrefix(scope.name, {ottl.text(engine['scope'])})"
-    ours = ottl.every(guard, f"HasPrefix(metric.name, {ottl.text(ottl.ROW + name + '.')})")
+    own = ottl.every(guard, f"HasPrefix(metric.name, {ottl.text(ottl.ROW + name + '.')})")
     # Of a page everything is meant; over OTLP other scopes may share the resource, so natives are marked one by one.
     normalised = ottl.call("set", ottl.resource(ottl.NORMALISED), ottl.text("scope") if otlp else "true")
     yield _group("scope" if otlp else "resource", guard, [normalised])
@@ -93,10 +93,10 @@ def _groups(name: str, contract: Contract) -> Iterator[Tree]:
     yield _group("metric", guard, [_name_part(row) for row in rows if not row.copies])
     if otlp:
         yield _group("datapoint", guard, list(_mark_natives(name, contract)))
-    yield _group("datapoint", ours, list(_points(engine, rows, otlp=otlp)))
-    yield _group("datapoint", ours, list(_closed(rows)))
-    yield _group("metric", ours, [statement for row in rows for statement in _shape(row)])
-    yield _group("metric", ours, [_rename(row) for row in rows])
+    yield _group("datapoint", own, list(_points(engine, rows, otlp=otlp)))
+    yield _group("datapoint", own, list(_closed(rows)))
+    yield _group("metric", own, [statement for row in rows for statement in _shape(row)])
+    yield _group("metric", own, [_rename(row) for row in rows])
 
 
 def _group(context: str, condition: str, statements: Sequence[str]) -> Tree:
@@ -211,11 +211,11 @@ def _required(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _constants(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
-    told = {"gen_ai.operation.name": ottl.OPERATION, "gen_ai.request.model": ottl.MODEL}
+    settings = {"gen_ai.operation.name": ottl.OPERATION, "gen_ai.request.model": ottl.MODEL}
     for key, value in engine["attributes"].items():
         yield ottl.do(ottl.call("set", ottl.point(key), ottl.text(value)), _with(key, rows))
     for key in engine["configure"]:
-        source = ottl.resource(told[key])
+        source = ottl.resource(settings[key])
         where = ottl.every(f"{source} != nil", _with(key, rows))
         yield ottl.do(ottl.call("set", ottl.point(key), source), where)
 
@@ -231,8 +231,8 @@ def _label(label: str, target: Tree, where: str = "") -> str:
     source = ottl.point(label)
     if kind == "string":
         return ottl.do(ottl.call("set", ottl.point(target["attribute"]), source), ottl.every(where, f"{source} != nil"))
-    cast, looks = {"int": ("Int", "^-?[0-9]+$"), "double": ("Double", r"^-?[0-9.eE+-]+$")}[kind]
-    where = ottl.every(where, f"{source} != nil", ottl.call("IsMatch", source, ottl.text(looks)))
+    cast, form = {"int": ("Int", "^-?[0-9]+$"), "double": ("Double", r"^-?[0-9.eE+-]+$")}[kind]
+    where = ottl.every(where, f"{source} != nil", ottl.call("IsMatch", source, ottl.text(form)))
     return ottl.do(ottl.call("set", ottl.point(target["attribute"]), ottl.call(cast, source)), where)
 
 

@@ -81,7 +81,7 @@ def _collector(role: str, _: Contract) -> str:
 def _resource(role: str, workload: Tree) -> Tree:
     spec, pod = workload["spec"], workload["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    told = {
+    fields = {
         "mode": MODES[workload["kind"]],
         "serviceAccount": pod["serviceAccountName"],
         "podSecurityContext": pod["securityContext"],
@@ -90,26 +90,26 @@ def _resource(role: str, workload: Tree) -> Tree:
         "volumes": [volume for volume in pod["volumes"] if volume["name"] != "config"],
     }
     if workload["kind"] == "DaemonSet":
-        told["daemonSetUpdateStrategy"] = spec["updateStrategy"]
+        fields["daemonSetUpdateStrategy"] = spec["updateStrategy"]
     elif "replicas" in spec:
-        told["replicas"] = spec["replicas"]
+        fields["replicas"] = spec["replicas"]
     if workload["kind"] == "StatefulSet":
-        told["volumeClaimTemplates"] = spec["volumeClaimTemplates"]
-        told["persistentVolumeClaimRetentionPolicy"] = spec["persistentVolumeClaimRetentionPolicy"]
+        fields["volumeClaimTemplates"] = spec["volumeClaimTemplates"]
+        fields["persistentVolumeClaimRetentionPolicy"] = spec["persistentVolumeClaimRetentionPolicy"]
     if workload["kind"] != "DaemonSet":
-        told["podDisruptionBudget"] = {"maxUnavailable": 1}
-    return _named(workload["metadata"]["name"], told, Selection(role), namespace=NAMESPACE)
+        fields["podDisruptionBudget"] = {"maxUnavailable": 1}
+    return _named(workload["metadata"]["name"], fields, Selection(role), namespace=NAMESPACE)
 
 
 def _sidecar(engine: str, _: Contract) -> str:
     pod = yaml.safe_load(SIDECAR.replace("CONFIG", "config"))["spec"]["template"]["spec"]
     (container,) = pod["initContainers"]
-    told = {
+    fields = {
         "mode": "sidecar",
         **_of_the_container(container),
         "volumes": [volume for volume in pod["volumes"] if volume["name"] != "ai-otel-config"],
     }
-    told["env"] += [
+    fields["env"] += [
         {"name": "GOMEMLIMIT", "value": "409MiB"},
         {"name": "AI_OTEL_GATEWAY_ENDPOINT", "value": f"ai-otel-gateway-collector.{NAMESPACE}.svc:4317"},
         # Whether ai-otel is in the server, so that nothing is counted twice; and as what the Operator names the server.
@@ -118,7 +118,7 @@ def _sidecar(engine: str, _: Contract) -> str:
     ]
     name = f"ai-otel-{engine.replace('_', '-')}"
     about = f"# A sidecar for {engine}: sidecar.opentelemetry.io/inject: {name}"
-    return f"{GENERATED}\n{about}\n{_text(_named(name, told, Selection('sidecar', (engine,))))}"
+    return f"{GENERATED}\n{about}\n{_text(_named(name, fields, Selection('sidecar', (engine,))))}"
 
 
 def _annotation(variable: str, name: str) -> Tree:
@@ -149,15 +149,15 @@ def _of_the_container(container: Tree) -> dict[str, Any]:
     }
 
 
-def _named(name: str, told: dict[str, Any], selection: Selection, namespace: str | None = None) -> Tree:
+def _named(name: str, fields: dict[str, Any], selection: Selection, namespace: str | None = None) -> Tree:
     where = {} if namespace is None else {"namespace": namespace}
     labels = {"app.kubernetes.io/part-of": "ai-otel"}
     return {
         "apiVersion": "opentelemetry.io/v1beta1",
         "kind": "OpenTelemetryCollector",
         "metadata": {"name": name, **where, "labels": labels},
-        # Never changed by the Operator when it is itself updated: a configuration of ours fits one version.
-        "spec": {"upgradeStrategy": "none", **told, "config": configuration(selection)},
+        # Never changed by the Operator when it is itself updated: a configuration fits one version.
+        "spec": {"upgradeStrategy": "none", **fields, "config": configuration(selection)},
     }
 
 

@@ -34,7 +34,7 @@ SUMMED = ("SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM")
 SUSPECT = "[@=:+]|[0-9]{3}|[0-9A-Za-z_-]{20}"
 # An expression that matches nothing.
 NONE = r"\z."
-# Attributes whose members are a set on paper only: anybody may put another word there.
+# Attributes whose members are a set on paper only: a client may put another word there.
 OPEN = {"error.type", "deployment.environment.name"}
 
 
@@ -53,7 +53,7 @@ def fragment(table: Tree, contract: Contract) -> Tree:
         "processors": {
             begin: _begin(table),
             values: {**secrets, "summary": "silent"},
-            # Tells which points it masked, so that those that have become the same are merged.
+            # Marks which points it masked, so that those that have become the same are merged.
             points: {**secrets, "summary": "info"},
             end: _end(),
         },
@@ -204,7 +204,7 @@ def patterns(table: Tree) -> Iterator[tuple[str, str]]:
 
 
 def ignored(table: Tree, contract: Contract) -> list[str]:
-    """Keys whose values are not looked at: the table's, and every number, truth value and set of the contract."""
+    """Keys whose values are not read: the table's, and every number, truth value and set of the contract."""
     newest = contract.upstream["gen-ai-newest"]
     kinds = {**newest["attributes"], **{key: attribute.type for key, attribute in contract.attributes.items()}}
     members = {*newest["enums"], *(key for key, attribute in contract.attributes.items() if attribute.members)}
@@ -215,7 +215,7 @@ def ignored(table: Tree, contract: Contract) -> list[str]:
 def _secrets(table: Tree, contract: Contract) -> dict[str, Any]:
     return {
         "allow_all_keys": True,
-        # Nested values and numbers are looked at as their text.
+        # Nested values and numbers are read as their text.
         "redact_all_types": True,
         "ignored_keys": ignored(table, contract),
         "blocked_key_patterns": [_dollars(pattern) for pattern in table["secret_keys"]],

@@ -15,7 +15,7 @@ INSTRUMENTS = {"counter", "histogram", "updowncounter", "gauge"}
 UNIT_WORDS = re.compile(r"(^|[._])(seconds|ms|bytes|joules|watts|ratio|percent|perc|total|count)$")
 UNIT = re.compile(r"^(1|s|By|J|W|Cel|Hz|V|\{[a-z_]+\})$")
 LONGEST_BRIEF = 100
-# In nobody's conventions, but in a vendor's exporter under this very name: another one of ours would be one too many.
+# In no conventions, but in a vendor's exporter under this very name: another name would be one too many.
 SHIPPED = {"hw.gpu.info": "Intel XPU Manager"}
 
 
@@ -74,7 +74,7 @@ def _wording(metric: Metric) -> Iterator[str]:
 def _against_upstream(metric: Metric, contract: Contract) -> Iterator[str]:
     theirs = upstream_metric(metric, contract)
     if theirs is None:
-        yield f"{metric.name}: not ours, and not in the pinned conventions; new names start with {OWN}"
+        yield f"{metric.name}: not of ai-otel, and not in the pinned conventions; new names start with {OWN}"
         return
     for field in ("instrument", "unit", "value"):
         if theirs[field] != getattr(metric, field):
@@ -83,14 +83,14 @@ def _against_upstream(metric: Metric, contract: Contract) -> Iterator[str]:
     if "buckets" in theirs and bounds and theirs["buckets"] != bounds:
         yield f"{metric.name}: the buckets differ from upstream."
     levels = {key: LEVELS[level] for key, level in theirs["attributes"].items()}
-    ours = _levels(use for use in metric.uses if not use.key.startswith(OWN))
-    for key in sorted(levels.keys() | ours.keys()):
-        if levels.get(key) != ours.get(key):
-            yield f"{metric.name}: {key} is {levels.get(key, 'absent')} upstream, here {ours.get(key, 'absent')}."
+    own = _levels(use for use in metric.uses if not use.key.startswith(OWN))
+    for key in sorted(levels.keys() | own.keys()):
+        if levels.get(key) != own.get(key):
+            yield f"{metric.name}: {key} is {levels.get(key, 'absent')} upstream, here {own.get(key, 'absent')}."
 
 
 def upstream_metric(metric: Metric, contract: Contract) -> Tree | None:
-    """The pinned conventions' own description, with the refinement that ours follows."""
+    """The pinned conventions' own description, with the refinement that this contract follows."""
     sources = (contract.upstream[name]["metrics"] for name in ("gen-ai-newest", "hw-metrics", "core-metrics"))
     theirs: Tree | None = next((source[metric.name] for source in sources if metric.name in source), None)
     if theirs is not None and metric.refines:
@@ -139,7 +139,7 @@ def _bucket_lists(contract: Contract) -> Iterator[str]:
 
 
 def _spans(contract: Contract) -> Iterator[str]:
-    """The request span has upstream's attribute list, without content and with ours."""
+    """The request span has upstream's attribute list, without content and with ai-otel's own."""
     spans = contract.upstream["gen-ai-newest"]["spans"]
     inference = spans["gen_ai.client.inference"]["attributes"]
     expected = {key: LEVELS[level] for key, level in inference.items() if level != "opt"}
@@ -147,10 +147,10 @@ def _spans(contract: Contract) -> Iterator[str]:
     for span in contract.spans:
         if span.role == "phase":
             continue
-        ours = _levels(span.uses)
+        own = _levels(span.uses)
         for key, level in expected.items():
-            if ours.get(key) != level:
-                yield f"{span.id}: {key} is {level} upstream, here {ours.get(key, 'absent')}."
-        for key in ours:
+            if own.get(key) != level:
+                yield f"{span.id}: {key} is {level} upstream, here {own.get(key, 'absent')}."
+        for key in own:
             if key.startswith("gen_ai.") and key not in legal:
                 yield f"{span.id}: {key} is no attribute of an inference or embeddings span."

@@ -8,7 +8,7 @@ Makes the directory that the Operator copies into a pod: `python build.py --whee
     ai-otel/vendored/NAME             one distribution each, for servers that lack it
 
 No directory below it but the namespace can be imported by its name: `ai-otel` is none for Python. Needs pip, because
-only pip can be told to take pure wheels alone; versions and hashes are those of `requirements.lock`.
+only pip has an option to take pure wheels alone; versions and hashes are those of `requirements.lock`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def build(wheel: Path, into: Path, pip: str = sys.executable) -> None:
     shutil.copyfile(HERE / "layout/sitecustomize.py", into / INNER / "sitecustomize.py")
     shutil.copyfile(HERE / "layout/preflight.py", into / "ai-otel/preflight.py")
     for path in [into, *into.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)  # any user may read it, whoever runs the server
+        path.chmod(0o755 if path.is_dir() else 0o644)  # the server may run as any user
 
 
 def _install(name: str, place: Path, pip: str, scratch: Path) -> None:

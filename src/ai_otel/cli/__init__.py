@@ -15,8 +15,8 @@ COMMANDS = {
     "agent": "on a Kubernetes node: metrics of every GPU, and which pod holds it",
     "doctor": "what is observed, what is missing, and which flag turns it on",
     "schema": "every name that we emit, and where each engine's comes from",
-    "collector": "complete Collector configurations, and what an engine's page can tell",
-    "slo": "Prometheus rules for what a service promises",
+    "collector": "complete Collector configurations, and how an engine's metrics are mapped",
+    "slo": "Prometheus rules for a service's objectives",
 }
 
 _EPILOG = """\

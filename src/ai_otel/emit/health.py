@@ -1,4 +1,4 @@
-"""What we lost and what broke in us: metrics about ourselves."""
+"""Metrics of ai-otel itself: lost records, failed hooks, open records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ai_otel.instruments import observable
 
 
 class Health(Protocol):
-    """What there is to say about ourselves."""
+    """Counts that describe the state of ai-otel itself."""
 
     @property
     def dropped(self) -> Mapping[str, int]:

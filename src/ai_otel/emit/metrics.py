@@ -137,12 +137,12 @@ def _observe(counters: EngineCounters, name: str) -> Iterator[Observation]:
 
 
 def _is_tallied(metric: semconv.Metric) -> bool:
-    # Devices and ourselves are observed elsewhere.
+    # Devices and ai-otel itself are observed elsewhere.
     own = metric.name.startswith("ai_otel.") and not metric.name.startswith("ai_otel.gpu.")
-    return own and metric.instrument != "histogram" and metric not in _OURSELVES
+    return own and metric.instrument != "histogram" and metric not in _HEALTH
 
 
-_OURSELVES: Iterable[semconv.Metric] = (
+_HEALTH: Iterable[semconv.Metric] = (
     semconv.AI_OTEL_RECORD_DROPPED,
     semconv.AI_OTEL_RECORD_OPEN,
     semconv.AI_OTEL_HOOK_ERRORS,

@@ -26,13 +26,13 @@ class SpanEmitter:
         self,
         tracer: Tracer,
         *,
-        local_is_ours: bool,
+        same_provider: bool,
         foreign: str = "link",
         phases: bool = True,
         keep_engine_spans: bool = True,
     ) -> None:
         self._tracer = tracer
-        self._local_is_ours = local_is_ours
+        self._same_provider = same_provider
         self._foreign = foreign
         self._phases = phases
         self._keep_engine_spans = keep_engine_spans
@@ -41,11 +41,11 @@ class SpanEmitter:
         """
         Emit the record's spans and return the context of the request span, for exemplars.
 
-        `None` where somebody else's span tells this request already.
+        `None` where another instrumentation's span describes this request already.
         """
         if self._steps_back(record):
             return None
-        parent = parent_of(record, local_is_ours=self._local_is_ours, foreign=self._foreign)
+        parent = parent_of(record, same_provider=self._same_provider, foreign=self._foreign)
         only = record.inferences[0] if len(record.inferences) == 1 else None
         operation = operation_of(record)
         model = model_of(record)
@@ -70,7 +70,7 @@ class SpanEmitter:
         return context
 
     def _steps_back(self, record: RequestRecord) -> bool:
-        if self._local_is_ours and not record.inferences and http_span_of(record) is not None:
+        if self._same_provider and not record.inferences and http_span_of(record) is not None:
             return True
         # An engine's own tracing makes its span for what it finished, whether or not the client was still there.
         return (
@@ -138,8 +138,8 @@ def phases_of(inference: Inference) -> Iterator[tuple[str, int, int]]:
     """
     Queue, prefill and decode of the choice whose first token came first.
 
-    The engine's differences are laid around its first token as the front end saw it: its clocks have no common zero
-    with ours, and this is the one moment that both know.
+    The engine's differences are laid around its first token as the front end saw it: the two clocks have no common
+    zero, and this is the one event that both saw.
     """
     choice = first_choice(inference)
     if choice is None or inference.first_token_ns is None:
@@ -235,8 +235,8 @@ def _add_inference(attributes: Attributes, inference: Inference, start_ns: int) 
     _add_parameters(attributes, inference.parameters)
     _add_usage(attributes, inference)
     if inference.finish_reasons:
-        told = [FINISH_REASON_NAMES.get(reason, reason) for reason in inference.finish_reasons]
-        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = told
+        reasons = [FINISH_REASON_NAMES.get(reason, reason) for reason in inference.finish_reasons]
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
     if inference.first_token_ns is not None:
         # From the span's start: what the API layer did before the engine saw the request is part of the wait.
         attributes[semconv.AI_OTEL_TIME_TO_FIRST_TOKEN] = max(0, inference.first_token_ns - start_ns) / 1e9

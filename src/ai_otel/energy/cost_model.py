@@ -45,7 +45,7 @@ class StepCost:
     The cost of a step, fitted by recursive non-negative least squares on bins.
 
     Old bins fade (half of their weight is gone after about 1000), and the prior is held on to with a thousandth of the
-    data's weight, so that what the load does not tell apart stays at the roofline's ratio.
+    data's weight, so that what the load does not distinguish stays at the roofline's ratio.
     """
 
     KEEP = 0.9993

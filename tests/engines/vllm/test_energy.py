@@ -63,8 +63,8 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
         ended_s = time.monotonic()
         assert sink.wait(lambda: all(sent.trace_id in sink.trees() for sent in client.sent))
         spans = [sink.trees()[sent.trace_id][0] for sent in load]
-        told = sum(span.attributes["ai_otel.energy.gpu"] for span in spans)
-        assert sink.wait(lambda: settled_buckets(sink) >= told * (1 - 1e-9))
+        reported = sum(span.attributes["ai_otel.energy.gpu"] for span in spans)
+        assert sink.wait(lambda: settled_buckets(sink) >= reported * (1 - 1e-9))
 
     for span in spans:
         assert list(span.attributes["ai_otel.gpu.ids"]) == [GPU.uuid]
@@ -72,7 +72,7 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
         assert span.attributes["ai_otel.energy.uncertainty"] > 0.04
         assert span.attributes["ai_otel.energy.gpu"] > 0
         assert 1 <= span.attributes["ai_otel.gpu.batch.mean"] <= 4.5
-        # A counter that steps ten times a second, looked at ten times a second: a bin more or less.
+        # A counter that steps ten times a second, read ten times a second: a bin more or less.
         mean_w = span.attributes["ai_otel.gpu.power.mean"]
         assert 0.75 * power_w(0) <= mean_w <= 1.25 * power_w(ended_s - began_s + 1)
         assert span.attributes["ai_otel.cost.currency"] == "USD"
@@ -85,11 +85,11 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
     # figure of its own, and is in the bucket all the same.
     seen_late = sink.trees()[client.sent[0].trace_id][0]
     first = seen_late.attributes.get("ai_otel.energy.gpu")
-    unsaid = settled_buckets(sink) - told - (first or 0.0)
+    unsaid = settled_buckets(sink) - reported - (first or 0.0)
     most = (
         0.0 if first is not None else power_w(ended_s - began_s) * ((seen_late.end_ns - seen_late.start_ns) / 1e9 + 0.3)
     )
-    assert -0.01 * told <= unsaid <= most + 0.01 * told
+    assert -0.01 * reported <= unsaid <= most + 0.01 * reported
     buckets = sink.total("ai_otel.gpu.energy")
     counter_j = sink.total("hw.energy") - GPU.energy_base_j
     assert 0 < buckets <= counter_j + 2 * power_w(ended_s - began_s + 10)
@@ -102,4 +102,4 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
     assert oracle.check_spans(sink.traces) == []
     assert oracle.check_metrics(sink.metrics) == []
     methods = sorted({span.attributes["ai_otel.energy.method"] for span in spans})
-    print(f"simulated GPU: {told:.1f} J of {buckets:.1f} J are 12 requests', by {', '.join(methods)}")
+    print(f"simulated GPU: {reported:.1f} J of {buckets:.1f} J are 12 requests', by {', '.join(methods)}")

@@ -281,7 +281,7 @@ FUNCTION(amdsmi_get_gpu_metrics_info, struct metrics *out)
 
 /* ---------------------------------------------------------------- how large our structures are */
 
-#define SIZE(theirs, ours) { #theirs, sizeof(struct ours) }
+#define SIZE(theirs, own) { #theirs, sizeof(struct own) }
 static const struct { const char *name; size_t bytes; } sizes[] = {
     SIZE(amdsmi_power_info_t, power_info), SIZE(amdsmi_power_cap_info_t, power_cap), SIZE(amdsmi_clk_info_t, clk),
     SIZE(amdsmi_engine_usage_t, usage), SIZE(amdsmi_vram_usage_t, vram_usage), SIZE(amdsmi_error_count_t, errors),
@@ -290,7 +290,7 @@ static const struct { const char *name; size_t bytes; } sizes[] = {
     SIZE(amdsmi_gpu_xcp_metrics_t, xcp), SIZE(amdsmi_gpu_metrics_t, metrics),
 };
 
-#define PLACE(theirs, ours, field) { #theirs "." #field, offsetof(struct ours, field) }
+#define PLACE(theirs, own, field) { #theirs "." #field, offsetof(struct own, field) }
 static const struct { const char *name; size_t bytes; } places[] = {
     PLACE(amdsmi_power_info_t, power_info, average_socket_power), PLACE(amdsmi_asic_info_t, asic, asic_serial),
     PLACE(amdsmi_proc_info_t, process, memory_usage), PLACE(amdsmi_gpu_metrics_t, metrics, xgmi_read_data_acc),

@@ -235,7 +235,7 @@ FUNCTION(zesDeviceProcessesGetState, uint32_t *count, struct process *out)
 
 /* ---------------------------------------------------------------- how large our structures are */
 
-#define SIZE(theirs, ours) { #theirs, sizeof(struct ours) }
+#define SIZE(theirs, own) { #theirs, sizeof(struct own) }
 static const struct { const char *name; size_t bytes; } sizes[] = {
     SIZE(zes_device_properties_t, device), SIZE(zes_pci_properties_t, pci), SIZE(zes_pci_stats_t, pci_stats),
     SIZE(zes_mem_properties_t, memory), SIZE(zes_mem_state_t, memory_state), SIZE(zes_mem_bandwidth_t, bandwidth),
@@ -246,7 +246,7 @@ static const struct { const char *name; size_t bytes; } sizes[] = {
     SIZE(zes_process_state_t, process), SIZE(RasProperties, error_set), SIZE(RasState, error_state),
 };
 
-#define PLACE(theirs, ours, field) { #theirs "." #field, offsetof(struct ours, field) }
+#define PLACE(theirs, own, field) { #theirs "." #field, offsetof(struct own, field) }
 static const struct { const char *name; size_t bytes; } places[] = {
     PLACE(zes_device_properties_t, device, driverVersion), PLACE(zes_mem_properties_t, memory, location),
     PLACE(zes_power_properties_t, power, defaultLimit), PLACE(zes_power_limit_ext_desc_t, power_limit, limit),

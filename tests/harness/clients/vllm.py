@@ -1,4 +1,4 @@
-"""What tests of a vLLM server share: bodies of requests, and its own page."""
+"""What tests of a vLLM server share: bodies of requests, and its metrics endpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROMPT = "the quick brown fox observes a model server on kubernetes "
 
 
 class Page:
-    """vLLM's own page, read by Prometheus' parser."""
+    """vLLM's metrics endpoint, read by Prometheus' parser."""
 
     def __init__(self, text: str) -> None:
         self.samples = [s for family in text_string_to_metric_families(text) for s in family.samples]

@@ -166,7 +166,7 @@ def _wait(collector: Collector) -> None:
 
 
 class Pages:
-    """Metrics pages by path, as an engine would serve them; `text` may be changed while it runs."""
+    """Metrics endpoints by path, as an engine would serve them; `text` may be changed while it runs."""
 
     def __init__(self, text: Mapping[str, str]) -> None:
         self.text = dict(text)

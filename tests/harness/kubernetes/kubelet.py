@@ -1,7 +1,7 @@
 """Plays of a kubelet what the agent asks it: its statistics, over TLS, for whom the real API server lets have them.
 
 Who asks and what they may is the API server's to say, each time: a TokenReview of the bearer token (401 where it is
-nobody's), then a SubjectAccessReview for its user of every part of the node that the path stands for (403 where none
+of no user), then a SubjectAccessReview for its user of every part of the node that the path stands for (403 where none
 may be had, in the kubelet's words). Kubernetes 1.36: pkg/kubelet/server/auth.go and InstallAuthFilter in server.go.
 """
 

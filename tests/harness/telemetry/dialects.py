@@ -247,7 +247,7 @@ UNTOUCHED: Mapping[str, Tree] = {
     "a task": {"traceloop.span.kind": "task", "traceloop.entity.name": "join"},
     "an unknown word": {"llm.request.type": "moderation", "gen_ai.openai.request.response_format": "xml"},
     "what cannot be converted": {"gen_ai.request.embedding_dimension": "null", "llm.is_streaming": "perhaps"},
-    "names that are somebody else's": {"session.id": "s-1", "tool.name": "hammer", "agent.name": "Smith"},
+    "names of other instrumentations": {"session.id": "s-1", "tool.name": "hammer", "agent.name": "Smith"},
     "no JSON": {"openinference.span.kind": "PROMPT", "llm.invocation_parameters": '{"temperature": 0.'},
     "current names": {
         "gen_ai.operation.name": "chat",

@@ -1,4 +1,4 @@
-"""Recorded metrics pages that go on: every tick adds the same, so each rate and share is known beforehand."""
+"""Recorded metrics endpoints that advance: every tick adds the same, so each rate and share is known beforehand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Samples = Mapping[str, Sequence[float]]
 
 class MovingPage:
     """
-    A recorded page in which some counters and histograms grow, and some gauges have another value.
+    A recorded endpoint in which some counters and histograms grow, and some gauges have another value.
 
     `adds` has what a tick adds to a sample, `shows` what a gauge shows, both by the beginning of the sample's line; the
     histograms grow by `samples`. Everything else stays as it was recorded.

@@ -68,11 +68,11 @@ def span(
 
 
 def spans_request(
-    spans: Iterable[Span], *, scope: str = "somebody", resource: Mapping[str, Any] | None = None
+    spans: Iterable[Span], *, scope: str = "another", resource: Mapping[str, Any] | None = None
 ) -> ExportTraceServiceRequest:
     """Spans of one scope and one resource."""
     scoped = ScopeSpans(scope=InstrumentationScope(name=scope), spans=spans)
-    of = Resource(attributes=attributes(resource or {"service.name": "somebody"}))
+    of = Resource(attributes=attributes(resource or {"service.name": "another"}))
     return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=of, scope_spans=[scoped])])
 
 

@@ -41,7 +41,7 @@ def test_what_we_lost_and_what_broke_in_us_is_measured() -> None:
     }
 
 
-def test_where_all_is_well_only_the_open_records_are_told() -> None:
+def test_without_failures_only_open_records_are_exported() -> None:
     class Well:
         dropped: dict[str, int] = {}  # noqa: RUF012 - a fake
         open_count = 0
@@ -51,7 +51,7 @@ def test_where_all_is_well_only_the_open_records_are_told() -> None:
     assert observed(Well()) == {"ai_otel.record.open": {(): 0}}
 
 
-def test_the_handle_tells_its_recorder_and_its_guards() -> None:
+def test_the_handle_exports_its_recorder_and_its_guards() -> None:
     with captured(attach=False) as telemetry:
         deliver(telemetry, call(inference()))
         telemetry.recorder.flush()

@@ -109,7 +109,7 @@ def test_the_duration_of_what_went_wrong_says_how(telemetry: Captured, record: R
 
 
 def test_rates_are_those_of_requests_that_went_well(telemetry: Captured) -> None:
-    """A client that leaves early would make the server look fast."""
+    """A client that leaves early would make the server seem fast."""
     deliver(telemetry, call(cancelled(), exchange=exchange(hung_up=True)), call(failed(), exchange=exchange(500)))
     assert set(named(telemetry)) & {FIRST_TOKEN, PER_TOKEN, *PHASES, *SIZES} == set()
 
@@ -125,7 +125,7 @@ def test_choices_are_measured_one_by_one_and_the_request_once(telemetry: Capture
     deliver(telemetry, call(inference(choice(), second), exchange=exchange()))
     found = named(telemetry)
     assert [found[name][0].count for name in (DURATION, FIRST_TOKEN, *SIZES)] == [1, 1, 2, 2]
-    assert found[FIRST_TOKEN][0].sum == 0.3  # the first that anybody saw
+    assert found[FIRST_TOKEN][0].sum == 0.3  # the first of all choices
     assert found["ai_otel.request.output_tokens"][0].sum == 14
 
 

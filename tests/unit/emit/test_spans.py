@@ -129,10 +129,10 @@ def test_what_is_known_of_its_gpus_is_on_its_span(telemetry: Captured) -> None:
     deliver(telemetry, call(inference(), **powered()))
     span = telemetry.spans[-1]
     assert span.attributes is not None
-    told = {
+    found = {
         name: value for name, value in span.attributes.items() if ".gpu" in name or ".energy" in name or "cost" in name
     }
-    assert told == {
+    assert found == {
         "ai_otel.gpu.ids": ("GPU-1", "GPU-2"),
         "ai_otel.gpu.time": 0.5,
         "ai_otel.gpu.power.mean": 820.0,
@@ -167,7 +167,7 @@ def test_what_is_unknown_is_absent(telemetry: Captured) -> None:
     assert len(telemetry.spans) == 1
 
 
-def test_a_zero_that_was_measured_is_told(telemetry: Captured) -> None:
+def test_a_zero_that_was_measured_is_exported(telemetry: Captured) -> None:
     nothing = choice(output_tokens=0, cached_tokens=0, preemptions=0)
     attributes = attributes_of(telemetry, call(inference(nothing, output_tokens=0, cached_tokens=0)))
     assert attributes["gen_ai.usage.output_tokens"] == 0
@@ -195,7 +195,7 @@ def test_an_embedding_has_its_dimensions_and_no_output(telemetry: Captured) -> N
     assert "gen_ai.usage.output_tokens" not in attributes
 
 
-def test_a_beam_search_tells_the_clients_tokens_and_the_engines(telemetry: Captured) -> None:
+def test_a_beam_search_has_the_clients_tokens_and_the_engines(telemetry: Captured) -> None:
     attributes = attributes_of(telemetry, call(beam()))
     assert attributes["ai_otel.beam.width"] == 2
     assert attributes["gen_ai.usage.input_tokens"] == 7
@@ -237,7 +237,7 @@ def test_every_span_lies_inside_its_call(telemetry: Captured, kind: str) -> None
 
 
 def test_phases_are_laid_around_the_first_token(telemetry: Captured) -> None:
-    """The engine's clock and ours have no common zero; this is the one moment that both know."""
+    """The engine's clock and this process's have no common zero; this is the one moment that both know."""
     deliver(telemetry, call(inference()))
     found = phases(telemetry.spans)
     assert found["queue"] == pytest.approx((0.05, 0.15), abs=1e-6)
@@ -352,18 +352,18 @@ def emitter(telemetry: Captured, **options: Any) -> SpanEmitter:
     assert telemetry.spans == ()
     telemetry.handle.pipeline._prepare()
     assert telemetry.handle.providers is not None
-    options = {"local_is_ours": True, **options}
+    options = {"same_provider": True, **options}
     return SpanEmitter(telemetry.handle.providers.tracer_provider.get_tracer("ai_otel"), **options)
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_a_refusal_that_an_http_span_tells_has_no_second_span(telemetry: Captured, ours: bool) -> None:
+@pytest.mark.parametrize("same", [True, False])
+def test_a_refusal_in_an_http_span_has_no_second_span(telemetry: Captured, same: bool) -> None:
     inner = http_span(TracerProvider(shutdown_on_exit=False))
     record = call(exchange=exchange(400, inner_context=inner), context=Context())
     record.settle()
-    context = emitter(telemetry, local_is_ours=ours).emit(record, "fake")
-    assert (context is None) is ours
-    assert len(telemetry.spans) == (0 if ours else 1)
+    context = emitter(telemetry, same_provider=same).emit(record, "fake")
+    assert (context is None) is same
+    assert len(telemetry.spans) == (0 if same else 1)
 
 
 def test_an_inference_below_an_http_span_is_its_child(telemetry: Captured) -> None:
@@ -396,7 +396,7 @@ def test_a_span_of_the_engines_own_tracing_is_not_doubled(
     assert len(telemetry.spans) == count
 
 
-def test_what_the_engine_does_not_trace_is_ours(telemetry: Captured) -> None:
+def test_what_the_engine_does_not_trace_is_ai_otels(telemetry: Captured) -> None:
     """vLLM makes no span for a request that it did not finish or that it refused."""
     record = call(inference(outcome=Outcome.CANCELLED))
     record.settle()
@@ -406,7 +406,7 @@ def test_what_the_engine_does_not_trace_is_ours(telemetry: Captured) -> None:
 
 def test_an_unsampled_request_has_no_children() -> None:
     tracer = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("ai_otel")
-    context = SpanEmitter(tracer, local_is_ours=False).emit(call(inference()), "fake")
+    context = SpanEmitter(tracer, same_provider=False).emit(call(inference()), "fake")
     assert context is not None
     assert not trace.get_current_span(context).is_recording()
 
@@ -420,7 +420,7 @@ def test_sampling_sees_the_attributes_that_matter(monkeypatch: pytest.MonkeyPatc
             return NonRecordingSpan(SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(0)))
 
     tracer: Any = Tracer()
-    SpanEmitter(tracer, local_is_ours=False).emit(call(inference(), exchange=exchange()), "fake")
+    SpanEmitter(tracer, same_provider=False).emit(call(inference(), exchange=exchange()), "fake")
     (span,) = started
     expected = {
         "gen_ai.operation.name",

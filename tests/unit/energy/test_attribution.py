@@ -40,7 +40,7 @@ class Clock:
 
 @dataclass
 class Server:
-    """A recorder, a device and the join between them; the recorder hands over to whoever calls `deliver`."""
+    """A recorder, a device and the attribution between them; the recorder hands over to the caller of `deliver`."""
 
     clock: Clock
     limit: int = 100
@@ -63,9 +63,9 @@ class Server:
             clock=lambda: self.clock.now_s,
         )
         self.recorder.follow(self.attribution.started)
-        self.look()
+        self.sample()
 
-    def look(self) -> None:
+    def sample(self) -> None:
         self.ledger.add_energy(GPU.key, self.clock.now_s, self.counter_j)
         self.attribution.collect(self.clock.now_s)
 
@@ -73,7 +73,7 @@ class Server:
         for _ in range(round(seconds * 10)):
             self.clock.now_s = round(self.clock.now_s + 0.1, 6)
             self.counter_j += power_w / 10
-            self.look()
+            self.sample()
 
     def begin(self, model: str | None = "m") -> Inference:
         return self.recorder.begin(Inference("test", "chat", model=model))
@@ -132,7 +132,7 @@ def test_a_record_comes_back_with_its_energy(server: Server) -> None:
     assert server.ledger.accounts()[0].energy_j["request", "m"] == pytest.approx(record.energy.gpu_j, rel=0.01)
 
 
-def test_without_a_join_nobody_is_told_what_begins(clock: Clock) -> None:
+def test_without_attribution_beginnings_are_not_followed(clock: Clock) -> None:
     recorder = Recorder(lambda _record: None)
     assert recorder._started is None
     recorder.begin(Inference("test"))
@@ -140,7 +140,7 @@ def test_without_a_join_nobody_is_told_what_begins(clock: Clock) -> None:
     recorder.stop()
 
 
-def test_in_the_child_of_a_fork_nobody_follows(server: Server) -> None:
+def test_in_the_child_of_a_fork_beginnings_are_not_followed(server: Server) -> None:
     """The parent's join is the parent's."""
     server.recorder._after_fork()
     assert server.recorder._started is None
@@ -189,7 +189,7 @@ def test_the_engines_wall_clock_may_step(server: Server) -> None:
     assert timing_of(inference, started_s + 9.0) == pytest.approx(expected)
 
 
-def test_progress_tells_the_model_and_the_tokens_while_it_runs(server: Server) -> None:
+def test_progress_has_the_model_and_the_tokens_while_it_runs(server: Server) -> None:
     server.draw(IDLE_W, 2.0)
     inferences = [server.begin(model=None) for _ in range(2)]
     begun_ns, begun_s = server.clock.time_ns(), server.clock.now_s
@@ -227,8 +227,8 @@ def test_progress_that_raises_costs_nothing_but_itself(server: Server) -> None:
     assert guard.errors["progress"] > 0
 
 
-def test_what_the_record_tells_is_waited_for(server: Server) -> None:
-    """The record comes some moments after the end: until then nothing is known of the tokens of either."""
+def test_the_values_of_the_record_are_waited_for(server: Server) -> None:
+    """The record comes shortly after the end: until then nothing is known of the tokens of either."""
     server.draw(IDLE_W, 2.0)
     inferences = [server.begin(), server.begin()]
     server.draw(BUSY_W, 2.0)
@@ -268,7 +268,7 @@ def test_several_inferences_of_one_record_add_up(server: Server) -> None:
     assert delivered.energy.power_mean_w == pytest.approx(BUSY_W, rel=0.05)
 
 
-def test_of_a_sum_of_which_a_part_is_unknown_nothing_is_told(server: Server) -> None:
+def test_a_sum_with_an_unknown_part_is_absent(server: Server) -> None:
     server.draw(IDLE_W, 2.0)
     record = server.recorder.open("chat")
     token = CURRENT.set(record)
@@ -352,7 +352,7 @@ def test_a_record_is_not_held_for_longer_than_patience(server: Server) -> None:
 
 
 def test_when_the_driver_hangs_no_record_waits_for_it(server: Server) -> None:
-    """Nobody looks any more: what is held comes back with the next record, and that one is not held."""
+    """Sampling has stopped: what is deferred comes back with the next record, and that one is not held."""
     server.draw(IDLE_W, 1.0)
     for held in (True, True):
         inference = server.begin()
@@ -435,7 +435,7 @@ def test_a_record_that_is_closed_ends_what_runs_in_it(server: Server) -> None:
     assert server.ledger.in_flight == 0
 
 
-def test_when_too_much_begins_at_once_that_time_is_nobodys(clock: Clock) -> None:
+def test_when_too_much_begins_at_once_that_time_is_unattributed(clock: Clock) -> None:
     server = Server(clock, started_limit=3)
     server.draw(IDLE_W, 1.0)
     inferences = [server.begin() for _ in range(5)]
@@ -460,8 +460,8 @@ def test_beside_others_no_request_has_energy(server: Server) -> None:
     assert server.delivered[0].energy is None
 
 
-def test_every_record_comes_back_once_whatever_the_threads_do(server: Server) -> None:
-    """Held by one thread, looked at by another, ended in the midst: each is delivered or refused, none twice."""
+def test_every_record_comes_back_once_from_many_threads(server: Server) -> None:
+    """Deferred by one thread, read by another, ended in between: each is delivered or refused, none twice."""
     records = []
     for _ in range(2000):
         inference = server.begin()
@@ -510,7 +510,7 @@ def throttled(events: DeviceEvents, *readings: tuple[float, float]) -> None:
         events.add_reading(GPU, time_s, GpuReading(throttle_s={"power_cap": counter_s, "low_utilization": time_s}))
 
 
-def test_an_xid_is_told_with_the_requests_that_ran_then() -> None:
+def test_an_xid_is_reported_with_the_requests_that_ran_then() -> None:
     events = DeviceEvents()
     events.add_xid(GpuEvent(GPU, 31, 15.0))
     assert during(events, 10.0, 20.0) == [(XID, 5.0, 31)]
@@ -518,7 +518,7 @@ def test_an_xid_is_told_with_the_requests_that_ran_then() -> None:
     assert during(events, 10.0, 14.0) == []
 
 
-def test_throttling_is_told_from_when_it_was_seen_to_grow() -> None:
+def test_throttling_is_reported_from_when_it_was_seen_to_grow() -> None:
     events = DeviceEvents()
     throttled(events, (10.0, 3.0), (11.0, 3.0), (12.0, 3.5), (13.0, 4.0), (14.0, 4.0), (15.0, 4.5))
     assert during(events, 10.5, 12.5) == [(THROTTLE, 0.5, "power_cap")]

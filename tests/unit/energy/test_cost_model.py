@@ -63,7 +63,7 @@ def test_energy_that_has_nothing_to_do_with_the_work_is_not_trusted() -> None:
     assert cost.cost == PRIOR
 
 
-def test_what_the_load_does_not_tell_apart_keeps_the_ratios_of_the_prior() -> None:
+def test_what_the_load_cannot_separate_keeps_the_priors_ratios() -> None:
     """Only decoding: nothing is known of what a prompt costs, but how it compares."""
     cost = StepCost()
     for work in bins(200):
@@ -85,7 +85,7 @@ def test_what_nearly_always_comes_together_keeps_them_too() -> None:
 
 
 def test_a_single_wild_bin_does_not_hurt() -> None:
-    """One look just before the counter is written puts half of a bin's energy into the next."""
+    """One sample just before the counter is written puts half of a bin's energy into the next."""
     cost = learned(TRUE)
     work = Work(15.0, 0.0, 15.0, 15000.0)
     cost.learn(work, 20 * TRUE.times(work))
@@ -205,7 +205,7 @@ def test_a_prompt_alone_takes_steps_too() -> None:
 
 
 def test_several_answers_of_one_request_do_not_make_more_steps() -> None:
-    """With n = 4 one request gains four tokens a step: most of the others tell how many steps there were."""
+    """With n = 4 one request gains four tokens a step: most of the others say how many steps there were."""
     works = works_of([part(1, decoding=40), part(2, decoding=10), part(3, decoding=10)])
     assert sum(work.steps for work in works) == pytest.approx(10)
 

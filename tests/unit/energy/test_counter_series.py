@@ -24,19 +24,19 @@ def test_between_two_changes_the_energy_is_laid_out_evenly() -> None:
     assert ring.between(0.10, 0.20) == pytest.approx(15.0 + 5.0)
 
 
-def test_a_change_is_placed_in_the_middle_of_the_looks_around_it() -> None:
+def test_a_change_is_placed_in_the_middle_of_its_samples() -> None:
     ring = ring_of((0.0, 0.0), (0.1, 10.0))
     assert ring.last_s == pytest.approx(0.05)
 
 
 def test_a_change_after_a_long_silence_is_placed_within_one_quantum() -> None:
-    """We did not look for a second: the write that we see came at most one quantum before."""
+    """No sample for a second: the write that we see came at most one quantum before."""
     ring = ring_of(*((number / 10, float(number)) for number in range(20)), (2.9, 40.0))
     assert ring.quantum_s == pytest.approx(0.1)
     assert ring.last_s == pytest.approx(2.85)
 
 
-def test_a_look_that_sees_nothing_new_is_no_change() -> None:
+def test_a_sample_that_sees_nothing_new_is_no_change() -> None:
     ring = EnergyCounterSeries()
     assert [ring.add(time_s, counter_j) for time_s, counter_j in ((0.0, 5.0), (0.1, 5.0), (0.2, 9.0))] == [
         True,
@@ -72,7 +72,7 @@ def test_a_device_that_was_lost_leaves_a_gap() -> None:
 
 
 def test_a_counter_that_stands_still_for_long_leaves_a_gap() -> None:
-    """It may have been stale: when its energy was used nobody knows."""
+    """It may have been stale: when its energy was used is unknown."""
     ring = ring_of(*((number / 10, float(number)) for number in range(10)))
     for number in range(10, 100):
         ring.add(number / 10, 9.0)

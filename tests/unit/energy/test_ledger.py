@@ -1,4 +1,4 @@
-"""The ledger: who is given what, what is withheld, and that the books come to what the counter said."""
+"""The ledger: who is given what, what is withheld, and that the accounts sum to what the counter said."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ GPU = Device("GPU-0", "nvidia")
 GPUS = [GPU, Device("GPU-1", "nvidia")]
 INSTANCE = Device("GPU-0", "nvidia", instance_id="1")
 IDLE_W, BUSY_W = 100.0, 400.0
-LOOK_S = 0.1
+SAMPLE_S = 0.1
 
 
 class Bench:
-    """Looks at the devices ten times a second; a device draws `power` (100 W, unless a test says otherwise)."""
+    """Samples the devices ten times a second; a device draws `power` (100 W, unless a test says otherwise)."""
 
     def __init__(self, ledger: Ledger, *devices: Device) -> None:
         self.ledger = ledger
@@ -31,22 +31,22 @@ class Bench:
         self.power_w: Mapping[tuple[str, str | None], float] = dict.fromkeys(self.counters_j, IDLE_W)
         self.lost: set[tuple[str, str | None]] = set()
         self.settled: dict[object, Settled] = {}
-        self.at_look: Callable[[float], None] = lambda _now_s: None
-        self.look()
+        self.at_sample: Callable[[float], None] = lambda _now_s: None
+        self.sample()
 
-    def look(self) -> None:
-        self.at_look(self.now_s)
+    def sample(self) -> None:
+        self.at_sample(self.now_s)
         for key, counter_j in self.counters_j.items():
             self.ledger.add_energy(key, self.now_s, None if key in self.lost else counter_j)
         self.settled.update({each.key: each for each in self.ledger.settle(self.now_s)})
 
     def draw(self, power_w: float | Mapping[tuple[str, str | None], float], seconds: float) -> None:
         self.power_w = power_w if isinstance(power_w, Mapping) else dict.fromkeys(self.counters_j, power_w)
-        for _ in range(round(seconds / LOOK_S)):
-            self.now_s = round(self.now_s + LOOK_S, 6)
+        for _ in range(round(seconds / SAMPLE_S)):
+            self.now_s = round(self.now_s + SAMPLE_S, 6)
             for key in self.counters_j:
-                self.counters_j[key] += self.power_w[key] * LOOK_S
-            self.look()
+                self.counters_j[key] += self.power_w[key] * SAMPLE_S
+            self.sample()
 
     def idle(self, seconds: float = 2.0) -> None:
         self.draw(IDLE_W, seconds)
@@ -107,7 +107,7 @@ def test_one_after_another_each_is_measured_by_its_time() -> None:
     on.ledger.begin("a", on.now_s, "m")
     on.draw(BUSY_W, 1.0)
     change_s = on.now_s + 0.04
-    on.draw(BUSY_W, LOOK_S)
+    on.draw(BUSY_W, SAMPLE_S)
     on.ledger.end("a", change_s, scheduled_s=None, first_token_s=None, tokens=None)
     on.ledger.begin("b", change_s, "m")
     on.draw(BUSY_W, 1.0)
@@ -118,12 +118,12 @@ def test_one_after_another_each_is_measured_by_its_time() -> None:
     assert on.energy("b").gpu_j == pytest.approx(1.06 * BUSY_W, rel=0.05)
 
 
-def test_a_short_request_has_its_energy_booked_but_not_told() -> None:
+def test_a_short_request_has_its_energy_accounted_but_not_reported() -> None:
     """Below two quanta of the counter its energy is mostly its neighbours'."""
     on = bench()
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
-    on.draw(BUSY_W, LOOK_S)
+    on.draw(BUSY_W, SAMPLE_S)
     end(on, "a")
     on.idle()
     assert on.settled["a"].energy is None
@@ -178,22 +178,22 @@ def test_a_request_that_was_dropped_is_not_asked_for_any_more() -> None:
 
 
 def run_together(on: Bench, seconds: float, rates: Mapping[str, int], prompts: Mapping[str, int]) -> None:
-    """Requests of one engine that decode together, each so many tokens a look."""
+    """Requests of one engine that decode together, each so many tokens a sample."""
     on.idle()
     begun_s = on.now_s
     for key in rates:
         on.ledger.begin(key, begun_s, "m")
 
-    def tell(now_s: float) -> None:
+    def report(now_s: float) -> None:
         for key, rate in rates.items():
-            tokens = 1 + round((now_s - begun_s) / LOOK_S) * rate
+            tokens = 1 + round((now_s - begun_s) / SAMPLE_S) * rate
             on.ledger.progress(key, now_s, decoded(tokens, prompts[key]), scheduled_s=begun_s, first_token_s=begun_s)
 
-    on.at_look = tell
+    on.at_sample = report
     on.draw(BUSY_W, seconds)
-    on.at_look = lambda _now_s: None
+    on.at_sample = lambda _now_s: None
     for key, rate in rates.items():
-        end(on, key, tokens=1 + round(seconds / LOOK_S) * rate, prompt=prompts[key])
+        end(on, key, tokens=1 + round(seconds / SAMPLE_S) * rate, prompt=prompts[key])
     on.idle()
 
 
@@ -283,15 +283,15 @@ def test_steps_say_who_was_in_them() -> None:
     on.ledger.begin("b", begun_s, "m")
 
     def step(now_s: float) -> None:
-        # `b` is in every second step only, whatever its times say.
+        # `b` is in every second step only, in spite of its times.
         for number in range(10):
             members = [StepMember("a", 0, 100), *([StepMember("b", 0, 100)] if number % 2 else [])]
-            start_s = now_s - LOOK_S + number * LOOK_S / 10
-            on.ledger.step(start_s, start_s + LOOK_S / 10, members)
+            start_s = now_s - SAMPLE_S + number * SAMPLE_S / 10
+            on.ledger.step(start_s, start_s + SAMPLE_S / 10, members)
 
-    on.at_look = step
+    on.at_sample = step
     on.draw(BUSY_W, 60.0)
-    on.at_look = lambda _now_s: None
+    on.at_sample = lambda _now_s: None
     end(on, "a")
     end(on, "b")
     on.idle()
@@ -300,15 +300,15 @@ def test_steps_say_who_was_in_them() -> None:
     assert a.gpu_j / b.gpu_j == pytest.approx(3, rel=0.02)
 
 
-def test_steps_without_a_request_of_ours_are_overhead() -> None:
+def test_steps_without_an_observed_request_are_overhead() -> None:
     on = bench()
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
-    on.at_look = lambda now_s: on.ledger.step(
-        now_s - LOOK_S, now_s, [StepMember("a", 0, 100), StepMember("health check", 0, 100)]
+    on.at_sample = lambda now_s: on.ledger.step(
+        now_s - SAMPLE_S, now_s, [StepMember("a", 0, 100), StepMember("health check", 0, 100)]
     )
     on.draw(BUSY_W, 2.0)
-    on.at_look = lambda _now_s: None
+    on.at_sample = lambda _now_s: None
     end(on, "a")
     on.idle()
     assert on.bucket("overhead") == pytest.approx(on.bucket("request"), rel=0.1)
@@ -334,17 +334,17 @@ def test_a_bin_waits_for_the_first_token_of_all_that_run_in_it() -> None:
 
 
 def test_it_does_not_wait_for_longer_than_its_patience() -> None:
-    """Beside one that runs, one that is not heard of is taken to wait; if that was wrong, its energy is not told."""
+    """Beside one that runs, one that is not heard of is taken to wait; if that was wrong, its energy is not reported."""
     on = bench(patience_s=1.0)
     on.idle()
     begun_s = on.now_s
     for key in ("runs", "silent"):
         on.ledger.begin(key, begun_s, "m")
-    on.at_look = lambda now_s: on.ledger.progress(
+    on.at_sample = lambda now_s: on.ledger.progress(
         "runs", now_s, decoded(round((now_s - begun_s) * 100) + 1), scheduled_s=begun_s, first_token_s=begun_s
     )
     on.draw(BUSY_W, 4.0)
-    on.at_look = lambda _now_s: None
+    on.at_sample = lambda _now_s: None
     assert on.account().device_time_s == pytest.approx(on.now_s - 1.0, abs=0.25)
     end(on, "runs", tokens=401)
     end(on, "silent", tokens=50, prefill_s=1.0)
@@ -353,12 +353,12 @@ def test_it_does_not_wait_for_longer_than_its_patience() -> None:
     assert on.settled["silent"].energy is None
 
 
-def test_alone_nobody_is_waited_for() -> None:
+def test_alone_no_request_is_waited_for() -> None:
     on = bench()
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
     on.draw(BUSY_W, 3.0)
-    assert on.account().device_time_s > on.now_s - 3 * LOOK_S
+    assert on.account().device_time_s > on.now_s - 3 * SAMPLE_S
 
 
 # ---------------------------------------------------------------- the buckets
@@ -380,9 +380,9 @@ def test_a_floor_that_is_too_high_takes_nothing_from_a_request() -> None:
     """The device came to rest deeper than ever in the very bin in which a request began."""
     on = bench()
     on.idle(5.0)
-    on.draw(1.0, LOOK_S)
+    on.draw(1.0, SAMPLE_S)
     on.ledger.begin("a", on.now_s + 0.09, "m")
-    on.draw(1.0, 2 * LOOK_S)
+    on.draw(1.0, 2 * SAMPLE_S)
     assert on.settled == {}
     assert min(on.account().energy_j.values()) >= 0
     assert on.account().conservation_error == pytest.approx(0, abs=1e-12)
@@ -424,7 +424,7 @@ def test_a_bucket_that_nothing_went_into_is_absent() -> None:
     assert set(on.account().energy_j) == {("idle", None)}
 
 
-def test_before_the_first_bin_there_are_no_books() -> None:
+def test_before_the_first_bin_there_are_no_accounts() -> None:
     assert bench().ledger.accounts() == []
 
 
@@ -432,9 +432,9 @@ def test_before_the_first_bin_there_are_no_books() -> None:
 
 
 @pytest.mark.parametrize("device", [GPU, INSTANCE], ids=["others were seen to compute", "a part of a device"])
-def test_a_shared_device_gives_no_energy_and_shows_no_books(device: Device) -> None:
+def test_a_shared_device_gives_no_energy_and_no_accounts(device: Device) -> None:
     on = Bench(Ledger([device]), device)
-    on.at_look = lambda now_s: on.ledger.add_own_share(device.key, now_s, 0.5)
+    on.at_sample = lambda now_s: on.ledger.add_own_share(device.key, now_s, 0.5)
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
     on.draw(BUSY_W, 2.0)
@@ -446,8 +446,8 @@ def test_a_shared_device_gives_no_energy_and_shows_no_books(device: Device) -> N
 
 def test_asked_to_it_apportions_its_part_and_the_rest_is_others() -> None:
     on = Bench(Ledger([INSTANCE], shared=True), INSTANCE)
-    on.at_look = lambda now_s: on.ledger.add_own_share(INSTANCE.key, now_s, 0.25)
-    on.at_look(0.0)
+    on.at_sample = lambda now_s: on.ledger.add_own_share(INSTANCE.key, now_s, 0.25)
+    on.at_sample(0.0)
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
     on.draw(BUSY_W, 2.0)
@@ -470,7 +470,7 @@ def test_an_unknown_part_is_not_guessed() -> None:
     assert on.settled["a"].energy is None
 
 
-def test_a_device_that_is_ours_alone_again_shows_its_books_whole() -> None:
+def test_a_device_that_is_exclusive_again_has_whole_accounts() -> None:
     on = bench()
     on.idle()
     on.ledger.add_own_share(GPU.key, on.now_s, 0.9)
@@ -485,7 +485,7 @@ def test_a_device_that_is_ours_alone_again_shows_its_books_whole() -> None:
 # ---------------------------------------------------------------- resets, losses, several devices
 
 
-def test_after_a_reset_the_books_are_still_the_counters() -> None:
+def test_after_a_reset_the_accounts_are_still_the_counters() -> None:
     on = bench()
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
@@ -502,7 +502,7 @@ def test_after_a_reset_the_books_are_still_the_counters() -> None:
     assert min(account.energy_j.values()) >= 0
 
 
-def test_what_was_used_while_a_device_did_not_answer_is_nobodys() -> None:
+def test_energy_while_a_device_did_not_answer_is_unattributed() -> None:
     on = bench()
     on.idle()
     on.ledger.begin("a", on.now_s, "m")
@@ -537,7 +537,7 @@ def test_the_devices_of_a_replica_are_added_up() -> None:
     assert booked == pytest.approx([800, 600], rel=0.05)
 
 
-def test_one_lost_device_of_two_leaves_requests_without_energy_and_both_books_right() -> None:
+def test_one_lost_device_of_two_leaves_both_accounts_right() -> None:
     on = Bench(Ledger(GPUS), *GPUS)
     on.idle()
     on.lost = {GPUS[0].key}

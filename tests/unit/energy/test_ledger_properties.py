@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: the books come to what the counters said, and nothing is given twice."""
+"""Any events in any order: the accounts sum to what the counters said, and nothing is given twice."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ moment = st.none() | st.floats(-2.0, 2.0)
 
 powers = st.sampled_from([5.0, 100.0, 100.0, 100.0, 400.0])
 # Most of the time everything is in order, or a mistake could never be seen.
-rest = st.tuples(st.just("look at all"), st.integers(1, 8), powers)
+rest = st.tuples(st.just("sample all"), st.integers(1, 8), powers)
 serve = st.tuples(st.just("serve"), st.sets(request, min_size=1), st.integers(1, 12), powers, st.booleans())
 events = st.one_of(
     *[rest, serve] * 4,
     st.tuples(st.just("pass"), times),
     st.tuples(st.just("use"), device, st.floats(0.0, 300.0)),
-    st.tuples(st.just("look"), device),
+    st.tuples(st.just("sample"), device),
     st.tuples(st.just("reset"), device, st.floats(0.0, 50.0)),
     st.tuples(st.just("lose"), device),
     st.tuples(st.just("share"), device, st.none() | st.floats(0.0, 1.0)),
@@ -49,14 +49,14 @@ events = st.one_of(
 
 @dataclass
 class World:
-    """Counters and requests, beside the ledger: our own sums of what was told to it."""
+    """Counters and requests, beside the ledger: independent sums of its input."""
 
     shared: bool
     ledger: Ledger = field(init=False)
     now_s: float = 0.0
     counters_j: list[float] = field(default_factory=lambda: [500.0, 0.0, 1e6])
     seen_j: list[float | None] = field(default_factory=lambda: [None, None, None])
-    told_j: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    given_j: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     """What each device's counter said, made whole over its resets."""
     settled: list[Settled] = field(default_factory=list)
     dropped: set[object] = field(default_factory=set)
@@ -77,20 +77,20 @@ class World:
     def _use(self, number: int, joules: float) -> None:
         self.counters_j[number] += joules
 
-    def _look(self, number: int) -> None:
+    def _sample(self, number: int) -> None:
         before_j, counter_j = self.seen_j[number], self.counters_j[number]
-        self.now_s += 1e-3  # a clock stands still for no two looks
+        self.now_s += 1e-3  # a clock stands still for no two samples
         self.ledger.add_energy(DEVICES[number].key, self.now_s, counter_j)
         if before_j is not None:
-            self.told_j[number] += counter_j if counter_j < before_j else counter_j - before_j
+            self.given_j[number] += counter_j if counter_j < before_j else counter_j - before_j
         self.seen_j[number] = counter_j
 
-    def _look_at_all(self, count: int, power_w: float) -> None:
+    def _sample_all(self, count: int, power_w: float) -> None:
         for _ in range(count):
             self.now_s += 0.1
             for number in range(len(DEVICES)):
                 self.counters_j[number] += power_w / 10 + number
-                self._look(number)
+                self._sample(number)
             self._settle(0.0)
 
     def _serve(self, numbers: set[int], count: int, power_w: float, steps: bool) -> None:
@@ -99,13 +99,13 @@ class World:
         for number in numbers:
             self._begin(number, 0.0)
         begun_s = self.now_s
-        for look in range(count):
+        for sample in range(count):
             for number in numbers:
-                told = Progress(100 * number, 10, 1 + look * (number + 1), prefilling=False)
-                self._progress(number, told, begun_s - self.now_s, begun_s - self.now_s)
+                given = Progress(100 * number, 10, 1 + sample * (number + 1), prefilling=False)
+                self._progress(number, given, begun_s - self.now_s, begun_s - self.now_s)
             if steps:
                 self._step([(number, 0, 100) for number in (*numbers, 99)])
-            self._look_at_all(1, power_w)
+            self._sample_all(1, power_w)
         self._end(min(numbers), None, None, None, final=True)
 
     def _reset(self, number: int, counter_j: float) -> None:
@@ -126,24 +126,24 @@ class World:
             self.names[number] = self.begun
             self.ledger.begin(self.begun, self.now_s + ago_s, "mn"[number % 2])
 
-    def _progress(self, number: int, told: Progress, scheduled: float | None, first: float | None) -> None:
+    def _progress(self, number: int, given: Progress, scheduled: float | None, first: float | None) -> None:
         self.ledger.progress(
             self.names.get(number),
             self.now_s,
-            told,
+            given,
             scheduled_s=None if scheduled is None else self.now_s + scheduled,
             first_token_s=None if first is None else self.now_s + first,
         )
 
     def _end(
-        self, number: int, scheduled: float | None, first: float | None, told: Progress | None, final: bool
+        self, number: int, scheduled: float | None, first: float | None, given: Progress | None, final: bool
     ) -> None:
         self.ledger.end(
             self.names.get(number),
             self.now_s,
             scheduled_s=None if scheduled is None else self.now_s + scheduled,
             first_token_s=None if first is None else self.now_s + first,
-            tokens=told,
+            tokens=given,
             final=final,
         )
         if final:
@@ -159,8 +159,10 @@ class World:
     def _step(self, members: list[tuple[int, int, int]]) -> None:
         start_s = max(self.stepped_s, self.now_s - 0.05)
         self.stepped_s = max(self.now_s, start_s + 1e-3)
-        told = [StepMember(self.names.get(number, "warm-up"), prefill, context) for number, prefill, context in members]
-        self.ledger.step(start_s, self.stepped_s, told)
+        given = [
+            StepMember(self.names.get(number, "warm-up"), prefill, context) for number, prefill, context in members
+        ]
+        self.ledger.step(start_s, self.stepped_s, given)
 
     def _settle(self, later_s: float) -> None:
         self.settled += self.ledger.settle(self.now_s + later_s)
@@ -168,14 +170,14 @@ class World:
 
     def check(self) -> None:
         attributed_j = 0.0
-        for number, books in enumerate(self.ledger._accounts.values()):
-            account = books.account()
+        for number, device in enumerate(self.ledger._accounts.values()):
+            account = device.account()
             if account is None:
                 continue
             assert {bucket for bucket, _ in account.energy_j} <= BUCKETS
             assert sum(account.energy_j.values()) == pytest.approx(account.device_energy_j, rel=1e-9, abs=1e-6)
             assert sum(account.time_s.values()) == pytest.approx(account.device_time_s, rel=1e-9, abs=1e-9)
-            assert account.device_energy_j <= self.told_j[number] * (1 + 1e-9) + 1e-6
+            assert account.device_energy_j <= self.given_j[number] * (1 + 1e-9) + 1e-6
             for kind, sums in (("J", account.energy_j), ("s", account.time_s)):
                 for entry, amount in sums.items():
                     assert amount >= self.grown[kind, (number, entry)] - 1e-9
@@ -204,7 +206,7 @@ class World:
         ("drop", 1),
     ],
 )
-def test_the_books_come_to_what_the_counters_said_whatever_happens(
+def test_the_accounts_sum_to_the_counters_in_any_order_of_events(
     shared: bool, happening: list[tuple[Any, ...]]
 ) -> None:
     world = World(shared)
@@ -227,17 +229,17 @@ def test_the_books_come_to_what_the_counters_said_whatever_happens(
 def test_of_a_device_that_always_answers_all_energy_is_booked(
     powers: list[float], spans: list[tuple[int, int, int]]
 ) -> None:
-    """From the first look to the last edge, to the joule, and none of it is others'."""
+    """From the first sample to the last change, to the joule, and none of it is others'."""
     ledger = Ledger(DEVICES[:1])
     key = DEVICES[0].key
     counter_j = 0.0
     ledger.add_energy(key, 0.0, counter_j)
-    for look, power_w in enumerate([*powers, 100.0, 100.0], start=1):
-        now_s = look / 10
+    for sample, power_w in enumerate([*powers, 100.0, 100.0], start=1):
+        now_s = sample / 10
         for number, (start, length, count) in enumerate(spans):
-            if start == look:
+            if start == sample:
                 ledger.begin(number, now_s, "m")
-            if start + length == look:
+            if start + length == sample:
                 ledger.end(
                     number,
                     now_s,

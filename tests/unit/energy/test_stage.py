@@ -104,16 +104,16 @@ def test_a_request_alone_on_a_gpu_has_all_of_its_energy_and_its_price() -> None:
         inference = serve(telemetry, 1.5)
         took_s = (inference.end_ns - inference.start_ns) / 1e9
         (span,) = eventually(lambda: telemetry.spans)
-        told = span.attributes
-        assert told["ai_otel.energy.gpu"] == pytest.approx(POWER_W * took_s, rel=0.2)
-        assert told["ai_otel.gpu.time"] == pytest.approx(took_s, rel=0.2)
-        assert told["ai_otel.energy.method"] == "exclusive"
-        assert told["ai_otel.cost.amount"] == pytest.approx(told["ai_otel.gpu.time"] * 0.001)
-        assert told["ai_otel.cost.currency"] == "USD"
+        found = span.attributes
+        assert found["ai_otel.energy.gpu"] == pytest.approx(POWER_W * took_s, rel=0.2)
+        assert found["ai_otel.gpu.time"] == pytest.approx(took_s, rel=0.2)
+        assert found["ai_otel.energy.method"] == "exclusive"
+        assert found["ai_otel.cost.amount"] == pytest.approx(found["ai_otel.gpu.time"] * 0.001)
+        assert found["ai_otel.cost.currency"] == "USD"
         (point,) = telemetry.points("ai_otel.request.energy")
-        assert point.sum == told["ai_otel.energy.gpu"]
+        assert point.sum == found["ai_otel.energy.gpu"]
         by_bucket = {p.attributes["ai_otel.energy.bucket"]: p.value for p in telemetry.points("ai_otel.gpu.energy")}
-        assert by_bucket["request"] == pytest.approx(told["ai_otel.energy.gpu"])
+        assert by_bucket["request"] == pytest.approx(found["ai_otel.energy.gpu"])
         assert "idle" in by_bucket
         (error,) = telemetry.points("ai_otel.gpu.conservation.error")
         assert error.value == pytest.approx(0.0, abs=1e-9)
@@ -130,7 +130,7 @@ def test_where_there_is_no_counter_a_request_is_not_kept_waiting(monkeypatch: py
         assert telemetry.points("ai_otel.gpu.energy") == []
 
 
-def test_what_waits_for_its_energy_when_we_stop_is_told_all_the_same() -> None:
+def test_what_waits_for_its_energy_at_stop_is_emitted() -> None:
     with on(energy=True) as telemetry:
         seen(telemetry)
         eventually(lambda: telemetry.recorder._started is not None)
@@ -140,7 +140,7 @@ def test_what_waits_for_its_energy_when_we_stop_is_told_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("energy", [False, True])
-def test_requests_of_a_forked_child_are_told_and_the_child_takes_over_when_the_parent_resigns(energy: bool) -> None:
+def test_a_forked_child_emits_and_takes_over_when_the_parent_stops(energy: bool) -> None:
     """With providers of the user's, whose copies the child has with all our instruments in them."""
     with on(energy=energy) as telemetry:
         seen(telemetry)
@@ -150,7 +150,7 @@ def test_requests_of_a_forked_child_are_told_and_the_child_takes_over_when_the_p
         child = os.fork()
         if child == 0:
             os._exit(in_the_child(telemetry, before, ready[1], go[0]))
-        assert os.read(ready[0], 1) == b"."  # the child had its request told while the parent looks
+        assert os.read(ready[0], 1) == b"."  # the child had its request emitted while the parent samples
         assert telemetry.handle.pipeline.devices.snapshot.ids == ("GPU-1",)
         telemetry.handle.stop()
         os.write(go[1], b".")
@@ -162,16 +162,16 @@ def in_the_child(telemetry: Captured, before: int, ready: int, go: int) -> int:
     devices, exporter = telemetry.handle.pipeline.devices, telemetry._exporter
     serve(telemetry, 0.3)
     eventually(lambda: len(exporter.get_finished_spans()) == before + 1)
-    looks = bool(devices.snapshot.ids)
+    sampled = bool(devices.snapshot.ids)
     os.write(ready, b".")
     os.read(go, 1)
     eventually(lambda: devices.snapshot.ids)  # a lost election is tried again
     points = eventually(lambda: telemetry.points("hw.power"))
     telemetry.handle.stop()
-    return 1 if looks or [point.value for point in points] != [POWER_W] or made[-1].closed != 1 else 0
+    return 1 if sampled or [point.value for point in points] != [POWER_W] or made[-1].closed != 1 else 0
 
 
-def test_a_price_without_energy_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_price_without_energy_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ai_otel"), on(price="1 EUR/kWh") as telemetry:
         seen(telemetry)
     assert "set AI_OTEL_ENERGY=true as well" in caplog.text
@@ -184,7 +184,7 @@ def test_switched_off_nothing_is_opened() -> None:
     assert made == []
 
 
-def test_a_vendor_that_nobody_knows_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_vendor_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ai_otel"):
         assert wanted_sources(("fake", "nvidai")) == {"fake": "a_vendors_source:Metered"}
     assert "AI_OTEL_GPU names nvidai; known are auto, none, fake" in caplog.text
@@ -196,7 +196,7 @@ def test_a_price_is_per_hour_of_a_gpu_or_per_kilowatt_hour() -> None:
     assert cost_of(energy, Price(0.30, "EUR", "kWh")).amount == pytest.approx(0.0006)
 
 
-def test_a_gpu_that_is_given_out_in_parts_is_nobodys_and_a_card_of_tiles_is() -> None:
+def test_a_partitioned_gpu_is_not_attributed_and_a_card_of_tiles_is() -> None:
     divided, part = Device("GPU-1", "nvidia"), Device("GPU-1", "nvidia", instance_id="1", instance_uuid="MIG-1")
     card, tile = Device("UUID-2", "intel"), Device("UUID-2", "intel", instance_id="0")
     assert attributable([divided, part, card, tile]) == [part, card]

@@ -117,8 +117,8 @@ AI_OTEL_OTLP_HTTP: the Service sends to port 4318
 AI_OTEL_SELF_HOST: the monitors ask port 8888
 AI_OTEL_SELF_PORT: the monitors ask port 8888
 AI_OTEL_LEASE_NAME: it is the name of the Role's lease
-AI_OTEL_AGENT_KUBELET: write gpuAgent.podResources.path, which is mounted where it looks
-AI_OTEL_AGENT_PODS_API: write gpuAgent.podsApi.path, which is mounted where it looks
+AI_OTEL_AGENT_KUBELET: write gpuAgent.podResources.path, which is mounted where it reads
+AI_OTEL_AGENT_PODS_API: write gpuAgent.podsApi.path, which is mounted where it reads
 AI_OTEL_AGENT_LISTEN: the probes ask port 13134
 AI_OTEL_AGENT_RESOURCE_SLICES: write gpuAgent.dra.enabled
 K8S_NODE_NAME: it comes from the downward API

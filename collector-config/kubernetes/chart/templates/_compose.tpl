@@ -22,7 +22,7 @@ Between the templates goes `state`: root, who, role, index (what the generator w
     {{- end }}
     {{- include "ai-otel.aim" (dict "tree" $tree "pages" $index.engines "engines" $engines "one" (eq (len (default list .engines)) 1)) }}
   {{- else if .engines }}
-    {{- fail (printf "%s.engines: the role %s reads no metrics page, so it takes no engine; leave it out" .who .role) }}
+    {{- fail (printf "%s.engines: the role %s reads no metrics endpoint, so it takes no engine; leave it out" .who .role) }}
   {{- end }}
   {{- $features := include "ai-otel.allFeatures" (dict "index" $index "features" .features "without" .without) | fromJsonArray }}
   {{- include "ai-otel.addFeaturesAndBackends" (dict "state" $state "features" $features "backends" .backends) }}
@@ -113,10 +113,10 @@ the same Collector.
 
 {{/* A backend, `name` or `name:signal,signal`, for all that it takes or for those signals. */}}
 {{- define "ai-otel.addBackend" -}}
-  {{- $told := splitList ":" .backend }}
-  {{- $name := first $told }}
+  {{- $given := splitList ":" .backend }}
+  {{- $name := first $given }}
   {{- $signals := list }}
-  {{- range rest $told }}
+  {{- range rest $given }}
     {{- $signals = splitList "," . }}
   {{- end }}
   {{- $part := include "ai-otel.part" (dict "state" .state "kind" "backends" "name" $name) | fromYaml }}
@@ -168,7 +168,7 @@ the same Collector.
 {{- end }}
 
 {{/*
-Points the scrape at where the engines' pages are unless somebody says otherwise: by the pod's annotation in the agent,
+Points the scrape at where the engines' pages are unless set otherwise: by the pod's annotation in the agent,
 by the one engine that was chosen in a sidecar.
 */}}
 {{- define "ai-otel.aim" -}}

@@ -50,7 +50,7 @@ spec:
         {{- end }}
       {{- include "ai-otel.probes" . | nindent 6 }}
       {{- if and .receives (semverCompare ">=1.30-0" .root.Capabilities.KubeVersion.Version) }}
-      # Senders hear of it, and what waits goes out, before it is told to end.
+      # Endpoints are removed and the queue is sent before the container gets SIGTERM.
       lifecycle: {preStop: {sleep: {seconds: {{ $values.preStopSeconds }}}}}
       {{- end }}
       resources: {{- toYaml $values.resources | nindent 8 }}

@@ -18,13 +18,13 @@ SAID = "AI_OTEL_INJECTION"
 
 
 def enter(home: str) -> None:
-    """Open the door of ai-otel, or say in one line why it stays shut. `home`: where `parts.txt` is."""
+    """Load ai-otel's entry point, or log in one line why it is not loaded. `home`: where `parts.txt` is."""
     present = installed(sys.path)
     if "ai-otel" in present:
-        return  # the server brought its own, whose door is its own
+        return  # the server brought its own ai-otel, with its own entry point
     why, lacking = judge(read_parts(home), present)
     if why:
-        tell(why)
+        log(why)
         return
     wanted = [os.path.join(home, "library"), *(os.path.join(home, "vendored", name) for name in lacking)]  # noqa: PTH118
     sys.path += [entry for entry in wanted if entry not in sys.path]
@@ -34,7 +34,7 @@ def enter(home: str) -> None:
 
 
 def read_parts(home: str) -> dict[str, tuple[str, list[str], list[tuple[str, str]]]]:
-    """Version, places on the path, and requirements of each part, by its name; ours is `ai-otel`."""
+    """Version, places on the path, and requirements of each part, by its name; the library is `ai-otel`."""
     parts = {}
     with open(os.path.join(home, "parts.txt"), encoding="utf-8") as lines:  # noqa: PTH118, PTH123
         for line in lines:
@@ -164,22 +164,22 @@ def _meets(version: str, bound: str) -> bool:
         parts = asked[:-2].split(".")
         same = ([*version.split("."), *("0" * len(parts))])[: len(parts)] == parts
         return same if sign == "==" else not same
-    ours, theirs = numbers(version), numbers(asked)
+    have, want = numbers(version), numbers(asked)
     if sign == "~=":
         family = asked.split(".")[:-1]
-        return ours >= theirs and version.split(".")[: len(family)] == family
+        return have >= want and version.split(".")[: len(family)] == family
     answers = {
-        "==": ours == theirs,
-        "!=": ours != theirs,
-        ">=": ours >= theirs,
-        "<=": ours <= theirs,
-        ">": ours > theirs,
-        "<": ours < theirs,
+        "==": have == want,
+        "!=": have != want,
+        ">=": have >= want,
+        "<=": have <= want,
+        ">": have > want,
+        "<": have < want,
     }
     return answers[sign]
 
 
-def tell(why: str) -> None:
+def log(why: str) -> None:
     """One line for a pod: not from children of who said it, nor from a probe, which is a `python -c`."""
     if os.environ.get(SAID) or "-c" in getattr(sys, "orig_argv", ())[1:2]:
         return

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - no package: Python finds it by its name
-"""Runs at the start of every interpreter of an injected pod: opens our door if it may, then has the next one run.
+"""Runs at the start of every interpreter of an injected pod: loads ai-otel's entry point if it may, then runs the next one.
 
 The image has it in `opentelemetry/instrumentation/auto_instrumentation`, which the Operator puts first on PYTHONPATH.
 """
@@ -16,7 +16,7 @@ def _hide() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") not in {_HERE, _ROOT}]  # noqa: PTH100
 
 
-def _open_door() -> None:
+def _activate() -> None:
     if os.environ.get("AI_OTEL_ENABLED", "").strip().lower() not in {"1", "true", "yes", "on"}:
         return
     try:
@@ -25,23 +25,23 @@ def _open_door() -> None:
         preflight = type(sys)("ai_otel_preflight")
         SourceFileLoader("ai_otel_preflight", os.path.join(_ROOT, "ai-otel", "preflight.py")).exec_module(preflight)  # noqa: PTH118
         preflight.enter(os.path.join(_ROOT, "ai-otel"))  # noqa: PTH118
-    except Exception as error:  # noqa: BLE001 - nothing of ours may keep a server from starting
+    except Exception as error:  # noqa: BLE001 - ai-otel must never keep a server from starting
         sys.stderr.write(f"ai-otel: not started: {error!r}; the server is not affected\n")
 
 
 def _run_next() -> None:
-    """The `sitecustomize` that would have run without ours."""
-    ours = sys.modules.pop("sitecustomize", None)
+    """The `sitecustomize` that would have run without this one."""
+    own = sys.modules.pop("sitecustomize", None)
     try:
         import sitecustomize  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "sitecustomize":
             raise
     finally:
-        if ours is not None:  # the import that runs us looks for its module
-            sys.modules.setdefault("sitecustomize", ours)
+        if own is not None:  # the import that runs this file reads its module afterwards
+            sys.modules.setdefault("sitecustomize", own)
 
 
 _hide()
-_open_door()
+_activate()
 _run_next()

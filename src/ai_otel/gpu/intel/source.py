@@ -84,7 +84,7 @@ def binding() -> Any:
         raise Unavailable("Intel's binding is not installed: pip install 'ai-otel[intel]'.", installed=False) from None
     except OSError as error:
         raise Unavailable(
-            f"Level Zero's loader is not where Intel's binding looks for it ({error}): install libze1.",
+            f"Level Zero's loader is not where Intel's binding expects it ({error}): install libze1.",
             installed=TRACE.exists(),
         ) from None
 

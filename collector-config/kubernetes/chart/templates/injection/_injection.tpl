@@ -2,17 +2,17 @@
 ai-otel in the container of a model server, where no Operator puts it there. For a chart that has this one as its dependency:
 
     initContainers:
-      {{- include "ai-otel.injectionInit" $told | nindent 6 }}
+      {{- include "ai-otel.injectionInit" $given | nindent 6 }}
     containers:
       - name: server
         env:
-          {{- include "ai-otel.injectionEnv" $told | nindent 10 }}
+          {{- include "ai-otel.injectionEnv" $given | nindent 10 }}
         volumeMounts:
-          {{- include "ai-otel.injectionMounts" $told | nindent 10 }}
+          {{- include "ai-otel.injectionMounts" $given | nindent 10 }}
     volumes:
-      {{- include "ai-otel.injectionVolumes" $told | nindent 6 }}
+      {{- include "ai-otel.injectionVolumes" $given | nindent 6 }}
 
-`$told` is `dict "root" (index .Subcharts "ai-otel") "container" "server"`, and `"pythonPath" "/yours"` where the server has
+`$given` is `dict "root" (index .Subcharts "ai-otel") "container" "server"`, and `"pythonPath" "/yours"` where the server has
 a PYTHONPATH: a container's `env` hides what its image says. Where the agent reads the server's page, annotate the pod with
 ai-otel.io/library: "true" besides; beside a sidecar, give `"library" true` to ai-otel.sidecar. All others copy it from examples/injection/pod.yaml.
 */}}

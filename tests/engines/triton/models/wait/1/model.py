@@ -8,7 +8,7 @@ import triton_python_backend_utils as triton
 
 
 class TritonPythonModel:
-    """What the backend looks for, by this name."""
+    """The class that the backend loads, by this name."""
 
     def execute(self, requests: list[triton.InferenceRequest]) -> list[triton.InferenceResponse]:
         return [answer(request) for request in requests]
