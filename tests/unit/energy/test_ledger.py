@@ -334,7 +334,7 @@ def test_a_bin_waits_for_the_first_token_of_all_that_run_in_it() -> None:
 
 
 def test_it_does_not_wait_for_longer_than_its_patience() -> None:
-    """Beside one that runs, one that is not heard of is taken to wait; if that was wrong, its energy is not reported."""
+    """Beside one that runs, an unreported one is taken to wait; if that was wrong, its energy is not reported."""
     on = bench(patience_s=1.0)
     on.idle()
     begun_s = on.now_s
