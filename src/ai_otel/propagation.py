@@ -40,7 +40,7 @@ def parent_of(record: RequestRecord, *, same_provider: bool, foreign: str = "lin
     """
     The parent of a record's span.
 
-    `same_provider` says whether spans that the application opens reach the same provider as ai-otel's; `foreign` says what
+    `same_provider` is true if the application's own spans reach the same provider as ai-otel's; `foreign` says what
     to do with the others: `link`, `parent` or `ignore`.
     """
     local = http_span_of(record) or _local_span(record.context)

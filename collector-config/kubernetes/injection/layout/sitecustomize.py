@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - no package: Python finds it by its name
-"""Runs at the start of every interpreter of an injected pod: loads ai-otel's entry point if it may, then runs the next one.
+"""Runs at each interpreter start in an injected pod: loads ai-otel's entry point if it may, then runs the next one.
 
 The image has it in `opentelemetry/instrumentation/auto_instrumentation`, which the Operator puts first on PYTHONPATH.
 """
