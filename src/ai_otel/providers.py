@@ -1,8 +1,9 @@
 """
 Where telemetry goes: providers that were passed in, that the user made global, from a file, or our own.
 
-Own providers are private: a global MeterProvider would empty Ray's metrics endpoint, and a global TracerProvider would make FastAPI
-trace every route. They are the SDK's own classes with the SDK's own exporters, so every `OTEL_*` variable holds.
+Own providers are private: a global MeterProvider would empty Ray's metrics endpoint, and a global TracerProvider would
+make FastAPI trace every route. They are the SDK's own classes with the SDK's own exporters, so every `OTEL_*` variable
+holds.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ class Metric(NamedTuple):
     """One metric of the contract. `instrument` is counter, histogram, updowncounter or gauge; `value` int or double."""
 
     name: str
+    scope: str
+    """The instrumentation scope that it is in."""
+    subject: str
+    """The file of the contract that defines it."""
     instrument: str
     unit: str
     value: str
@@ -283,6 +287,8 @@ _REQUEST_METRIC: Final[tuple[str, ...]] = (
 # Metrics
 GEN_AI_SERVER_REQUEST_DURATION: Final = Metric(
     name="gen_ai.server.request.duration",
+    scope="ai_otel.gen_ai",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -292,6 +298,8 @@ GEN_AI_SERVER_REQUEST_DURATION: Final = Metric(
 )
 GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = Metric(
     name="gen_ai.server.time_to_first_token",
+    scope="ai_otel.gen_ai",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -301,6 +309,8 @@ GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = Metric(
 )
 GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = Metric(
     name="gen_ai.server.time_per_output_token",
+    scope="ai_otel.gen_ai",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -310,6 +320,8 @@ GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = Metric(
 )
 AI_OTEL_REQUEST_FINISHED: Final = Metric(
     name="ai_otel.request.finished",
+    scope="ai_otel",
+    subject="requests",
     instrument="counter",
     unit="{request}",
     value="int",
@@ -319,6 +331,8 @@ AI_OTEL_REQUEST_FINISHED: Final = Metric(
 )
 AI_OTEL_REQUEST_REJECTED: Final = Metric(
     name="ai_otel.request.rejected",
+    scope="ai_otel",
+    subject="requests",
     instrument="counter",
     unit="{request}",
     value="int",
@@ -328,6 +342,8 @@ AI_OTEL_REQUEST_REJECTED: Final = Metric(
 )
 AI_OTEL_REQUEST_RUNNING: Final = Metric(
     name="ai_otel.request.running",
+    scope="ai_otel",
+    subject="requests",
     instrument="updowncounter",
     unit="{request}",
     value="int",
@@ -337,6 +353,8 @@ AI_OTEL_REQUEST_RUNNING: Final = Metric(
 )
 AI_OTEL_REQUEST_WAITING: Final = Metric(
     name="ai_otel.request.waiting",
+    scope="ai_otel",
+    subject="requests",
     instrument="updowncounter",
     unit="{request}",
     value="int",
@@ -346,6 +364,8 @@ AI_OTEL_REQUEST_WAITING: Final = Metric(
 )
 AI_OTEL_REQUEST_PREEMPTED: Final = Metric(
     name="ai_otel.request.preempted",
+    scope="ai_otel",
+    subject="requests",
     instrument="counter",
     unit="{preemption}",
     value="int",
@@ -355,6 +375,8 @@ AI_OTEL_REQUEST_PREEMPTED: Final = Metric(
 )
 AI_OTEL_REQUEST_QUEUE_DURATION: Final = Metric(
     name="ai_otel.request.queue.duration",
+    scope="ai_otel",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -364,6 +386,8 @@ AI_OTEL_REQUEST_QUEUE_DURATION: Final = Metric(
 )
 AI_OTEL_REQUEST_PREFILL_DURATION: Final = Metric(
     name="ai_otel.request.prefill.duration",
+    scope="ai_otel",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -373,6 +397,8 @@ AI_OTEL_REQUEST_PREFILL_DURATION: Final = Metric(
 )
 AI_OTEL_REQUEST_DECODE_DURATION: Final = Metric(
     name="ai_otel.request.decode.duration",
+    scope="ai_otel",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -382,6 +408,8 @@ AI_OTEL_REQUEST_DECODE_DURATION: Final = Metric(
 )
 AI_OTEL_REQUEST_INFERENCE_DURATION: Final = Metric(
     name="ai_otel.request.inference.duration",
+    scope="ai_otel",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -391,6 +419,8 @@ AI_OTEL_REQUEST_INFERENCE_DURATION: Final = Metric(
 )
 AI_OTEL_TOKEN_INTERVAL: Final = Metric(
     name="ai_otel.token.interval",
+    scope="ai_otel",
+    subject="requests",
     instrument="histogram",
     unit="s",
     value="double",
@@ -400,6 +430,8 @@ AI_OTEL_TOKEN_INTERVAL: Final = Metric(
 )
 AI_OTEL_REQUEST_TIME: Final = Metric(
     name="ai_otel.request.time",
+    scope="ai_otel",
+    subject="requests",
     instrument="counter",
     unit="s",
     value="double",
@@ -409,6 +441,8 @@ AI_OTEL_REQUEST_TIME: Final = Metric(
 )
 AI_OTEL_REQUEST_ENERGY: Final = Metric(
     name="ai_otel.request.energy",
+    scope="ai_otel",
+    subject="requests",
     instrument="histogram",
     unit="J",
     value="double",
@@ -418,6 +452,8 @@ AI_OTEL_REQUEST_ENERGY: Final = Metric(
 )
 AI_OTEL_USAGE_INPUT_TOKENS: Final = Metric(
     name="ai_otel.usage.input_tokens",
+    scope="ai_otel",
+    subject="usage",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -427,6 +463,8 @@ AI_OTEL_USAGE_INPUT_TOKENS: Final = Metric(
 )
 AI_OTEL_USAGE_OUTPUT_TOKENS: Final = Metric(
     name="ai_otel.usage.output_tokens",
+    scope="ai_otel",
+    subject="usage",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -436,6 +474,8 @@ AI_OTEL_USAGE_OUTPUT_TOKENS: Final = Metric(
 )
 AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS: Final = Metric(
     name="ai_otel.usage.cache_read.input_tokens",
+    scope="ai_otel",
+    subject="usage",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -445,6 +485,8 @@ AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS: Final = Metric(
 )
 AI_OTEL_REQUEST_INPUT_TOKENS: Final = Metric(
     name="ai_otel.request.input_tokens",
+    scope="ai_otel",
+    subject="usage",
     instrument="histogram",
     unit="{token}",
     value="int",
@@ -454,6 +496,8 @@ AI_OTEL_REQUEST_INPUT_TOKENS: Final = Metric(
 )
 AI_OTEL_REQUEST_OUTPUT_TOKENS: Final = Metric(
     name="ai_otel.request.output_tokens",
+    scope="ai_otel",
+    subject="usage",
     instrument="histogram",
     unit="{token}",
     value="int",
@@ -463,6 +507,8 @@ AI_OTEL_REQUEST_OUTPUT_TOKENS: Final = Metric(
 )
 AI_OTEL_KV_CACHE_UTILIZATION: Final = Metric(
     name="ai_otel.kv_cache.utilization",
+    scope="ai_otel",
+    subject="cache",
     instrument="gauge",
     unit="1",
     value="double",
@@ -472,6 +518,8 @@ AI_OTEL_KV_CACHE_UTILIZATION: Final = Metric(
 )
 AI_OTEL_KV_CACHE_CAPACITY: Final = Metric(
     name="ai_otel.kv_cache.capacity",
+    scope="ai_otel",
+    subject="cache",
     instrument="updowncounter",
     unit="{token}",
     value="int",
@@ -481,6 +529,8 @@ AI_OTEL_KV_CACHE_CAPACITY: Final = Metric(
 )
 AI_OTEL_KV_CACHE_USED: Final = Metric(
     name="ai_otel.kv_cache.used",
+    scope="ai_otel",
+    subject="cache",
     instrument="updowncounter",
     unit="{token}",
     value="int",
@@ -490,6 +540,8 @@ AI_OTEL_KV_CACHE_USED: Final = Metric(
 )
 AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS: Final = Metric(
     name="ai_otel.prefix_cache.queried_tokens",
+    scope="ai_otel",
+    subject="cache",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -499,6 +551,8 @@ AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS: Final = Metric(
 )
 AI_OTEL_PREFIX_CACHE_HIT_TOKENS: Final = Metric(
     name="ai_otel.prefix_cache.hit_tokens",
+    scope="ai_otel",
+    subject="cache",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -508,6 +562,8 @@ AI_OTEL_PREFIX_CACHE_HIT_TOKENS: Final = Metric(
 )
 AI_OTEL_SPEC_DECODE_DRAFTS: Final = Metric(
     name="ai_otel.spec_decode.drafts",
+    scope="ai_otel",
+    subject="engine",
     instrument="counter",
     unit="{draft}",
     value="int",
@@ -517,6 +573,8 @@ AI_OTEL_SPEC_DECODE_DRAFTS: Final = Metric(
 )
 AI_OTEL_SPEC_DECODE_DRAFT_TOKENS: Final = Metric(
     name="ai_otel.spec_decode.draft_tokens",
+    scope="ai_otel",
+    subject="engine",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -526,6 +584,8 @@ AI_OTEL_SPEC_DECODE_DRAFT_TOKENS: Final = Metric(
 )
 AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS: Final = Metric(
     name="ai_otel.spec_decode.accepted_tokens",
+    scope="ai_otel",
+    subject="engine",
     instrument="counter",
     unit="{token}",
     value="int",
@@ -535,6 +595,8 @@ AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS: Final = Metric(
 )
 AI_OTEL_LORA_ADAPTER_RUNNING: Final = Metric(
     name="ai_otel.lora.adapter.running",
+    scope="ai_otel",
+    subject="engine",
     instrument="gauge",
     unit="{adapter}",
     value="int",
@@ -544,6 +606,8 @@ AI_OTEL_LORA_ADAPTER_RUNNING: Final = Metric(
 )
 AI_OTEL_LORA_SLOT_USED: Final = Metric(
     name="ai_otel.lora.slot.used",
+    scope="ai_otel",
+    subject="engine",
     instrument="gauge",
     unit="{slot}",
     value="int",
@@ -553,6 +617,8 @@ AI_OTEL_LORA_SLOT_USED: Final = Metric(
 )
 AI_OTEL_LORA_SLOT_LIMIT: Final = Metric(
     name="ai_otel.lora.slot.limit",
+    scope="ai_otel",
+    subject="engine",
     instrument="gauge",
     unit="{slot}",
     value="int",
@@ -562,6 +628,8 @@ AI_OTEL_LORA_SLOT_LIMIT: Final = Metric(
 )
 AI_OTEL_BATCH_SIZE: Final = Metric(
     name="ai_otel.batch.size",
+    scope="ai_otel",
+    subject="engine",
     instrument="histogram",
     unit="{request}",
     value="int",
@@ -571,6 +639,8 @@ AI_OTEL_BATCH_SIZE: Final = Metric(
 )
 AI_OTEL_BATCH_TOKENS: Final = Metric(
     name="ai_otel.batch.tokens",
+    scope="ai_otel",
+    subject="engine",
     instrument="histogram",
     unit="{token}",
     value="int",
@@ -580,6 +650,8 @@ AI_OTEL_BATCH_TOKENS: Final = Metric(
 )
 AI_OTEL_KV_TRANSFER_DURATION: Final = Metric(
     name="ai_otel.kv_transfer.duration",
+    scope="ai_otel",
+    subject="engine",
     instrument="histogram",
     unit="s",
     value="double",
@@ -589,6 +661,8 @@ AI_OTEL_KV_TRANSFER_DURATION: Final = Metric(
 )
 AI_OTEL_KV_TRANSFER_SIZE: Final = Metric(
     name="ai_otel.kv_transfer.size",
+    scope="ai_otel",
+    subject="engine",
     instrument="histogram",
     unit="By",
     value="int",
@@ -598,6 +672,8 @@ AI_OTEL_KV_TRANSFER_SIZE: Final = Metric(
 )
 AI_OTEL_KV_TRANSFER_ERRORS: Final = Metric(
     name="ai_otel.kv_transfer.errors",
+    scope="ai_otel",
+    subject="engine",
     instrument="counter",
     unit="{error}",
     value="int",
@@ -607,6 +683,8 @@ AI_OTEL_KV_TRANSFER_ERRORS: Final = Metric(
 )
 AI_OTEL_ENGINE_STATE: Final = Metric(
     name="ai_otel.engine.state",
+    scope="ai_otel",
+    subject="engine",
     instrument="gauge",
     unit="1",
     value="int",
@@ -616,6 +694,8 @@ AI_OTEL_ENGINE_STATE: Final = Metric(
 )
 AI_OTEL_MODEL_LOAD_DURATION: Final = Metric(
     name="ai_otel.model.load.duration",
+    scope="ai_otel",
+    subject="engine",
     instrument="gauge",
     unit="s",
     value="double",
@@ -625,6 +705,8 @@ AI_OTEL_MODEL_LOAD_DURATION: Final = Metric(
 )
 HW_GPU_UTILIZATION: Final = Metric(
     name="hw.gpu.utilization",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -634,6 +716,8 @@ HW_GPU_UTILIZATION: Final = Metric(
 )
 HW_GPU_MEMORY_USAGE: Final = Metric(
     name="hw.gpu.memory.usage",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="updowncounter",
     unit="By",
     value="int",
@@ -643,6 +727,8 @@ HW_GPU_MEMORY_USAGE: Final = Metric(
 )
 HW_GPU_MEMORY_LIMIT: Final = Metric(
     name="hw.gpu.memory.limit",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="updowncounter",
     unit="By",
     value="int",
@@ -652,6 +738,8 @@ HW_GPU_MEMORY_LIMIT: Final = Metric(
 )
 HW_GPU_MEMORY_UTILIZATION: Final = Metric(
     name="hw.gpu.memory.utilization",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -661,6 +749,8 @@ HW_GPU_MEMORY_UTILIZATION: Final = Metric(
 )
 HW_GPU_IO: Final = Metric(
     name="hw.gpu.io",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="counter",
     unit="By",
     value="int",
@@ -670,6 +760,8 @@ HW_GPU_IO: Final = Metric(
 )
 HW_ENERGY: Final = Metric(
     name="hw.energy",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="counter",
     unit="J",
     value="double",
@@ -679,6 +771,8 @@ HW_ENERGY: Final = Metric(
 )
 HW_POWER: Final = Metric(
     name="hw.power",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="W",
     value="double",
@@ -688,6 +782,8 @@ HW_POWER: Final = Metric(
 )
 HW_TEMPERATURE: Final = Metric(
     name="hw.temperature",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="Cel",
     value="double",
@@ -697,6 +793,8 @@ HW_TEMPERATURE: Final = Metric(
 )
 HW_TEMPERATURE_LIMIT: Final = Metric(
     name="hw.temperature.limit",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="Cel",
     value="double",
@@ -706,6 +804,8 @@ HW_TEMPERATURE_LIMIT: Final = Metric(
 )
 HW_FAN_SPEED_RATIO: Final = Metric(
     name="hw.fan.speed_ratio",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -715,6 +815,8 @@ HW_FAN_SPEED_RATIO: Final = Metric(
 )
 HW_ERRORS: Final = Metric(
     name="hw.errors",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="counter",
     unit="{error}",
     value="int",
@@ -724,6 +826,8 @@ HW_ERRORS: Final = Metric(
 )
 HW_STATUS: Final = Metric(
     name="hw.status",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="updowncounter",
     unit="1",
     value="int",
@@ -733,6 +837,8 @@ HW_STATUS: Final = Metric(
 )
 AI_OTEL_GPU_MEMORY_RESERVED: Final = Metric(
     name="ai_otel.gpu.memory.reserved",
+    scope="ai_otel",
+    subject="hardware",
     instrument="updowncounter",
     unit="By",
     value="int",
@@ -742,6 +848,8 @@ AI_OTEL_GPU_MEMORY_RESERVED: Final = Metric(
 )
 AI_OTEL_GPU_MEMORY_BANDWIDTH_UTILIZATION: Final = Metric(
     name="ai_otel.gpu.memory.bandwidth.utilization",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -751,6 +859,8 @@ AI_OTEL_GPU_MEMORY_BANDWIDTH_UTILIZATION: Final = Metric(
 )
 AI_OTEL_GPU_MEMORY_CONTROLLER_UTILIZATION: Final = Metric(
     name="ai_otel.gpu.memory.controller.utilization",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -760,6 +870,8 @@ AI_OTEL_GPU_MEMORY_CONTROLLER_UTILIZATION: Final = Metric(
 )
 AI_OTEL_GPU_SM_ACTIVITY: Final = Metric(
     name="ai_otel.gpu.sm.activity",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -769,6 +881,8 @@ AI_OTEL_GPU_SM_ACTIVITY: Final = Metric(
 )
 AI_OTEL_GPU_SM_OCCUPANCY: Final = Metric(
     name="ai_otel.gpu.sm.occupancy",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -778,6 +892,8 @@ AI_OTEL_GPU_SM_OCCUPANCY: Final = Metric(
 )
 AI_OTEL_GPU_PIPE_ACTIVITY: Final = Metric(
     name="ai_otel.gpu.pipe.activity",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -787,6 +903,8 @@ AI_OTEL_GPU_PIPE_ACTIVITY: Final = Metric(
 )
 AI_OTEL_GPU_POWER_LIMIT: Final = Metric(
     name="ai_otel.gpu.power.limit",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="W",
     value="double",
@@ -796,6 +914,8 @@ AI_OTEL_GPU_POWER_LIMIT: Final = Metric(
 )
 AI_OTEL_GPU_FREQUENCY: Final = Metric(
     name="ai_otel.gpu.frequency",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="Hz",
     value="int",
@@ -805,6 +925,8 @@ AI_OTEL_GPU_FREQUENCY: Final = Metric(
 )
 AI_OTEL_GPU_THROTTLE_TIME: Final = Metric(
     name="ai_otel.gpu.throttle.time",
+    scope="ai_otel",
+    subject="hardware",
     instrument="counter",
     unit="s",
     value="double",
@@ -814,6 +936,8 @@ AI_OTEL_GPU_THROTTLE_TIME: Final = Metric(
 )
 AI_OTEL_GPU_XID_LAST: Final = Metric(
     name="ai_otel.gpu.xid.last",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="{xid}",
     value="int",
@@ -823,6 +947,8 @@ AI_OTEL_GPU_XID_LAST: Final = Metric(
 )
 AI_OTEL_GPU_XID_EVENTS: Final = Metric(
     name="ai_otel.gpu.xid.events",
+    scope="ai_otel",
+    subject="hardware",
     instrument="counter",
     unit="{event}",
     value="int",
@@ -832,6 +958,8 @@ AI_OTEL_GPU_XID_EVENTS: Final = Metric(
 )
 HW_GPU_INFO: Final = Metric(
     name="hw.gpu.info",
+    scope="ai_otel.hw",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="int",
@@ -841,6 +969,8 @@ HW_GPU_INFO: Final = Metric(
 )
 AI_OTEL_GPU_PROCESS_MEMORY_USAGE: Final = Metric(
     name="ai_otel.gpu.process.memory.usage",
+    scope="ai_otel",
+    subject="hardware",
     instrument="updowncounter",
     unit="By",
     value="int",
@@ -850,6 +980,8 @@ AI_OTEL_GPU_PROCESS_MEMORY_USAGE: Final = Metric(
 )
 AI_OTEL_GPU_ALLOCATION: Final = Metric(
     name="ai_otel.gpu.allocation",
+    scope="ai_otel",
+    subject="hardware",
     instrument="updowncounter",
     unit="1",
     value="int",
@@ -867,6 +999,8 @@ AI_OTEL_GPU_ALLOCATION: Final = Metric(
 )
 AI_OTEL_GPU_ENERGY: Final = Metric(
     name="ai_otel.gpu.energy",
+    scope="ai_otel",
+    subject="hardware",
     instrument="counter",
     unit="J",
     value="double",
@@ -876,6 +1010,8 @@ AI_OTEL_GPU_ENERGY: Final = Metric(
 )
 AI_OTEL_GPU_TIME_METRIC: Final = Metric(
     name="ai_otel.gpu.time",
+    scope="ai_otel",
+    subject="hardware",
     instrument="counter",
     unit="s",
     value="double",
@@ -885,6 +1021,8 @@ AI_OTEL_GPU_TIME_METRIC: Final = Metric(
 )
 AI_OTEL_ENERGY_UNDEFERRED: Final = Metric(
     name="ai_otel.energy.undeferred",
+    scope="ai_otel",
+    subject="hardware",
     instrument="counter",
     unit="{request}",
     value="int",
@@ -894,6 +1032,8 @@ AI_OTEL_ENERGY_UNDEFERRED: Final = Metric(
 )
 AI_OTEL_GPU_CONSERVATION_ERROR: Final = Metric(
     name="ai_otel.gpu.conservation.error",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="double",
@@ -903,6 +1043,8 @@ AI_OTEL_GPU_CONSERVATION_ERROR: Final = Metric(
 )
 AI_OTEL_GPU_IDLE_POWER: Final = Metric(
     name="ai_otel.gpu.idle.power",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="W",
     value="double",
@@ -912,6 +1054,8 @@ AI_OTEL_GPU_IDLE_POWER: Final = Metric(
 )
 AI_OTEL_GPU_PASS_DURATION: Final = Metric(
     name="ai_otel.gpu.pass.duration",
+    scope="ai_otel",
+    subject="hardware",
     instrument="histogram",
     unit="s",
     value="double",
@@ -921,6 +1065,8 @@ AI_OTEL_GPU_PASS_DURATION: Final = Metric(
 )
 AI_OTEL_GPU_PASS_SKIPPED: Final = Metric(
     name="ai_otel.gpu.pass.skipped",
+    scope="ai_otel",
+    subject="hardware",
     instrument="counter",
     unit="{pass}",
     value="int",
@@ -930,6 +1076,8 @@ AI_OTEL_GPU_PASS_SKIPPED: Final = Metric(
 )
 AI_OTEL_GPU_SUPPORT: Final = Metric(
     name="ai_otel.gpu.support",
+    scope="ai_otel",
+    subject="hardware",
     instrument="gauge",
     unit="1",
     value="int",
@@ -939,6 +1087,8 @@ AI_OTEL_GPU_SUPPORT: Final = Metric(
 )
 AI_OTEL_RECORD_DROPPED: Final = Metric(
     name="ai_otel.record.dropped",
+    scope="ai_otel",
+    subject="health",
     instrument="counter",
     unit="{record}",
     value="int",
@@ -948,6 +1098,8 @@ AI_OTEL_RECORD_DROPPED: Final = Metric(
 )
 AI_OTEL_RECORD_OPEN: Final = Metric(
     name="ai_otel.record.open",
+    scope="ai_otel",
+    subject="health",
     instrument="updowncounter",
     unit="{record}",
     value="int",
@@ -957,6 +1109,8 @@ AI_OTEL_RECORD_OPEN: Final = Metric(
 )
 AI_OTEL_HOOK_ERRORS: Final = Metric(
     name="ai_otel.hook.errors",
+    scope="ai_otel",
+    subject="health",
     instrument="counter",
     unit="{error}",
     value="int",
@@ -966,6 +1120,8 @@ AI_OTEL_HOOK_ERRORS: Final = Metric(
 )
 AI_OTEL_HOOK_DISABLED: Final = Metric(
     name="ai_otel.hook.disabled",
+    scope="ai_otel",
+    subject="health",
     instrument="updowncounter",
     unit="{hook}",
     value="int",

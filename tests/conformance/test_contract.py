@@ -282,7 +282,7 @@ def test_a_rename_is_one_line(schema: Path) -> None:
     (row,) = (row for row in compiled["engines"]["llama_cpp"]["metrics"] if row["native"].endswith("deferred"))
     assert (row["to"], row["set"]) == ("gen_ai.server.request.waiting", {"gen_ai.wait.reason": "capacity"})
     assert rules.violations(after) == [
-        "gen_ai.server.request.waiting: not of ai-otel, and not in the pinned conventions; new names start with ai_otel.",
+        "gen_ai.server.request.waiting: neither ai-otel's nor in the pinned conventions; new names start with ai_otel.",
         "gen_ai.wait.reason: our own attributes start with ai_otel.",
     ]
 

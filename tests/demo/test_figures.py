@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from ai_otel.demo.figures import Percentiles, Tokens, compare, example
-from ai_otel.demo.load import Call, Mix
+from ai_otel.demo.load import LoadCall, Mix
 from ai_otel.demo.sink import ArrivedSpan, Sink
 
 
-def call(trace: str, outcome: str | None = "finished", tokens: tuple[int, int] | None = (10, 5)) -> Call:
-    made = Call("chat", "/v1/chat/completions", {}, trace_id=trace, outcome=outcome)
+def call(trace: str, outcome: str | None = "finished", tokens: tuple[int, int] | None = (10, 5)) -> LoadCall:
+    made = LoadCall("chat", "/v1/chat/completions", {}, trace_id=trace, outcome=outcome)
     if tokens is not None:
-        made.input_tokens, made.output_tokens = tokens
+        made.usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
     return made
 
 
@@ -28,7 +28,7 @@ def span(trace: str, outcome: str = "finished", tokens: tuple[int, int] | None =
 
 
 def sink_of(*spans: ArrivedSpan) -> Sink:
-    sink = Sink("")
+    sink = Sink()
     sink.spans.extend(spans)
     return sink
 
@@ -36,7 +36,7 @@ def sink_of(*spans: ArrivedSpan) -> Sink:
 def test_equal_counts_are_complete() -> None:
     sink = sink_of(span("a"), span("b", "rejected", None), span("c", "cancelled", (3, 9)))
     left = call("c", "cancelled", None)
-    left.pieces = 4
+    left.chunks = 4
     figures = compare([call("a"), call("b", "rejected", None), left, call("d", None)], sink, seconds=2)
     assert figures.complete
     assert (figures.requests, figures.traced) == (3, 3)
@@ -95,7 +95,7 @@ def test_the_mix_is_the_same_every_time_and_holds_every_kind() -> None:
     first, second = (iter(Mix("m", embeddings=True)) for _ in range(2))
     calls = [next(first) for _ in range(44)]
     assert [each.body for each in calls] == [next(second).body for _ in calls]
-    assert {each.kind for each in calls} == {
+    assert {each.name for each in calls} == {
         *("chat", "chat stream", "completion", "completion stream", "long stream", "embeddings"),
         *("hang-up", "too long", "no such model", "bad request"),
     }

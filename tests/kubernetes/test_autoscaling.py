@@ -1,4 +1,4 @@
-"""The autoscaling examples ask for what there is, and see the numbers that schedulers see on the servers' metrics endpoints."""
+"""The autoscaling examples ask for what there is, and see the numbers of the servers' own metrics endpoints."""
 
 from __future__ import annotations
 

@@ -22,6 +22,10 @@ class Metric(NamedTuple):
     """One metric of the contract. `instrument` is counter, histogram, updowncounter or gauge; `value` int or double."""
 
     name: str
+    scope: str
+    """The instrumentation scope that it is in."""
+    subject: str
+    """The file of the contract that defines it."""
     instrument: str
     unit: str
     value: str
@@ -101,7 +105,7 @@ def _metric(metric: Metric, contract: Contract) -> Iterator[str]:
     keys += [attribute_constant(contract.attributes[key]) for key in metric.keys if key not in shared]
     attributes = _set_name(metric.extends) if metric.extends and len(keys) == 1 else _one_line(keys)
     yield f"{metric.constant}: Final = Metric("
-    for name in ("name", "instrument", "unit", "value"):
+    for name in ("name", "scope", "subject", "instrument", "unit", "value"):
         yield f'    {name}="{getattr(metric, name)}",'
     yield f'    description="{metric.brief}",'
     yield f"    buckets={f'BUCKETS_{metric.bucket_set.upper()}' if metric.bucket_set else None},"

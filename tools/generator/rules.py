@@ -74,7 +74,7 @@ def _wording(metric: Metric) -> Iterator[str]:
 def _against_upstream(metric: Metric, contract: Contract) -> Iterator[str]:
     theirs = upstream_metric(metric, contract)
     if theirs is None:
-        yield f"{metric.name}: not of ai-otel, and not in the pinned conventions; new names start with {OWN}"
+        yield f"{metric.name}: neither ai-otel's nor in the pinned conventions; new names start with {OWN}"
         return
     for field in ("instrument", "unit", "value"):
         if theirs[field] != getattr(metric, field):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_otel.demo.load import Call
+from ai_otel.demo.load import LoadCall
 from ai_otel.demo.sink import ArrivedSpan, Sink
 from ai_otel.semconv import (
     AI_OTEL_OUTCOME,
@@ -75,7 +75,7 @@ class Figures:
         return self.traced == self.requests and self.disagreeing == 0 and self.reported == self.counted
 
 
-def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
+def compare(calls: Sequence[LoadCall], sink: Sink, seconds: float) -> Figures:
     """Compare the client's counts with the spans."""
     ended = [call for call in calls if call.outcome is not None]
     spans = sink.roots(call.trace_id for call in ended)
@@ -91,14 +91,14 @@ def compare(calls: Sequence[Call], sink: Sink, seconds: float) -> Figures:
         duration=Percentiles.of([span.duration_s for _, span in finished]),
         first_token=Percentiles.of([value for value in first_tokens if value is not None]),
         tokens_per_s=sum(_output(span) for span in spans.values()) / seconds if seconds else 0.0,
-        reported=Tokens(sum(c.input_tokens or 0 for c, _ in finished), sum(c.output_tokens or 0 for c, _ in finished)),
+        reported=Tokens(sum(c.input_tokens for c, _ in finished), sum(c.output_tokens for c, _ in finished)),
         counted=Tokens(sum(_input(s) for _, s in finished), sum(_output(s) for _, s in finished)),
-        read_before_hang_up=sum(call.pieces for call, _ in left),
+        read_before_hang_up=sum(call.chunks for call, _ in left),
         produced_for_hang_up=sum(_output(span) for _, span in left),
     )
 
 
-def _seen(call: Call, span: ArrivedSpan | None) -> str | None:
+def _seen(call: LoadCall, span: ArrivedSpan | None) -> str | None:
     """
     How the client saw it end. One that leaves when the whole answer is already on its way has not hung up: its leaving
     takes a moment to reach the server, which has then produced all that was asked for.
@@ -111,7 +111,7 @@ def _seen(call: Call, span: ArrivedSpan | None) -> str | None:
     return call.outcome
 
 
-def _outcomes(calls: Sequence[Call], spans: Mapping[str, ArrivedSpan]) -> list[tuple[str, int, int]]:
+def _outcomes(calls: Sequence[LoadCall], spans: Mapping[str, ArrivedSpan]) -> list[tuple[str, int, int]]:
     seen = Counter(_seen(call, spans.get(call.trace_id)) for call in calls)
     said = Counter(span.attributes.get(AI_OTEL_OUTCOME) for span in spans.values())
     return [(outcome, seen[outcome], said[outcome]) for outcome in OUTCOMES if seen[outcome] or said[outcome]]
@@ -125,7 +125,7 @@ def _output(span: ArrivedSpan) -> int:
     return int(span.attributes.get(GEN_AI_USAGE_OUTPUT_TOKENS, 0))
 
 
-def example(calls: Sequence[Call], sink: Sink) -> ArrivedSpan | None:
+def example(calls: Sequence[LoadCall], sink: Sink) -> ArrivedSpan | None:
     """An example request: streamed, finished, with phases, of median duration."""
     spans = sink.roots(call.trace_id for call in calls if call.outcome == "finished")
     parents = {span.parent_id for span in list(sink.spans)}

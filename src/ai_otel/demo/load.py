@@ -1,20 +1,19 @@
 """
-A mixed load on an OpenAI-compatible server. The client records each request, its response and its outcome.
-
-Each request carries a W3C `traceparent` of its own, so that its trace can be found again.
+A mixed load on an OpenAI-compatible server. Each request carries a W3C `traceparent` of its own, so that its trace
+can be found again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from ai_otel.demo.client import Call, send
 
 CHAT, TEXT, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
@@ -27,35 +26,10 @@ SENTENCES = (
 
 
 @dataclass(slots=True)
-class Call:
-    """One request as the client saw it."""
+class LoadCall(Call):
+    """A call of the load, with its outcome in the words of the spans; `None` while it runs."""
 
-    kind: str
-    path: str
-    body: dict[str, Any]
-    hang_up_after: int | None = None
-    """Leave after so many tokens."""
-    trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
-    span_id: str = field(default_factory=lambda: secrets.token_hex(8))
-    status: int | None = None
     outcome: str | None = None
-    """In the words of the spans; `None` while it runs."""
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    pieces: int = 0
-    """Pieces of the answer that came with text."""
-    left_ns: int | None = None
-    """When it left, on the wall clock."""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What makes this client the parent of the server's span."""
-        return {"traceparent": f"00-{self.trace_id}-{self.span_id}-01"}
-
-    @property
-    def streams(self) -> bool:
-        """Whether the answer comes in pieces."""
-        return bool(self.body.get("stream"))
 
 
 class Mix:
@@ -73,7 +47,7 @@ class Mix:
             self._random.shuffle(self._turns)
             yield from map(self._call, list(self._turns))
 
-    def _call(self, kind: str) -> Call:
+    def _call(self, kind: str) -> LoadCall:
         asked = {"model": self._model, "max_tokens": self._random.randint(8, 48)}
         words = " ".join(self._random.choices(SENTENCES, k=self._random.randint(1, 4)))
         chat = {**asked, "messages": [{"role": "user", "content": words}]}
@@ -91,7 +65,7 @@ class Mix:
             "embeddings": (EMBEDDINGS, {"model": self._model, "input": words}),
         }
         path, body = calls[kind]
-        return Call(kind, path, body, hang_up_after=self._random.randint(4, 12) if kind == "hang-up" else None)
+        return LoadCall(kind, path, body, hang_up_after=self._random.randint(4, 12) if kind == "hang-up" else None)
 
 
 class Load:
@@ -99,7 +73,7 @@ class Load:
 
     def __init__(self, url: str, mix: Mix) -> None:
         self.url = url
-        self.calls: list[Call] = []
+        self.calls: list[LoadCall] = []
         self.seconds = 0.0
         self._mix = iter(mix)
 
@@ -119,45 +93,14 @@ class Load:
             await asyncio.gather(*(client() for _ in range(concurrency)))
         self.seconds = time.monotonic() - started
 
-    async def _send(self, http: httpx.AsyncClient, call: Call) -> None:
+    async def _send(self, http: httpx.AsyncClient, call: LoadCall) -> None:
         try:
-            outcome = await (self._stream if call.streams else self._whole)(http, call)
+            await send(http, call)
         except (httpx.HTTPError, ValueError):
-            outcome = "failed"
-        call.outcome = outcome
-
-    async def _whole(self, http: httpx.AsyncClient, call: Call) -> str:
-        response = await http.post(call.path, json=call.body, headers=call.headers)
-        call.status = response.status_code
-        if response.is_success:
-            _note_usage(call, response.json())
-        return _outcome(response.status_code)
-
-    async def _stream(self, http: httpx.AsyncClient, call: Call) -> str:
-        async with http.stream("POST", call.path, json=call.body, headers=call.headers) as response:
-            call.status = response.status_code
-            async for line in response.aiter_lines():
-                if line.startswith("data: {"):
-                    _note_piece(call, json.loads(line.removeprefix("data: ")))
-                if call.hang_up_after is not None and call.pieces >= call.hang_up_after:
-                    call.left_ns = time.time_ns()
-                    return "cancelled"  # leaving the block closes the connection
-        return _outcome(call.status)
+            call.outcome = "failed"
+        else:
+            call.outcome = "cancelled" if call.left_ns is not None else _outcome(call.status or 0)
 
 
 def _outcome(status: int) -> str:
     return "finished" if status < 400 else "rejected" if status < 500 else "failed"
-
-
-def _note_piece(call: Call, piece: dict[str, Any]) -> None:
-    _note_usage(call, piece)
-    for choice in piece.get("choices") or ():
-        if choice.get("text") or (choice.get("delta") or {}).get("content"):
-            call.pieces += 1
-
-
-def _note_usage(call: Call, answer: dict[str, Any]) -> None:
-    usage = answer.get("usage")
-    if usage:
-        call.input_tokens = usage.get("prompt_tokens")
-        call.output_tokens = usage.get("completion_tokens")

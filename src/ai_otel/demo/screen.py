@@ -65,7 +65,7 @@ class Screen:
 
 def live_view(load: Load, sink: Sink, elapsed: float, seconds: float) -> RenderableType:
     """The counts so far: by kind of request, and what arrived of them."""
-    seen = Counter((call.kind, call.outcome) for call in list(load.calls))
+    seen = Counter((call.name, call.outcome) for call in list(load.calls))
     table = Table(box=None, pad_edge=False, title=f"{elapsed:4.0f} s of {seconds:.0f} s", title_justify="left")
     table.add_column("request")
     for name in ("running", *_STYLES):

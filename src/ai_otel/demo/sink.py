@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +20,9 @@ KEPT_SPANS = 50_000
 """Enough for every demo; with `--keep` the oldest go first."""
 
 ERROR = 2
+
+Page = tuple[str, bytes]
+"""Content type and content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,8 @@ class ArrivedMetric:
 class Sink:
     """Everything that arrived so far. Metrics are cumulative, so of each series the newest point says all."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self.url = ""
         self.spans: deque[ArrivedSpan] = deque(maxlen=KEPT_SPANS)
         self.metrics: dict[str, ArrivedMetric] = {}
         self.resource: dict[str, Any] = {}
@@ -142,11 +146,26 @@ def _read(value: Any) -> Any:
 
 
 @contextmanager
-def listening(pages: dict[str, Callable[[Sink], tuple[str, bytes]]] | None = None) -> Iterator[Sink]:
+def listening(pages: Mapping[str, Callable[[Sink], Page]] | None = None) -> Iterator[Sink]:
     """
     A sink on a free port of loopback until the block ends.
 
-    `pages` are served beside it: path → a function that gives content type and content.
+    `pages` are served beside it: path → a function that makes a page of the sink.
+    """
+    sink = Sink()
+    made = {path: functools.partial(page, sink) for path, page in (pages or {}).items()}
+    with receiving(sink.accept, made) as sink.url:
+        yield sink
+
+
+@contextmanager
+def receiving(
+    accept: Callable[[str, bytes], None], pages: Mapping[str, Callable[[], Page]] | None = None
+) -> Iterator[str]:
+    """
+    An OTLP/HTTP endpoint on a free port of loopback until the block ends; yields its URL.
+
+    `accept` is called with the path and the uncompressed body of each request. `pages` are served beside it.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -154,7 +173,7 @@ def listening(pages: dict[str, Callable[[Sink], tuple[str, bytes]]] | None = Non
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            sink.accept(self.path, body)
+            accept(self.path, body)
             self._answer(HTTPStatus.OK, "application/x-protobuf", b"")
 
         def do_GET(self) -> None:
@@ -162,7 +181,7 @@ def listening(pages: dict[str, Callable[[Sink], tuple[str, bytes]]] | None = Non
             if page is None:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not here\n")
             else:
-                self._answer(HTTPStatus.OK, *page(sink))
+                self._answer(HTTPStatus.OK, *page())
 
         def _answer(self, status: HTTPStatus, content_type: str, content: bytes) -> None:
             self.send_response(status)
@@ -176,11 +195,10 @@ def listening(pages: dict[str, Callable[[Sink], tuple[str, bytes]]] | None = Non
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    sink = Sink(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield sink
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

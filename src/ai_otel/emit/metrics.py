@@ -8,7 +8,7 @@ Sums and states are observed when they are collected: adding to them costs no Op
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry.context import Context
@@ -41,7 +41,7 @@ class MetricEmitter:
         self._output = histogram(own, semconv.AI_OTEL_REQUEST_OUTPUT_TOKENS)
         self._energy = histogram(own, semconv.AI_OTEL_REQUEST_ENERGY)
         for metric in semconv.METRICS:
-            if _is_tallied(metric):
+            if _is_counted_by_engines(metric):
                 observable(own, metric, functools.partial(_observe, counters, metric.name))
 
     def emit(self, record: RequestRecord, engine: str, context: Context | None) -> None:
@@ -136,15 +136,7 @@ def _observe(counters: EngineCounters, name: str) -> Iterator[Observation]:
         yield Observation(value, labels)
 
 
-def _is_tallied(metric: semconv.Metric) -> bool:
+def _is_counted_by_engines(metric: semconv.Metric) -> bool:
     # Devices and ai-otel itself are observed elsewhere.
-    own = metric.name.startswith("ai_otel.") and not metric.name.startswith("ai_otel.gpu.")
-    return own and metric.instrument != "histogram" and metric not in _HEALTH
-
-
-_HEALTH: Iterable[semconv.Metric] = (
-    semconv.AI_OTEL_RECORD_DROPPED,
-    semconv.AI_OTEL_RECORD_OPEN,
-    semconv.AI_OTEL_HOOK_ERRORS,
-    semconv.AI_OTEL_HOOK_DISABLED,
-)
+    observed = metric.scope == semconv.SCOPE and metric.subject not in ("hardware", "health")
+    return observed and metric.instrument != "histogram"

@@ -60,7 +60,7 @@ def observe(
                 yield Observation(value, {**labels_of(metric, device), **labels}, context)
 
     for metric, read in READS:
-        meter = own if metric.name.startswith("ai_otel.") else hw
+        meter = own if metric.scope == semconv.SCOPE else hw
         observable(meter, metric, functools.partial(points, metric, read))
     observable(hw, semconv.HW_GPU_INFO, lambda: _constants(fresh()))
     observable(own, semconv.AI_OTEL_GPU_SUPPORT, lambda: _support(fresh()))

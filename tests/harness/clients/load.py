@@ -37,7 +37,7 @@ class Timed(Client):
         await super()._send(http, request)
         self.ended_s[request.trace_id] = time.time()
 
-    def _note(self, request: Sent, event: dict[str, Any]) -> None:  # type: ignore[override]
+    def _note(self, request: Sent, event: dict[str, Any]) -> None:
         super()._note(request, event)
         if request.usage and request.first_token_ns:
             said = (time.time(), request.usage["prompt_tokens"] + request.usage["completion_tokens"])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ai_otel.demo.sink import read
+from ai_otel.demo.sink import read, receiving
 from harness.polling import wait_until
 
 
@@ -49,6 +46,18 @@ class Sink:
         self.traces: list[Any] = []
         self.metrics: list[Any] = []
         self.url = ""
+
+    def accept(self, path: str, body: bytes) -> None:
+        """Keep one request of an exporter."""
+        if path == "/v1/metrics":
+            self.metrics.append(ExportMetricsServiceRequest.FromString(body))
+            return
+        request = ExportTraceServiceRequest.FromString(body)
+        self.traces.append(request)
+        for resource_spans in request.resource_spans:
+            resource = read(resource_spans.resource.attributes)
+            for scope in resource_spans.scope_spans:
+                self.spans += [_arrived(span, scope.scope.name, resource) for span in scope.spans]
 
     def trees(self) -> dict[str, list[Arrived]]:
         """Roots by trace id, with their children."""
@@ -109,33 +118,11 @@ def _value(point: Any) -> float:
 def listening() -> Iterator[Sink]:
     """A sink that listens until the block ends."""
     sink = Sink()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            _keep(sink, self.path, body)
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    sink.url = f"http://127.0.0.1:{server.server_address[1]}"
     test = os.environ.get("PYTEST_CURRENT_TEST", "")
     try:
-        yield sink
+        with receiving(sink.accept) as sink.url:
+            yield sink
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
         if directory := os.environ.get("OTLP_CAPTURE_DIR"):
             _capture(sink, Path(directory), test)
 
@@ -147,19 +134,6 @@ def _capture(sink: Sink, directory: Path, test: str) -> None:
     with (directory / f"{name}.jsonl").open("a") as lines:
         for request in [*sink.traces, *sink.metrics]:
             lines.write(json.dumps(MessageToDict(request), ensure_ascii=False) + "\n")
-
-
-def _keep(sink: Sink, path: str, body: bytes) -> None:
-    if path == "/v1/metrics":
-        sink.metrics.append(ExportMetricsServiceRequest.FromString(body))
-        return
-    request = ExportTraceServiceRequest.FromString(body)
-    sink.traces.append(request)
-    for resource_spans in request.resource_spans:
-        resource = read(resource_spans.resource.attributes)
-        for scope in resource_spans.scope_spans:
-            for span in scope.spans:
-                sink.spans.append(_arrived(span, scope.scope.name, resource))
 
 
 def _arrived(span: Any, scope: str, resource: dict[str, Any]) -> Arrived:
