@@ -26,6 +26,7 @@ from pathlib import Path
 import pytest
 
 import parts
+from ai_otel.hooks import guard
 from harness import server
 
 HERE = Path(__file__).parent
@@ -48,6 +49,14 @@ TIERS = {
     "kubernetes": "manifests against a real API server",
     "engines": "the real server, a real request",
 }
+
+
+@pytest.fixture(autouse=True)
+def no_failures_so_far() -> Iterator[None]:
+    """Failures of hooks in one test are not the next one's."""
+    yield
+    guard.errors.clear()
+    guard.disabled.clear()
 
 
 def pytest_configure(config: pytest.Config) -> None:

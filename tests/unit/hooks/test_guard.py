@@ -111,16 +111,6 @@ def test_a_failure_without_a_caller_is_only_kept() -> None:
     assert failures == [error]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-def test_what_failed_in_the_parent_of_a_fork_is_the_parents_to_report() -> None:
-    Guard("g")(fail, ValueError())
-    child = os.fork()
-    if child == 0:
-        os._exit(sum(guards.errors.values()))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert guards.errors == {"g": 1}
-
-
 class Deadline(Exception):
     """What an application's signal handler raises."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -94,22 +93,6 @@ def test_a_deep_copied_method_has_its_own_instance(engine: Any) -> None:
     copied["engine"].factor = 7
     assert copied["call"](2) == 14
     assert copy.copy(instance.generate)(2) == 0
-
-
-def test_a_pool_of_spawned_processes_maps_a_hooked_method() -> None:
-    """The real thing: `Pool.map(llm.generate, prompts)`, with a class of the standard library."""
-    import fractions
-
-    patcher = Patcher("fake")
-    point = HookPoint("fractions:Fraction.limit_denominator", reads=(), versions=">=0", rung=Rung.PUBLIC, why="a test")
-    patcher.call(point, lambda *_: None)
-    try:
-        assert [attachment.state for attachment in patcher.attachments] == ["attached"]
-        half = fractions.Fraction(1, 2)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            assert pool.map(half.limit_denominator, [10, 20]) == [half, half]
-    finally:
-        patcher.undo()
 
 
 class Listener:

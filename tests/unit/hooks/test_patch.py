@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -253,22 +252,6 @@ def test_the_same_row_twice_is_heard_once(engine: Any, patcher: Patcher) -> None
     assert engine.Server(lambda given: given[2]).call(1) == 2
     assert len(heard.before) == 1
     assert state_of(patcher) == ["attached", "attached"]
-
-
-def test_calls_of_many_threads_are_all_heard(engine: Any, patcher: Patcher) -> None:
-    heard, server, results = Heard(), engine.Server(lambda given: given[1]), []
-    patcher.call(at("Server.call"), heard.listen, heard.ended)
-
-    def serve(number: int) -> None:
-        results.extend(server.call(number * 1000 + count) for count in range(200))
-
-    threads = [threading.Thread(target=serve, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(heard.before) == len(heard.after) == 800
-    assert sorted(results) == sorted(number * 1000 + count for number in range(4) for count in range(200))
 
 
 # ---------------------------------------------------------------- undoing
