@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from ai_otel.gpu.neuron.source import STALE_AFTER_S, NeuronSource
 from ai_otel.gpu.source import DeviceLost, GpuReading, Options, Support, Unavailable
 from harness.gpu.neuron import GIB, memory, program, report, running, runtime
+from harness.polling import eventually
 from isolated import python
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +22,6 @@ ROOT = Path(__file__).parents[2]
 def read_first(directory: Path, *reports: object, processes: bool = False) -> GpuReading:
     with running(directory, reports, options=Options(processes=processes)) as source:
         return source.read(source.open()[0])
-
-
-def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 # ---------------------------------------------------------------- values
@@ -94,7 +87,7 @@ def test_the_last_report_is_used(tmp_path: Path) -> None:
     later = report(neuron_runtime_data=[runtime(4711, {"0": 10.0}, {})])
     with running(tmp_path, (report(), later)) as source:
         (device, _) = source.open()
-        until(lambda: source.read(device).utilization == 0.05)
+        eventually(lambda: source.read(device).utilization == 0.05)
 
 
 # ---------------------------------------------------------------- the program
@@ -140,7 +133,7 @@ def test_when_the_program_ends_its_devices_are_lost_until_reopened(tmp_path: Pat
         program(tmp_path / "neuron", report(), goes_on=False)
         source.close()
         source.open()
-        until(lambda: lost(source, devices[0]))
+        eventually(lambda: lost(source, devices[0]))
         assert lost(source, devices[1])
         program(tmp_path / "neuron", report())
         source.close()

@@ -6,9 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pynvml
 import pytest
@@ -17,17 +15,9 @@ from ai_otel.gpu.nvidia.source import NvmlSource
 from ai_otel.gpu.source import DeviceLost, GpuEvent, GpuReading, Options, Support
 from harness.gpu import nvml
 from harness.gpu.nvml import Field, Gpu, Instance, Scenario
+from harness.polling import eventually
 
 pytestmark = pytest.mark.requires(**nvml.REQUIRES)
-
-
-def eventually(holds: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    """Wait until a condition of another thread holds."""
-    until = time.monotonic() + limit_s
-    while not (result := holds()):
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.005)
-    return result
 
 
 # ---------------------------------------------------------------- values

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,7 @@ from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.record import Choice, Energy, Inference, Outcome
 from ai_otel.settings import Price
 from ai_otel.testing import Captured, FakeGpu, captured
+from harness.polling import eventually
 
 GPU = Device("GPU-1", "fake", model="simulated")
 POWER_W = 200.0
@@ -55,14 +56,6 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an election of our own
     yield
     made.clear()
-
-
-def eventually(true: Callable[[], Any], within_s: float = 20.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (result := true()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return result
 
 
 def serve(telemetry: Captured, seconds: float) -> Inference:

@@ -14,6 +14,7 @@ from ai_otel.agent.node import Agent, resource
 from ai_otel.gpu.source import Device, GpuReading, Unavailable
 from ai_otel.settings import Environment, Settings
 from ai_otel.testing import FakeGpu
+from harness.polling import eventually
 
 IN_A_POD = {
     "KUBERNETES_SERVICE_HOST": "10.96.0.1",
@@ -82,10 +83,7 @@ def agent(tmp_path) -> Iterator[Agent]:
 
 
 def wait_for_sample(agent: Agent) -> None:
-    deadline = time.monotonic() + 30
-    while agent.sampler.snapshot.taken_s is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: agent.sampler.snapshot.taken_s is not None)
 
 
 def test_it_is_ready_once_both_threads_run_and_a_sample_exists(gpu: FakeGpu, agent: Agent) -> None:

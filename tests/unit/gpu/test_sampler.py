@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from ai_otel.gpu.sampler import RETRY_S, Sampler
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Support, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.testing import FakeGpu
+from harness.polling import eventually, wait_until
 
 ONE, TWO = Device("GPU-1", "fake"), Device("GPU-2", "fake")
 
@@ -273,21 +274,12 @@ def test_a_bug_in_a_source_affects_that_device_only() -> None:
 # ---------------------------------------------------------------- the thread
 
 
-def eventually(true: Callable[[], bool], within_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def test_the_thread_samples_and_closes_its_sources_when_stopped() -> None:
     gpu = two()
     sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01)
     sampler.start()
     sampler.start()
-    assert eventually(lambda: bool(sampler.snapshot.samples))
+    eventually(lambda: bool(sampler.snapshot.samples))
     assert [thread.name for thread in threading.enumerate()].count("ai-otel gpu") == 1
     assert sampler.stop()
     assert not sampler.alive
@@ -300,9 +292,9 @@ def test_without_devices_the_thread_ends_unless_it_is_lasting() -> None:
     ends, lasts = (Sampler(lambda: {"fake": gpu}, interval_s=0.01, lasting=lasting) for lasting in (False, True))
     ends.start()
     lasts.start()
-    assert eventually(lambda: not ends.alive)
+    eventually(lambda: not ends.alive)
     taken_s = lasts.snapshot.taken_s
-    assert eventually(lambda: lasts.snapshot.taken_s != taken_s)
+    eventually(lambda: lasts.snapshot.taken_s != taken_s)
     assert lasts.alive
     assert ends.stop()
     assert lasts.stop()
@@ -354,12 +346,12 @@ def test_a_forked_child_starts_empty_and_leaves_the_parents_sources_open() -> No
     gpu = two()
     sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01)
     sampler.start()
-    assert eventually(lambda: bool(sampler.snapshot.samples))
+    eventually(lambda: bool(sampler.snapshot.samples))
     child = os.fork()
     if child == 0:
         clean = not sampler.snapshot.samples and not sampler.alive and gpu.closed == 0
         sampler.start()
-        os._exit(0 if clean and eventually(lambda: bool(sampler.snapshot.samples)) else 1)
+        os._exit(0 if clean and wait_until(lambda: bool(sampler.snapshot.samples)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert sampler.alive
     assert sampler.stop()
