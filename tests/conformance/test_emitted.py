@@ -115,7 +115,7 @@ def claimed() -> tuple[set[str], set[str]]:
     return metrics, attributes
 
 
-def test_these_records_touch_every_metric_and_attribute_that_we_claim_to_emit(telemetry: Captured) -> None:
+def test_these_records_touch_every_metric_and_attribute_of_the_contract(telemetry: Captured) -> None:
     """One that is never emitted here is never judged."""
     deliver(telemetry, *map(made, EVERY_KIND))
     follow_an_engine(telemetry)

@@ -221,8 +221,10 @@ def test_close_frees_everything_and_may_be_called_twice(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "ai-otel-xid"]
 
 
-def test_a_source_that_was_not_opened_can_be_closed(tmp_path: Path) -> None:
-    NvmlSource(Options()).close()
+def test_a_source_that_was_not_opened_can_be_closed() -> None:
+    source = NvmlSource(Options())
+    source.close()
+    assert list(source.events()) == []
 
 
 def test_events_do_not_wait(tmp_path: Path) -> None:

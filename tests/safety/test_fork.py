@@ -197,7 +197,7 @@ def test_providers_that_were_passed_in_are_used_in_the_child_too() -> None:
 
 
 @pytest.mark.requires(module="opentelemetry.instrumentation.auto_instrumentation")
-def test_global_providers_of_opentelemetry_instrument_are_used_in_the_child_too(tmp_path: Path) -> None:
+def test_global_providers_of_opentelemetry_instrument_work_in_the_child(tmp_path: Path) -> None:
     # As much of a distribution of OpenTelemetry as it needs: who sets up the SDK.
     distro = tmp_path / "some_distro-1.dist-info"
     distro.mkdir()

@@ -24,6 +24,7 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from ai_otel import providers
 from ai_otel.hooks import guard
+from ai_otel.hooks.guard import strict
 from ai_otel.providers import Providers
 
 NOWHERE = "http://127.0.0.1:9"
@@ -192,7 +193,10 @@ def test_only_own_providers_are_shut_down(own_traces: bool, own_metrics: bool) -
 
 
 def test_providers_that_cannot_be_flushed_are_let_be() -> None:
-    Providers(NoOpTracerProvider(), NoOpMeterProvider(), "passed").shutdown()
+    held = Providers(NoOpTracerProvider(), NoOpMeterProvider(), "passed")
+    with strict() as failures:
+        held.shutdown()
+    assert failures == []
 
 
 def test_a_placeholder_is_no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:

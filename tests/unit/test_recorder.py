@@ -246,7 +246,7 @@ def test_where_no_thread_is_to_be_had_the_next_record_tries_again(monkeypatch: p
         assert len(delivered) == 2
 
 
-def test_a_stream_that_garbage_collection_ends_can_wake_the_recorder_from_inside_itself() -> None:
+def test_a_stream_ended_by_garbage_collection_can_wake_the_recorder() -> None:
     """Dropped streams in a cycle end wherever Python happens to collect: also inside our own waking."""
     delivered: list[RequestRecord] = []
     with recorder_of(delivered.append, interval_s=0.0005) as recorder:
