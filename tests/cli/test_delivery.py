@@ -119,6 +119,7 @@ def test_a_partial_success_is_reported(answering) -> None:
     assert "over quota" in found.says
 
 
+@pytest.mark.fault("configuration", "no Collector listens", "`ai-otel doctor` names the endpoint and the next step")
 def test_a_closed_port_asks_whether_a_collector_listens(closed_port) -> None:
     found = traces(EXPORTER_OTLP_ENDPOINT=closed_port)
     assert (found.level, reach_of(found)) == (Level.WRONG, "connection refused")
@@ -126,6 +127,7 @@ def test_a_closed_port_asks_whether_a_collector_listens(closed_port) -> None:
     assert "status.hostIP" in found.next_step
 
 
+@pytest.mark.fault("configuration", "the endpoint never answers", "`ai-otel doctor` ends at its time limit and says so")
 def test_a_black_hole_is_no_answer_and_does_not_keep_us(black_hole, monkeypatch) -> None:
     monkeypatch.setattr(delivery, "ATTEMPT_S", 0.5)
     began = time.monotonic()
@@ -153,6 +155,9 @@ def test_https_to_a_plain_port_is_a_tls_error(answering) -> None:
     assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in found.next_step
 
 
+@pytest.mark.fault(
+    "configuration", "the endpoint's certificate is unknown", "`ai-otel doctor` names the variable for the CA"
+)
 def test_an_unknown_certificate_is_a_tls_error_and_a_known_one_is_accepted(answering, certificate, monkeypatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -274,6 +279,9 @@ def test_grpc_to_a_port_that_speaks_http_is_another_protocol(answering) -> None:
     assert "4318" in found.next_step
 
 
+@pytest.mark.fault(
+    "configuration", "the protocol does not match the port", "`ai-otel doctor` names the variable to set"
+)
 def test_http_to_a_port_that_speaks_grpc_is_another_protocol() -> None:
     with over_grpc(Taking()) as url:
         found = traces(EXPORTER_OTLP_ENDPOINT=url)

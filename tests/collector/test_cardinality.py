@@ -105,6 +105,7 @@ def test_attributes_of_a_user_are_removed_from_metrics(tmp_path) -> None:
     assert attributes_of(resource).keys() == {"service.name", "service.instance.id"}
 
 
+@pytest.mark.fault("collector", "100,000 tenants", "metrics keep the named ones; all others are one")
 def test_a_hundred_thousand_tenants_are_three(tmp_path) -> None:
     points = [({"tenant.id": f"t{number}"}, 1) for number in range(MANY)]
     points += [({"tenant.id": "acme"}, 5), ({"tenant.id": "globex-1"}, 7)]
@@ -120,6 +121,7 @@ def test_a_hundred_thousand_tenants_are_three(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("key", ["request_id", "trace_id", "gen_ai.response.id", "url.full"])
+@pytest.mark.fault("collector", "a label is new with each request", "it is removed")
 def test_a_label_that_is_new_with_each_request_is_taken_off(tmp_path, key) -> None:
     found = through("cardinality", tmp_path, counter(REQUESTS, [({key: str(n), "code": 200}, 1) for n in range(500)]))
     assert {key: point.value for key, point in found.items()} == {(REQUESTS, labels(code=200)): 500}
@@ -185,6 +187,7 @@ def test_many_labels_become_fewer_and_the_contracts_stay(tmp_path) -> None:
     assert kept >= frozenset(bounded.items())
 
 
+@pytest.mark.fault("collector", "one series has absurd labels", "it is dropped, the others stay")
 def test_a_series_with_absurd_labels_is_left_out_and_the_others_stay(tmp_path) -> None:
     found = through(
         "cardinality",

@@ -44,6 +44,9 @@ def arrived(backend: Backend, senders: Senders) -> bool:
 # ---------------------------------------------------------------- the process dies
 
 
+@pytest.mark.fault(
+    "collector", "a Collector with persistence is killed under full load", "no acknowledged span is lost"
+)
 def test_what_was_acknowledged_survives_kills_under_full_load(tmp_path) -> None:
     places = ports()
     with Backend() as backend, Senders(places["http"], batches(600, 100)) as senders:
@@ -70,6 +73,7 @@ def test_what_was_acknowledged_survives_kills_under_full_load(tmp_path) -> None:
         assert max(again) <= 9
 
 
+@pytest.mark.fault("collector", "the first tier dies", "what it acknowledged arrives after its restart")
 def test_what_the_first_tier_acknowledged_survives_its_death(tmp_path) -> None:
     places, second = ports(), ports()
     tree = aimed(composed(role="gateway", features=("local",)), [f"127.0.0.1:{second['grpc']}"])
@@ -87,6 +91,7 @@ def test_what_the_first_tier_acknowledged_survives_its_death(tmp_path) -> None:
 # ---------------------------------------------------------------- the backend is away
 
 
+@pytest.mark.fault("collector", "the backend is away for minutes", "what was acknowledged meanwhile arrives")
 def test_what_was_acknowledged_while_the_backend_was_away_arrives(tmp_path) -> None:
     places = ports()
     with Backend() as backend, Senders(places["http"], batches(200, 50), threads=1, pause_s=AWAY_S / 200) as senders:
@@ -108,6 +113,7 @@ def test_what_was_acknowledged_while_the_backend_was_away_arrives(tmp_path) -> N
 # ---------------------------------------------------------------- the disk
 
 
+@pytest.mark.fault("collector", "the disk of the queue is nearly full", "new data is refused, accepted data is kept")
 def test_a_nearly_full_disk_refuses_and_keeps_what_it_took(tmp_path) -> None:
     places = ports()
     environment = {"AI_OTEL_QUEUE_BYTES": "2000000", "AI_OTEL_QUEUE_DIR": str(tmp_path / "disk")}
@@ -129,6 +135,9 @@ def test_a_nearly_full_disk_refuses_and_keeps_what_it_took(tmp_path) -> None:
             assert "no space left" not in collector.output()
 
 
+@pytest.mark.fault(
+    "collector", "the disk of the queue is full", "data is refused with an error, and accepted when there is room"
+)
 def test_a_full_disk_refuses_aloud_and_goes_on_when_there_is_room_again(tmp_path) -> None:
     places = ports()
     with small_disk(tmp_path / "disk", 4_000) as disk, Backend() as backend:
@@ -188,6 +197,7 @@ def test_without_persistence_a_kill_loses_what_its_metrics_last_said(tmp_path) -
         assert lost == len(after.acknowledged - backend.ids()) == 3_000
 
 
+@pytest.mark.fault("collector", "a backend refuses data for good", "it is counted and logged")
 def test_what_a_backend_refuses_for_good_is_counted_and_logged(tmp_path) -> None:
     with Backend() as backend:
         backend.answer = 400

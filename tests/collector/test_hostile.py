@@ -108,6 +108,7 @@ def _reads(addresses: dict[str, str], out: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
+@pytest.mark.fault("collector", "a metrics endpoint returns something else", "it is refused, and the log says why")
 def test_a_page_that_is_no_page_is_refused_and_the_log_says_why(scraped, name) -> None:
     assert set(scraped.up[name]) == {0}
     assert scraped.values[name] == set()
@@ -115,15 +116,20 @@ def test_a_page_that_is_no_page_is_refused_and_the_log_says_why(scraped, name) -
 
 
 @pytest.mark.parametrize("name", ["not_a_number", "infinite", "falling_buckets"])
+@pytest.mark.fault("engines", "a metrics endpoint returns NaN or infinity", "the value is absent")
 def test_what_is_no_measurement_is_absent(scraped, name) -> None:
     assert set(scraped.up[name]) == {1}
     assert scraped.values[name] == set()
 
 
+@pytest.mark.fault("engines", "a metrics endpoint has one series twice", "the first value is used")
 def test_of_two_values_of_one_series_the_first_stands(scraped) -> None:
     assert scraped.values["twice"] == {("ai_otel.request.running", 1.0)}
 
 
+@pytest.mark.fault(
+    "collector", "scrape targets are endless, slow or broken", "other targets are scraped, within bounded memory"
+)
 def test_a_page_is_read_while_others_fail_within_bounded_memory(scraped) -> None:
     assert set(scraped.up["good"]) == {1}
     assert len(scraped.values["good"]) > 20
@@ -164,6 +170,7 @@ def send(collector: Collector, body: bytes, **headers: str) -> tuple[int, str]:
         connection.close()
 
 
+@pytest.mark.fault("collector", "an OTLP request is too large", "it is refused before it is read")
 def test_a_request_that_is_too_large_is_refused_before_it_is_read(tmp_path) -> None:
     # The second ends a Collector without the limit: reading it takes more than the largest stack.
     too_large = [with_attribute(long_text(5_000_000)), with_attribute(nested(1_900_000))]
@@ -175,6 +182,7 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_read(tmp_path) -> N
         assert memory_mb(collector.process.pid) < 200
 
 
+@pytest.mark.fault("collector", "a compressed OTLP request expands to gigabytes", "it is refused")
 def test_a_small_request_that_grows_when_it_is_unpacked_is_refused(tmp_path) -> None:
     with receiving(tmp_path) as collector:
         for body in (bytes(300_000_000), with_attribute(long_text(5_000_000))):
@@ -184,6 +192,9 @@ def test_a_small_request_that_grows_when_it_is_unpacked_is_refused(tmp_path) -> 
         assert memory_mb(collector.process.pid) < 200
 
 
+@pytest.mark.fault(
+    "collector", "an OTLP request is nested as deep as its size allows", "the Collector survives within bounded memory"
+)
 def test_the_deepest_request_that_fits_is_survived_within_bounded_memory(tmp_path) -> None:
     with receiving(tmp_path) as collector:
         assert send(collector, with_attribute(nested(400_000)))[0] == 200
@@ -203,6 +214,7 @@ def test_the_deepest_request_that_fits_is_survived_within_bounded_memory(tmp_pat
     ],
     ids=["noise", "length", "braces", "json", "gzip", "encoding", "type"],
 )
+@pytest.mark.fault("collector", "a request is not OTLP", "it is refused")
 def test_a_request_that_is_no_otlp_is_refused(tmp_path, body, headers, status) -> None:
     with receiving(tmp_path) as collector:
         found, _ = send(collector, body, **headers)
@@ -225,6 +237,7 @@ def _grpc(collector: Collector, body: bytes) -> grpc.StatusCode | None:
         return None
 
 
+@pytest.mark.fault("collector", "clients begin a request and stall", "other clients are served")
 def test_clients_that_begin_and_stall_delay_no_other_client(tmp_path) -> None:
     head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 1000000\r\n"
     with receiving(tmp_path) as collector, ExitStack() as connections:
@@ -240,6 +253,7 @@ def test_clients_that_begin_and_stall_delay_no_other_client(tmp_path) -> None:
 # ---------------------------------------------------------------- a backend
 
 
+@pytest.mark.fault("collector", "a backend never answers", "only its own signal waits")
 def test_a_backend_that_never_answers_stops_its_own_signal_only(tmp_path) -> None:
     with Backend() as backend:
         backend.delay_s = 5

@@ -211,6 +211,7 @@ ROOM = 300
 """Traces that the sampler holds in memory."""
 
 
+@pytest.mark.fault("collector", "tail sampling has no room", "senders wait, and no trace is lost")
 def test_senders_wait_for_room_and_no_trace_is_lost(tmp_path) -> None:
     sent = traces({"status": 900}, seed=4)
     environment = {

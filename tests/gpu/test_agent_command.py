@@ -187,6 +187,7 @@ def test_the_agent_exports_every_device_once_and_its_containers(kubelet: Kubelet
     assert log.count("gpu-2-mig-1, held by ml/claimed-mig-1/server") == 1
 
 
+@pytest.mark.fault("gpu", "a GPU is lost on a node", "the agent exports the others")
 def test_a_lost_gpu_has_no_values_and_the_others_are_exported(kubelet: Kubelet, sink: Sink, tmp_path: Path) -> None:
     scenario = nvml.Scenario(
         gpus=[nvml.Gpu(uuid=node.gpu(0), lost_at=6.0), nvml.Gpu(uuid=node.gpu(1), minor=1, bus_id="00000000:19:00.0")]
@@ -207,6 +208,7 @@ def test_a_lost_gpu_has_no_values_and_the_others_are_exported(kubelet: Kubelet, 
         assert command.ready()
 
 
+@pytest.mark.fault("gpu", "the kubelet does not answer", "devices are exported without pods, and /healthz says why")
 def test_without_a_kubelet_devices_are_exported_and_healthz_says_why(sink: Sink, tmp_path: Path) -> None:
     variables = environment(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     with agent(variables, tmp_path / "pod-resources", tmp_path / "agent.log") as command:
@@ -271,12 +273,14 @@ def test_once_without_devices_prints_the_reason(tmp_path: Path) -> None:
         (("--replicas", "some"), "agent_replicas='some' is invalid: write one of time_slicing, mps"),
     ],
 )
+@pytest.mark.fault("configuration", "an option of the agent is invalid", "it ends with a message")
 def test_an_invalid_option_ends_the_agent_with_a_message(words: tuple[str, ...], sentence: str) -> None:
     done = once({"PATH": "/usr/bin:/bin"}, *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip() == f"ai-otel agent: {sentence}"
 
 
+@pytest.mark.fault("configuration", "the agent's port is in use", "it ends with the next step")
 def test_a_port_in_use_ends_the_agent_with_the_next_step(sink: Sink) -> None:
     address = sink.url.removeprefix("http://")
     done = once({"PATH": "/usr/bin:/bin", "AI_OTEL_GPU": "none"}, "--listen", address)

@@ -117,6 +117,7 @@ def test_pods_have_a_uid_and_a_phase(kubelet: Kubelet) -> None:
     assert [pod.ended for pod in actual] == [False, True]
 
 
+@pytest.mark.fault("gpu", "the kubelet's list is larger than gRPC's default limit", "it is read")
 def test_a_list_larger_than_grpcs_default_limit_is_read(kubelet: Kubelet) -> None:
     ids = [f"GPU-{'x' * 1000}-{number}" for number in range(6000)]
     kubelet.pods = [Pod("large", devices={"server": {"nvidia.com/gpu": ids}})]
@@ -164,6 +165,7 @@ def test_undecodable_pods_are_an_error(kubelet: Kubelet) -> None:
         list_pods(kubelet.pods_socket)
 
 
+@pytest.mark.fault("gpu", "the kubelet's response cannot be decoded", "it is an error of this poll only")
 def test_an_undecodable_response_is_an_error(kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch) -> None:
     actual: Any = podresources.messages("v1", {"X": {"pod_resources": (1, "string")}})["X"](pod_resources="no pod")
     monkeypatch.setattr(kubelet, "_list", lambda request, context: actual)
@@ -173,6 +175,7 @@ def test_an_undecodable_response_is_an_error(kubelet: Kubelet, monkeypatch: pyte
         list_grants(kubelet.socket)
 
 
+@pytest.mark.fault("gpu", "the kubelet hangs", "the call ends at its time limit")
 def test_a_hanging_kubelet_times_out(kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch) -> None:
     from ai_otel.agent import kubelet as calls
 

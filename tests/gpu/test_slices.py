@@ -96,6 +96,7 @@ def test_attributes_that_are_not_strings_are_ignored(read: Read) -> None:
 # ---------------------------------------------------------------- errors
 
 
+@pytest.mark.fault("gpu", "the agent may not list ResourceSlices", "the log names the missing role")
 def test_without_permission_the_next_step_is_a_cluster_role(read: Read) -> None:
     with pytest.raises(ApiServerError, match="ClusterRole with the verbs get and list"):
         read(Api([], allowed=False))
@@ -115,6 +116,7 @@ def test_an_api_server_without_slices_is_reported(read: Read) -> None:
         read(Api([], versions=[]))
 
 
+@pytest.mark.fault("gpu", "the API server shows a foreign certificate", "it is rejected")
 def test_a_server_with_a_foreign_certificate_is_rejected(trust: Trust, tmp_path: Path) -> None:
     stranger = Authority(tmp_path / "authority", "another authority")
     with serving(Api([]), trust, tmp_path / "account") as server:

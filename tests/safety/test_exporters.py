@@ -202,6 +202,9 @@ def measured() -> Iterator[tuple[Server, dict[str, Server]]]:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.fault(
+    "export", "the OTLP endpoint is closed, hangs, refuses or is slow", "requests are served as without ai-otel"
+)
 def test_requests_do_not_notice(measured: tuple[Server, dict[str, Server]], endpoint: str) -> None:
     baseline, servers = measured
     plain, troubled = (statistics.median(server.took) for server in (baseline, servers[endpoint]))
@@ -216,6 +219,9 @@ def exit_s(measured: tuple[Server, dict[str, Server]]) -> float:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.fault(
+    "export", "the OTLP endpoint hangs at the end of the process", "it ends within `AI_OTEL_STOP_TIMEOUT`"
+)
 def test_the_process_ends_in_time(measured: tuple[Server, dict[str, Server]], exit_s: float, endpoint: str) -> None:
     """The timeout is the exporters', the rest is the interpreter's; their own timeouts are ten times as long."""
     took_s = measured[1][endpoint].end()

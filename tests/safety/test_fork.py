@@ -123,6 +123,7 @@ def forked() -> Any:
         yield sink, parent, child
 
 
+@pytest.mark.fault("requests", "a server forks its workers", "each process exports its own requests once")
 def test_each_process_sends_the_spans_of_its_own_requests(forked: Any) -> None:
     sink, parent, child = forked
     assert requests_by_process(sink) == {parent: 3, child: 3}

@@ -108,6 +108,7 @@ def test_several_exporters_may_be_named(made: Made) -> None:
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter, ConsoleSpanExporter]
 
 
+@pytest.mark.fault("configuration", "`OTEL_EXPORTER_OTLP_PROTOCOL` is unknown", "it is logged, and the default is used")
 def test_an_unknown_protocol_is_logged_and_the_default_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.own(OTEL_EXPORTER_OTLP_PROTOCOL="http/yaml", OTEL_METRICS_EXPORTER="none")
     (logged,) = caplog.messages
@@ -116,6 +117,7 @@ def test_an_unknown_protocol_is_logged_and_the_default_used(made: Made, caplog: 
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
+@pytest.mark.fault("configuration", "an exporter's name is unknown", "it is logged, and the others are used")
 def test_an_unknown_exporter_is_logged_and_the_others_are_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.own(OTEL_TRACES_EXPORTER="zipkin_old,otlp", OTEL_METRICS_EXPORTER="none")
     assert caplog.messages == [
@@ -124,6 +126,7 @@ def test_an_unknown_exporter_is_logged_and_the_others_are_used(made: Made, caplo
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
+@pytest.mark.fault("configuration", "an exporter cannot be made", "the others are used")
 def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -305,6 +308,7 @@ def test_a_file_can_disable_everything(from_file: Callable[[str], Providers | No
     ],
     ids=["no yaml", "no format", "another format", "no number", "no exporter"],
 )
+@pytest.mark.fault("configuration", "`OTEL_CONFIG_FILE` is invalid", "it is logged, and the other variables are used")
 def test_a_file_that_cannot_be_used_is_logged(
     from_file: Callable[[str], Providers | None], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:

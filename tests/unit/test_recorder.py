@@ -142,6 +142,9 @@ def test_the_callers_context_is_captured_at_arrival() -> None:
 # ---------------------------------------------------------------- the queue
 
 
+@pytest.mark.fault(
+    "export", "more requests end than can be emitted", "records beyond the limit are dropped and counted"
+)
 def test_records_beyond_the_limit_are_dropped_and_counted() -> None:
     sink = Stuck()
     with recorder_of(sink, limit=3) as recorder:
@@ -231,6 +234,7 @@ def test_a_counter_wakes_the_thread_that_will_observe_it() -> None:
     recorder.stop()
 
 
+@pytest.mark.fault("requests", "no thread can be started", "the next record tries again")
 def test_where_no_thread_is_to_be_had_the_next_record_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -246,6 +250,9 @@ def test_where_no_thread_is_to_be_had_the_next_record_tries_again(monkeypatch: p
         assert len(delivered) == 2
 
 
+@pytest.mark.fault(
+    "requests", "garbage collection ends an abandoned stream inside the recorder", "no deadlock; the record is emitted"
+)
 def test_a_stream_ended_by_garbage_collection_can_wake_the_recorder() -> None:
     """Dropped streams in a cycle end wherever Python happens to collect: also inside our own waking."""
     delivered: list[RequestRecord] = []
@@ -289,6 +296,7 @@ def test_stop_delivers_what_is_queued_and_then_finishes() -> None:
     assert order == ["prepare", "record", "record", "record", "finish"]
 
 
+@pytest.mark.fault("export", "the sink hangs while the process stops", "stopping returns within its time limit")
 def test_stop_returns_in_time_beside_a_sink_that_does_not_answer() -> None:
     sink = Stuck()
     recorder = Recorder(sink, interval_s=0.001)

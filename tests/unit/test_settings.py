@@ -80,6 +80,9 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("name", "text"), MALFORMED)
+@pytest.mark.fault(
+    "configuration", "an `AI_OTEL_*` variable is malformed", "it is logged once, and the default is used"
+)
 def test_a_malformed_variable_is_reported_once_and_the_server_runs_on(
     name: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,6 +116,7 @@ def test_an_argument_of_any_type_is_validated(name: str, value: Any) -> None:
         READ({}, **{name: value})
 
 
+@pytest.mark.fault("configuration", "an `AI_OTEL_*` variable is unknown", "it is logged, with the known names")
 def test_an_unknown_variable_is_reported_with_those_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
     assert READ({"AI_OTEL_TRACE": "1", "AI_OTEL_ENABLED": "1", "OTEL_X": "1"}).enabled
     (reported,) = caplog.messages

@@ -123,6 +123,7 @@ def expected(sent: Sent) -> tuple[str, int | None]:
     return OUTCOMES.get(sent.name, ("finished", 200))
 
 
+@pytest.mark.fault("requests", "requests are refused before the engine or by it", "each has one span with its status")
 def test_some_were_refused_before_the_engine_and_some_at_admission(scene: Scene) -> None:
     refused = Counter(sent.status for sent in scene.client.sent if expected(sent)[0] == "rejected")
     assert (refused[400], refused[404]) == (20, 10)
@@ -377,6 +378,7 @@ def test_durations_are_vllms_own_and_the_api_layer(alone: Alone) -> None:
     assert engine_total <= total <= client_total
 
 
+@pytest.mark.fault("requests", "vLLM's engine process dies", "its requests have failed spans, each once")
 def test_engine_death_fails_the_requests_in_flight(scene: Scene) -> None:
     """The last test of this server: its engine process is killed while every one of them generates."""
     path, body = "/v1/completions", completion(PROMPT, max_tokens=1800)

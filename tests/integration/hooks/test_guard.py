@@ -15,6 +15,9 @@ def fail() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+@pytest.mark.fault(
+    "requests", "a process with failed hooks forks", "the child does not report the failures of its parent"
+)
 def test_what_failed_in_the_parent_of_a_fork_is_the_parents_to_report() -> None:
     Guard("g")(fail)
     child = os.fork()

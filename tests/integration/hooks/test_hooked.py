@@ -5,10 +5,15 @@ from __future__ import annotations
 import fractions
 import multiprocessing
 
+import pytest
+
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 
 
+@pytest.mark.fault(
+    "requests", "a hooked method is sent to a pool of spawned processes", "it is pickled by its name, and called"
+)
 def test_a_pool_of_spawned_processes_maps_a_hooked_method() -> None:
     """As `Pool.map(llm.generate, prompts)`, with a class of the standard library, which the processes can import."""
     patcher = Patcher("fake")

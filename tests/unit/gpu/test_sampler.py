@@ -124,6 +124,7 @@ def test_both_intervals_share_one_counter_state() -> None:
     assert recorder.energies[-1] == ("GPU-1", 52.0)
 
 
+@pytest.mark.fault("gpu", "a GPU falls off the bus", "it is logged once, its values are absent, other GPUs are sampled")
 def test_a_lost_gpu_is_logged_once_and_the_others_are_still_read(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(two())
     bench.sample()
@@ -141,6 +142,7 @@ def test_a_lost_gpu_is_logged_once_and_the_others_are_still_read(caplog: pytest.
     assert bench.sampler.snapshot.ids == ("GPU-2",)
 
 
+@pytest.mark.fault("gpu", "a lost GPU comes back", "it is sampled again")
 def test_a_lost_gpu_that_returns_is_rediscovered() -> None:
     bench = Bench(two())
     bench.sample()
@@ -164,6 +166,7 @@ def test_a_lost_gpu_that_is_not_enumerated_stays_lost_until_found() -> None:
 
 
 @pytest.mark.parametrize("source", [FakeGpu, Omitting])
+@pytest.mark.fault("gpu", "a GPU stays lost", "it is retried with growing intervals")
 def test_a_gpu_that_stays_lost_is_retried_with_backoff(source: type[FakeGpu]) -> None:
     """A retry reopens the library, which affects the other devices, too."""
     bench = Bench(source(two().readings))
@@ -222,6 +225,7 @@ def test_a_vendor_that_is_not_installed_is_not_logged_or_retried(caplog: pytest.
     assert bench.sampler.snapshot.errors == {}
 
 
+@pytest.mark.fault("gpu", "the driver cannot be opened", "the error is logged once and the driver is tried again")
 def test_an_installed_source_that_fails_is_logged_once_and_retried(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(two())
     bench.gpu.trouble = Unavailable("No permission: add the user to the group video.", installed=True)
@@ -263,6 +267,7 @@ class Broken(FakeGpu):
         return super().read(device)
 
 
+@pytest.mark.fault("gpu", "reading one device raises an unknown error", "only that device has no values")
 def test_a_bug_in_a_source_affects_that_device_only() -> None:
     bench = Bench(Broken({ONE: GpuReading(power_w=1.0), TWO: GpuReading(power_w=2.0)}))
     with guard.strict() as failures:
@@ -342,6 +347,7 @@ def test_a_follower_does_not_sample() -> None:
     assert gpu.opened == 0
 
 
+@pytest.mark.fault("gpu", "a sampling process forks", "the child does not use or close its handles")
 def test_a_forked_child_starts_empty_and_leaves_the_parents_sources_open() -> None:
     gpu = two()
     sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01)

@@ -32,6 +32,9 @@ def test_a_failure_is_counted_and_reported_once(caplog: pytest.LogCaptureFixture
     assert reported.exc_info is not None
 
 
+@pytest.mark.fault(
+    "requests", "a hook fails ten times in a row", "it is switched off, counted and logged; the server runs on"
+)
 def test_ten_failures_in_a_row_switch_a_hook_off(caplog: pytest.LogCaptureFixture) -> None:
     guard, calls = Guard("g"), []
     for _ in range(FAILURES_IN_A_ROW + 5):
@@ -55,6 +58,7 @@ def test_one_success_resets_the_count() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.fault("requests", "a cancellation, exit or interrupt arrives inside a hook", "it reaches the application")
 def test_cancellation_exit_and_interrupts_are_the_servers(error: BaseException) -> None:
     with pytest.raises(type(error)) as raised:
         Guard("g")(fail, error)
@@ -80,6 +84,9 @@ def test_a_failure_that_cannot_be_reported_is_counted(hook: object) -> None:
     assert guards.errors == {"g": 1}
 
 
+@pytest.mark.fault(
+    "requests", "the log handler raises while a failure is logged", "the exception does not reach the server"
+)
 def test_a_log_handler_that_raises_does_not_reach_the_server() -> None:
     class Broken(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
@@ -138,6 +145,7 @@ def plain(*_: object) -> None:
     [plain, Handler(), Handler().method, functools.partial(plain, 1)],
     ids=["function", "object", "method", "partial"],
 )
+@pytest.mark.fault("requests", "a signal handler raises inside a hook", "the exception reaches the application")
 def test_what_a_signal_handler_raises_inside_a_hook_is_the_applications(handler: Any) -> None:
     before = signal.signal(signal.SIGUSR1, handler)
     try:
@@ -182,6 +190,7 @@ def test_the_same_exception_raised_by_a_hook_itself_is_swallowed() -> None:
     assert guards.errors == {"g": 1}
 
 
+@pytest.mark.fault("requests", "a hook is switched off while requests run", "their records are closed")
 def test_a_guard_that_is_off_still_closes_what_is_open() -> None:
     guard = Guard("g")
     for _ in range(FAILURES_IN_A_ROW):

@@ -273,6 +273,7 @@ def test_what_the_application_raises_is_raised_and_noted(bench: Bench, sent: Seq
     assert (record.outcome, record.error_type) == (Outcome.FAILED, "Broke")
 
 
+@pytest.mark.fault("requests", "the application fails after the last byte", "the request is finished")
 def test_an_error_after_the_last_byte_is_not_the_clients(bench: Bench) -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await replies(START, body(b"a"))(None, None, send)
@@ -329,6 +330,7 @@ def test_a_send_that_cannot_reach_the_client_is_a_hang_up(bench: Bench, gone_aft
     assert record.outcome is Outcome.CANCELLED
 
 
+@pytest.mark.fault("requests", "a client hangs up and the application goes on", "the outcome is cancelled")
 def test_a_hang_up_is_recorded_though_the_application_survives_it(bench: Bench) -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         try:
@@ -381,6 +383,7 @@ def test_a_coroutine_that_is_closed_in_another_context_ends_quietly(bench: Bench
     assert bench.only()[0].outcome is Outcome.CANCELLED
 
 
+@pytest.mark.fault("requests", "the application never responds", "the request has failed")
 def test_an_application_that_never_answers_has_failed(bench: Bench) -> None:
     bench.serve(replies())
     record, _ = bench.only()

@@ -80,6 +80,11 @@ def outcome_of(record: RequestRecord | None) -> tuple[str, str | None]:
         ("/llm/generate", "/llm/"),
     ],
 )
+@pytest.mark.fault(
+    "requests",
+    "a refused request below a gateway prefix or a root path",
+    "it has a span, a count and a duration like any other",
+)
 def test_a_refused_request_below_a_prefix_is_counted(bench: Bench, path: str, root: str, status: int) -> None:
     record = bench.serve(sends({**START, "status": status}, LAST), path, root_path=root)
     assert outcome_of(record)[0] in {"rejected", "failed"}
@@ -95,11 +100,15 @@ def test_a_health_page_below_a_prefix_makes_nothing(bench: Bench, path: str) -> 
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.fault("requests", "the server redirects a POST", "the redirect is not counted as a finished inference")
 def test_a_redirect_is_not_a_finished_inference(bench: Bench, status: int) -> None:
     assert bench.serve(sends({**START, "status": status}, LAST), "/v1/completions/") is None
     assert bench.recorder.open_count == 0
 
 
+@pytest.mark.fault(
+    "requests", "background tasks run for seconds after the response", "the span ends with the last byte"
+)
 def test_a_span_ends_with_the_last_byte_not_with_background_tasks(bench: Bench) -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await sends(START, LAST)(None, None, send)
@@ -112,6 +121,9 @@ def test_a_span_ends_with_the_last_byte_not_with_background_tasks(bench: Bench) 
     assert record.duration_s < 0.3
 
 
+@pytest.mark.fault(
+    "requests", "the application starts a response twice", "the first status, which the client saw, is kept"
+)
 def test_a_second_response_start_does_not_overwrite_the_status(bench: Bench) -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send(START)
@@ -124,6 +136,9 @@ def test_a_second_response_start_does_not_overwrite_the_status(bench: Bench) -> 
 
 @pytest.mark.parametrize("sent", [(), (START,), (START, {**LAST, "more_body": True})])
 @pytest.mark.parametrize("engine_finished", [False, True])
+@pytest.mark.fault(
+    "requests", "the application returns without the last byte", "the request has failed with `no_response`"
+)
 def test_a_response_without_a_last_byte_is_not_finished(
     bench: Bench, sent: Sequence[Any], engine_finished: bool
 ) -> None:
@@ -154,6 +169,9 @@ Cancelled.__module__ = "trio._core._exceptions"
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.fault(
+    "requests", "the client hangs up under trio", "the outcome is cancelled, also inside exception groups"
+)
 def test_trios_cancellation_is_a_cancellation(bench: Bench, wrapped: bool) -> None:
     error: BaseException = Cancelled()
     if wrapped:
@@ -173,6 +191,7 @@ def test_trios_cancellation_is_a_cancellation(bench: Bench, wrapped: bool) -> No
 @pytest.mark.parametrize(
     "message", [{}, {"type": None}, {"status": 200}, {"body": b"x"}, {"type": "http.response.start"}]
 )
+@pytest.mark.fault("requests", "an application sends malformed ASGI messages", "no hook fails or is switched off")
 def test_messages_without_type_or_status_switch_nothing_off(bench: Bench, message: dict[str, Any]) -> None:
     for _ in range(FAILURES_IN_A_ROW + 1):
         bench.serve(sends(message, START, LAST))
@@ -182,6 +201,7 @@ def test_messages_without_type_or_status_switch_nothing_off(bench: Bench, messag
     assert len(bench.records) == FAILURES_IN_A_ROW + 1
 
 
+@pytest.mark.fault("requests", "a client sends several tracestate headers", "they are joined into one list")
 def test_several_tracestate_lines_are_one_list() -> None:
     raw = [
         (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
