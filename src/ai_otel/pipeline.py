@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ai_otel.emit.metrics import MetricEmitter
     from ai_otel.emit.spans import SpanEmitter
+    from ai_otel.export.counts import ExportCounts
     from ai_otel.providers import Providers
 
 
@@ -54,6 +55,7 @@ class Pipeline:
         self._engine = engine
         self._stop_timeout_s = stop_timeout_s
         self._providers: Providers | None = None
+        self.exports: ExportCounts | None = None
         self._spans: SpanEmitter | None = None
         self._metrics: MetricEmitter | None = None
         # Outermost on their thread: nothing above them could handle what they raise.
@@ -101,6 +103,7 @@ class Pipeline:
     def connect(self, providers: Providers, spans: SpanEmitter, metrics: MetricEmitter) -> None:
         """Set where records are emitted to."""
         self._providers, self._spans, self._metrics = providers, spans, metrics
+        self.exports = providers.exports
 
     def start_devices(self, hw: Meter, own: Meter, *, observed: bool) -> None:
         """Start sampling devices; `observed` says that the meters have the instruments already."""

@@ -20,11 +20,14 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from ai_otel import semconv
+from ai_otel.export import redirects
+from ai_otel.export.counts import ExportCounts
+from ai_otel.export.points import CountedMetricExporter
+from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -44,6 +47,8 @@ class Providers(NamedTuple):
     """Only we use the tracer provider: we have to shut it down, and no span of the application's reaches it."""
     own_metrics: bool = False
     """Only we use the meter provider."""
+    exports: ExportCounts | None = None
+    """What became of what our own exporters were given; `None` where they are someone else's."""
 
     def shutdown(self) -> None:
         """Export what is left and end. Only own providers are ended; others are flushed."""
@@ -104,21 +109,26 @@ def choose(user: UserProviders, resource: Callable[[], Resource], environment: M
         user.origin,
         own_traces=user.tracer_provider is None,
         own_metrics=user.meter_provider is None,
+        exports=private.exports,
     )
 
 
 def own(resource: Resource, environment: Mapping[str, str]) -> Providers:
     """Private providers, configured by the `OTEL_*` variables as the SDK reads them."""
+    counts = ExportCounts()
     tracer_provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
     for name, exporter in _exporters("traces", environment):
         # One that cannot be made, say for its own variables, does not take the others with it.
-        processor = Guard(f"exporter {name}", alone=True)(lambda make=exporter: BatchSpanProcessor(make()))
+        processor = Guard(f"exporter {name}", alone=True)(_processor, exporter, counts, environment)
         if processor is not None:
             tracer_provider.add_span_processor(processor)
-    made = [Guard(f"exporter {name}", alone=True)(_reader, make) for name, make in _exporters("metrics", environment)]
+    made = [
+        Guard(f"exporter {name}", alone=True)(_reader, exporter, counts, environment)
+        for name, exporter in _exporters("metrics", environment)
+    ]
     readers = [reader for reader in made if reader is not None]
     meter_provider = SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True)
+    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True, exports=counts)
 
 
 def from_file(path: str, resource: Resource) -> Providers | None:
@@ -210,9 +220,16 @@ def _load(group: str, name: str) -> type[Any] | None:
     return None
 
 
-def _reader(exporter: type[Any]) -> MetricReader:
-    reader = exporter() if issubclass(exporter, MetricReader) else PeriodicExportingMetricReader(exporter())
-    return _bind(reader)
+def _processor(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> SpanProcessor:
+    made, seen = redirects.made(exporter, environment)
+    return CountedSpanProcessor(BoundedSpanExporter(made, counts, seen), counts)
+
+
+def _reader(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> MetricReader:
+    if issubclass(exporter, MetricReader):
+        return _bind(exporter())
+    made, seen = redirects.made(exporter, environment)
+    return _bind(PeriodicExportingMetricReader(CountedMetricExporter(made, counts, seen)))
 
 
 def _bind(reader: MetricReader) -> MetricReader:

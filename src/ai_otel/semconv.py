@@ -47,6 +47,7 @@ AI_OTEL_ENERGY_UNCERTAINTY: Final = "ai_otel.energy.uncertainty"
 AI_OTEL_ENGINE_INDEX: Final = "ai_otel.engine.index"
 AI_OTEL_ENGINE_NAME: Final = "ai_otel.engine.name"
 AI_OTEL_ENGINE_VERSION: Final = "ai_otel.engine.version"
+AI_OTEL_EXPORT_SIGNAL: Final = "ai_otel.export.signal"
 AI_OTEL_FINISH_REASON: Final = "ai_otel.finish_reason"
 AI_OTEL_GPU_ATTRIBUTION: Final = "ai_otel.gpu.attribution"
 AI_OTEL_GPU_BATCH_MEAN: Final = "ai_otel.gpu.batch.mean"
@@ -1107,6 +1108,39 @@ AI_OTEL_RECORD_OPEN: Final = Metric(
     buckets=None,
     attributes=(),
 )
+AI_OTEL_EXPORT_SENT: Final = Metric(
+    name="ai_otel.export.sent",
+    scope="ai_otel",
+    subject="health",
+    instrument="counter",
+    unit="{item}",
+    value="int",
+    description="Spans and metric points that the receiver accepted.",
+    buckets=None,
+    attributes=(AI_OTEL_EXPORT_SIGNAL,),
+)
+AI_OTEL_EXPORT_FAILED: Final = Metric(
+    name="ai_otel.export.failed",
+    scope="ai_otel",
+    subject="health",
+    instrument="counter",
+    unit="{item}",
+    value="int",
+    description="Spans and metric points that the receiver refused, or did not accept in time.",
+    buckets=None,
+    attributes=(AI_OTEL_EXPORT_SIGNAL,),
+)
+AI_OTEL_EXPORT_DROPPED: Final = Metric(
+    name="ai_otel.export.dropped",
+    scope="ai_otel",
+    subject="health",
+    instrument="counter",
+    unit="{item}",
+    value="int",
+    description="Spans dropped because the SDK's export queue was full.",
+    buckets=None,
+    attributes=(AI_OTEL_EXPORT_SIGNAL,),
+)
 AI_OTEL_HOOK_ERRORS: Final = Metric(
     name="ai_otel.hook.errors",
     scope="ai_otel",
@@ -1150,7 +1184,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     AI_OTEL_GPU_THROTTLE_TIME, AI_OTEL_GPU_XID_LAST, AI_OTEL_GPU_XID_EVENTS, HW_GPU_INFO,
     AI_OTEL_GPU_PROCESS_MEMORY_USAGE, AI_OTEL_GPU_ALLOCATION, AI_OTEL_GPU_ENERGY, AI_OTEL_GPU_TIME_METRIC,
     AI_OTEL_ENERGY_UNDEFERRED, AI_OTEL_GPU_CONSERVATION_ERROR, AI_OTEL_GPU_IDLE_POWER, AI_OTEL_GPU_PASS_DURATION,
-    AI_OTEL_GPU_PASS_SKIPPED, AI_OTEL_GPU_SUPPORT, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN, AI_OTEL_HOOK_ERRORS,
-    AI_OTEL_HOOK_DISABLED,
+    AI_OTEL_GPU_PASS_SKIPPED, AI_OTEL_GPU_SUPPORT, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN, AI_OTEL_EXPORT_SENT,
+    AI_OTEL_EXPORT_FAILED, AI_OTEL_EXPORT_DROPPED, AI_OTEL_HOOK_ERRORS, AI_OTEL_HOOK_DISABLED,
 )
 # fmt: on

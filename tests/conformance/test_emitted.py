@@ -13,6 +13,7 @@ import pytest
 
 from ai_otel import resource, semconv
 from ai_otel.engines.vllm.stats import EngineStats
+from ai_otel.export.counts import ExportCounts
 from ai_otel.hooks import guard
 from ai_otel.record import RequestRecord
 from ai_otel.settings import Environment
@@ -69,6 +70,9 @@ def follow_an_engine(telemetry: Captured) -> None:
 def break_health(telemetry: Captured) -> None:
     """Everything that health can be about."""
     telemetry.recorder.dropped.update(dict.fromkeys(semconv.DROP_REASONS, 1))
+    telemetry.handle.pipeline.exports = exports = ExportCounts()
+    for counts in (exports.sent, exports.failed, exports.dropped):
+        counts.update(traces=1, metrics=1)
     guard.errors["some hook"] += 1
     guard.disabled.add("some hook")
 

@@ -50,15 +50,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)
     seen = Made()
 
-    def processor(exporter: Any) -> Any:
-        seen.spans.append(exporter)
+    def processor(exporter: Any, _: Any) -> Any:
+        seen.spans.append(exporter.wrapped)
         return SimpleNamespace(shutdown=exporter.shutdown, force_flush=lambda _=0: True)
 
     def reader(exporter: Any) -> InMemoryMetricReader:
-        seen.metrics.append(exporter)
+        seen.metrics.append(exporter.wrapped)
         return InMemoryMetricReader()
 
-    monkeypatch.setattr(providers, "BatchSpanProcessor", processor)
+    monkeypatch.setattr(providers, "CountedSpanProcessor", processor)
     monkeypatch.setattr(providers, "PeriodicExportingMetricReader", reader)
     yield seen
     for each in seen.providers:

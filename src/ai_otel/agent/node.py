@@ -17,6 +17,7 @@ from ai_otel.agent.api_server import ApiServer
 from ai_otel.agent.health import HealthStatus
 from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
 from ai_otel.agent.metrics import observe_allocations
+from ai_otel.emit.health import observe_exports
 from ai_otel.gpu.monitor import GpuMonitor
 from ai_otel.gpu.registry import make_sources, wanted_sources
 from ai_otel.gpu.source import Device, Options
@@ -66,6 +67,7 @@ class Agent:
         hw = providers.meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
         own = providers.meter_provider.get_meter(semconv.SCOPE, __version__)
         self._monitor.observe(hw, own)
+        observe_exports(own, lambda: providers.exports)
         observe_allocations(own, lambda: self.poller.view.allocated)
         self.sampler.start()
         self._running.callback(self.sampler.stop, self.settings.stop_timeout)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
+from ai_otel.export.counts import ExportCounts
 from ai_otel.instruments import observable
 
 
@@ -21,6 +24,10 @@ class Health(Protocol):
     @property
     def open_count(self) -> int:
         """Records that are open now."""
+
+    @property
+    def exports(self) -> ExportCounts | None:
+        """What became of what was exported; `None` where the exporters are not ours."""
 
     @property
     def hook_errors(self) -> Mapping[str, int]:
@@ -53,3 +60,20 @@ def observe_health(meter: Meter, health: Health) -> None:
     observable(meter, semconv.AI_OTEL_RECORD_OPEN, is_open)
     observable(meter, semconv.AI_OTEL_HOOK_ERRORS, errors)
     observable(meter, semconv.AI_OTEL_HOOK_DISABLED, disabled)
+    observe_exports(meter, lambda: health.exports)
+
+
+def observe_exports(meter: Meter, counts: Callable[[], ExportCounts | None]) -> None:
+    """Observe our own exporters; nothing where there are none."""
+
+    def exported(choose: Callable[[ExportCounts], Counter[str]]) -> Iterator[Observation]:
+        known = counts()
+        for signal, count in list(choose(known).items()) if known is not None else ():
+            yield Observation(count, {semconv.AI_OTEL_EXPORT_SIGNAL: signal})
+
+    for metric, choose in (
+        (semconv.AI_OTEL_EXPORT_SENT, lambda counts: counts.sent),
+        (semconv.AI_OTEL_EXPORT_FAILED, lambda counts: counts.failed),
+        (semconv.AI_OTEL_EXPORT_DROPPED, lambda counts: counts.dropped),
+    ):
+        observable(meter, metric, functools.partial(exported, choose))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
@@ -17,10 +16,9 @@ from opentelemetry.metrics import Meter, Observation
 from ai_otel import semconv
 from ai_otel.emit.spans import model_of, operation_of
 from ai_otel.engine_counters import EngineCounters, Labels
+from ai_otel.export.limits import OTHER, Attributes, Vocabulary
 from ai_otel.instruments import histogram, observable
 from ai_otel.record import FINISH_REASON_NAMES, Choice, Inference, Outcome, RequestRecord
-
-Attributes = dict[str, Any]
 
 _ENGINE_QUEUE = {semconv.AI_OTEL_QUEUE: "engine"}
 
@@ -30,6 +28,7 @@ class MetricEmitter:
 
     def __init__(self, gen_ai: Meter, own: Meter, counters: EngineCounters) -> None:
         self._counters = counters
+        self._models, self._operations, self._errors = Vocabulary(), Vocabulary(), Vocabulary()
         self._duration = histogram(gen_ai, semconv.GEN_AI_SERVER_REQUEST_DURATION)
         self._first_token = histogram(gen_ai, semconv.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN)
         self._per_token = histogram(gen_ai, semconv.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN)
@@ -47,13 +46,15 @@ class MetricEmitter:
     def emit(self, record: RequestRecord, engine: str, context: Context | None) -> None:
         """Record one call."""
         attributes = {
-            semconv.GEN_AI_OPERATION_NAME: operation_of(record),
+            semconv.GEN_AI_OPERATION_NAME: self._operations.of(operation_of(record)),
             semconv.GEN_AI_PROVIDER_NAME: engine,
         }
-        model = model_of(record)
+        model = self._model(model_of(record))
         if model is not None:
             attributes[semconv.GEN_AI_REQUEST_MODEL] = model
-        failed = attributes if record.error_type is None else {**attributes, semconv.ERROR_TYPE: record.error_type}
+        failed = attributes
+        if record.error_type is not None:
+            failed = {**attributes, semconv.ERROR_TYPE: self._errors.of(record.error_type)}
         self._duration.record(record.duration_s, failed, context)
         if record.energy is not None:
             by_method = {**attributes, semconv.AI_OTEL_ENERGY_METHOD: record.energy.method}
@@ -63,11 +64,15 @@ class MetricEmitter:
             self._emit_inference(inference, attributes, context, successful=successful)
         self._count(record, engine)
 
+    def _model(self, model: str | None) -> str | None:
+        return None if model is None else self._models.of(model)
+
     def _emit_inference(
         self, inference: Inference, attributes: Attributes, context: Context | None, *, successful: bool
     ) -> None:
-        if inference.model is not None and inference.model != attributes.get(semconv.GEN_AI_REQUEST_MODEL):
-            attributes = {**attributes, semconv.GEN_AI_REQUEST_MODEL: inference.model}
+        model = self._model(inference.model)
+        if model is not None and model != attributes.get(semconv.GEN_AI_REQUEST_MODEL):
+            attributes = {**attributes, semconv.GEN_AI_REQUEST_MODEL: model}
         if successful and inference.beam_width is None:
             first = [choice.first_token_s for choice in inference.choices if choice.first_token_s is not None]
             if first:
@@ -97,15 +102,16 @@ class MetricEmitter:
 
     def _count(self, record: RequestRecord, engine: str) -> None:
         if record.outcome is Outcome.REJECTED:
-            label: Labels = ((semconv.ERROR_TYPE, record.error_type or "_OTHER"),)
-            self._counters.of(_labels(engine, model_of(record))).add(semconv.AI_OTEL_REQUEST_REJECTED.name, 1, label)
+            label: Labels = ((semconv.ERROR_TYPE, self._errors.of(record.error_type or OTHER)),)
+            counter = self._counters.of(_labels(engine, self._model(model_of(record))))
+            counter.add(semconv.AI_OTEL_REQUEST_REJECTED.name, 1, label)
         for inference in record.inferences:
             # The engine's own statistics are the better source; without them the record is the only one.
             if not inference.counted_by_engine and inference.outcome is not Outcome.REJECTED:
                 self._count_inference(inference)
 
     def _count_inference(self, inference: Inference) -> None:
-        counter = self._counters.of(_labels(inference.engine, inference.model))
+        counter = self._counters.of(_labels(inference.engine, self._model(inference.model)))
         for choice in inference.choices:
             if choice.counted_input_tokens is not None:
                 counter.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, choice.counted_input_tokens)

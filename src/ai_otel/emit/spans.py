@@ -10,10 +10,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from ai_otel import semconv
-from ai_otel.propagation import http_span_of, parent_of
+from ai_otel.export.limits import Attributes, cut, limited
+from ai_otel.propagation import Parent, http_span_of, parent_of
 from ai_otel.record import FINISH_REASON_NAMES, Choice, Exchange, Inference, Outcome, Parameters, RequestRecord
-
-Attributes = dict[str, Any]
 
 MAX_INFERENCE_SPANS = 128
 """A rerank of thousands of documents is one call: beyond this many its inferences have no span of their own."""
@@ -49,14 +48,8 @@ class SpanEmitter:
         only = record.inferences[0] if len(record.inferences) == 1 else None
         operation = operation_of(record)
         model = model_of(record)
-        span = self._tracer.start_span(
-            f"{operation} {model}" if model else operation,
-            context=parent.context,
-            kind=parent.kind,
-            links=parent.links,
-            attributes=request_attributes(record, engine, operation, model),
-            start_time=record.start_ns,
-        )
+        attributes = request_attributes(record, engine, operation, model)
+        span = self._start(_name(operation, model), parent, attributes, record.start_ns)
         context = trace.set_span_in_context(span, Context())
         if span.is_recording():
             if only is not None:
@@ -65,9 +58,20 @@ class SpanEmitter:
                 for inference in record.inferences[:MAX_INFERENCE_SPANS]:
                     self._emit_inference(inference, record, operation, context)
             for event in record.device_events:
-                span.add_event(event.name, dict(event.attributes), event.time_ns)
+                span.add_event(event.name, limited(dict(event.attributes)), event.time_ns)
         _finish(span, record.outcome, record.error_type, record.exchange, record.end_ns)
         return context
+
+    def _start(self, name: str, parent: Parent, attributes: Attributes, start_ns: int) -> Span:
+        # The one place where attributes are put on a span: a client chooses some of them.
+        return self._tracer.start_span(
+            name,
+            context=parent.context,
+            kind=parent.kind,
+            links=parent.links,
+            attributes=limited(attributes),
+            start_time=start_ns,
+        )
 
     def _steps_back(self, record: RequestRecord) -> bool:
         if self._same_provider and not record.inferences and http_span_of(record) is not None:
@@ -93,13 +97,8 @@ class SpanEmitter:
         error_type = inference.error_type if inference.outcome is not None else record.error_type
         if error_type is not None:
             attributes[semconv.ERROR_TYPE] = error_type
-        span = self._tracer.start_span(
-            f"{operation} {inference.model}" if inference.model else operation,
-            context=parent,
-            kind=SpanKind.INTERNAL,
-            attributes=attributes,
-            start_time=max(inference.start_ns, record.start_ns),
-        )
+        start_ns = max(inference.start_ns, record.start_ns)
+        span = self._start(_name(operation, inference.model), Parent(parent, SpanKind.INTERNAL), attributes, start_ns)
         self._emit_phases(inference, record, trace.set_span_in_context(span, Context()))
         _finish(span, outcome, error_type, None, inference.end_ns or record.end_ns)
 
@@ -119,8 +118,12 @@ def _finish(
     status = exchange.status if exchange is not None else None
     client_error = status is not None and 400 <= status < 500
     if outcome is Outcome.FAILED or (outcome is Outcome.REJECTED and not client_error):
-        span.set_status(Status(StatusCode.ERROR, error_type))
+        span.set_status(Status(StatusCode.ERROR, cut(error_type) if error_type is not None else None))
     span.end(end_ns)
+
+
+def _name(operation: str, model: str | None) -> str:
+    return cut(f"{operation} {model}" if model else operation)
 
 
 def operation_of(record: RequestRecord) -> str:

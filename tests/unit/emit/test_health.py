@@ -6,6 +6,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ai_otel.emit.health import observe_health
+from ai_otel.export.counts import ExportCounts
 from ai_otel.hooks import guard
 from ai_otel.testing import captured
 from records import call, deliver, inference
@@ -16,6 +17,10 @@ class Unwell:
 
     dropped = {"queue_full": 3, "fork": 1}  # noqa: RUF012 - a fake
     open_count = 2
+    exports = ExportCounts()
+    exports.sent.update(traces=90, metrics=50)
+    exports.failed.update(traces=7, metrics=0)
+    exports.dropped.update(traces=3)
     hook_errors = {"vllm:generate": 12}  # noqa: RUF012 - a fake
     hooks_disabled = frozenset({"vllm:generate"})
 
@@ -36,6 +41,9 @@ def test_what_we_lost_and_what_broke_in_us_is_measured() -> None:
     assert observed(Unwell()) == {
         "ai_otel.record.dropped": {("queue_full",): 3, ("fork",): 1},
         "ai_otel.record.open": {(): 2},
+        "ai_otel.export.sent": {("traces",): 90, ("metrics",): 50},
+        "ai_otel.export.failed": {("traces",): 7, ("metrics",): 0},
+        "ai_otel.export.dropped": {("traces",): 3},
         "ai_otel.hook.errors": {("vllm:generate",): 12},
         "ai_otel.hook.disabled": {("vllm:generate",): 1},
     }
@@ -45,6 +53,7 @@ def test_without_failures_only_open_records_are_exported() -> None:
     class Well:
         dropped: dict[str, int] = {}  # noqa: RUF012 - a fake
         open_count = 0
+        exports = None
         hook_errors: dict[str, int] = {}  # noqa: RUF012 - a fake
         hooks_disabled: frozenset[str] = frozenset()
 

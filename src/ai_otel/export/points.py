@@ -1,0 +1,51 @@
+"""Exporter of metrics: counts what was sent and what failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+
+from ai_otel.export.counts import ExportCounts
+from ai_otel.export.redirects import Redirects
+
+
+class CountedMetricExporter(MetricExporter):
+    """Passes everything to another exporter, and counts the points."""
+
+    def __init__(self, exporter: MetricExporter, counts: ExportCounts, redirects: Redirects | None = None) -> None:
+        # The SDK's own reader reads these two of any exporter.
+        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)  # noqa: SLF001
+        self.wrapped = exporter
+        self._counts = counts
+        self._redirects = redirects
+        counts.observe("metrics")
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        """Export, and count what came of it."""
+        result = MetricExportResult.FAILURE
+        try:
+            result = self.wrapped.export(metrics_data, timeout_millis, **kwargs)
+            if self._redirects is not None and self._redirects.take():
+                result = MetricExportResult.FAILURE
+        finally:
+            sent = result is MetricExportResult.SUCCESS
+            (self._counts.sent if sent else self._counts.failed)["metrics"] += _points(metrics_data)
+        return result
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Flush the other exporter."""
+        return self.wrapped.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Shut the other exporter down."""
+        self.wrapped.shutdown(timeout_millis, **kwargs)
+
+
+def _points(data: MetricsData) -> int:
+    return sum(
+        len(metric.data.data_points)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    )

@@ -1,0 +1,72 @@
+"""
+A session for OTLP/HTTP that notices redirects.
+
+To the SDK's exporter every status below 400 is a success, and `requests` follows a redirect of a POST with a GET that
+carries nothing. In both cases all telemetry would be lost without a trace.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+log = logging.getLogger("ai_otel")
+
+# With one of these, the session is the one that the user's own credential provider makes.
+_PROVIDERS = "_CREDENTIAL_PROVIDER"
+
+
+class Redirects:
+    """Whether the last request of one exporter was answered by a redirect; logged once."""
+
+    def __init__(self) -> None:
+        self._seen = False
+        self._logged = False
+
+    def saw(self, url: str, status: int, location: str) -> None:
+        """Note the status of a response."""
+        self._seen = 300 <= status < 400
+        if self._seen and not self._logged:
+            self._logged = True
+            log.warning(
+                "ai-otel: %s answers %d, Location: %s; redirects are not followed, nothing is exported: "
+                "set the endpoint to the final URL",
+                _without_secrets(url),
+                status,
+                _without_secrets(location) or "none",
+            )
+
+    def take(self) -> bool:
+        """Whether a redirect was seen since the last call."""
+        seen, self._seen = self._seen, False
+        return seen
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def made(exporter: Callable[..., Any], environment: Mapping[str, str]) -> tuple[Any, Redirects | None]:
+    """Make an exporter; one that sends by `requests` gets a session that notices redirects."""
+    by_user = any(value and name.endswith(_PROVIDERS) for name, value in environment.items())
+    if by_user or "session" not in inspect.signature(exporter).parameters:
+        return exporter(), None
+    redirects = Redirects()
+    return exporter(session=_session(redirects)), redirects
+
+
+def _session(redirects: Redirects) -> Any:
+    import requests
+
+    class Session(requests.Session):
+        def request(self, method: Any, url: Any, *arguments: Any, **options: Any) -> requests.Response:
+            options["allow_redirects"] = False
+            response = super().request(method, url, *arguments, **options)
+            redirects.saw(str(url), response.status_code, response.headers.get("Location", ""))
+            return response
+
+    return Session()

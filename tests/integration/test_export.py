@@ -1,0 +1,259 @@
+"""ai-otel's own exporters against real receivers, on this machine's loopback: what arrives, and what is counted."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace.span import TraceState
+
+from ai_otel import providers
+from ai_otel.export.counts import ExportCounts
+
+GRPC_LIMIT = 4 * 1024 * 1024
+"""What gRPC receivers accept by default."""
+
+Status = Callable[[str, bytes], tuple[int, dict[str, str]]]
+
+
+def spans_of(request: Any) -> list[str]:
+    return [span.name for each in request.resource_spans for scope in each.scope_spans for span in scope.spans]
+
+
+class Receiver:
+    """What arrived over OTLP/HTTP."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+        self.spans: list[str] = []
+        self.points = 0
+        self.methods: list[str] = []
+
+
+@contextmanager
+def receiver(status: Status = lambda _path, _body: (200, {})) -> Iterator[tuple[Receiver, str]]:
+    """An OTLP/HTTP receiver that answers as `status` says, and its URL."""
+    found = Receiver(status)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            code, headers = found.status(self.path, body)
+            if code == 200 and self.path == "/v1/traces":
+                found.spans += spans_of(ExportTraceServiceRequest.FromString(body))
+            elif code == 200:
+                found.points += points_of(body)
+            self.answer(code, headers)
+
+        def do_GET(self) -> None:
+            self.answer(200, {})
+
+        def answer(self, code: int, headers: dict[str, str]) -> None:
+            found.methods.append(self.command)
+            self.send_response(code)
+            for name, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield found, f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def points_of(body: bytes) -> int:
+    request = ExportMetricsServiceRequest.FromString(body)
+    metrics = [m for each in request.resource_metrics for scope in each.scope_metrics for m in scope.metrics]
+    return sum(len(metric.sum.data_points) for metric in metrics)
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Callable[..., providers.Providers]:
+    """Make private providers that export only when they are flushed."""
+
+    def make(**environment: str) -> providers.Providers:
+        environment = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRIC_EXPORT_INTERVAL": "3600000", **environment}
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return providers.own(Resource({"service.name": "test"}), environment)
+
+    return make
+
+
+def record(made: providers.Providers, number: int, **attributes: Any) -> None:
+    tracer = made.tracer_provider.get_tracer("test")
+    for index in range(number):
+        tracer.start_span(f"span {index}", attributes=attributes).end()
+
+
+def flush(made: providers.Providers) -> None:
+    for provider in (made.tracer_provider, made.meter_provider):
+        provider.force_flush()  # type: ignore[attr-defined]
+
+
+def ended(made: providers.Providers) -> ExportCounts:
+    """Flush, and shut down while the receiver still answers; the counts as they were before the shutdown."""
+    flush(made)
+    counts = copy.deepcopy(made.exports)
+    assert counts is not None
+    made.shutdown()
+    return counts
+
+
+def too_large(limit: int) -> Status:
+    return lambda _path, body: (413 if len(body) > limit else 200, {})
+
+
+@pytest.mark.fault(
+    "export",
+    "one span of a batch is larger than the receiver accepts (413)",
+    "the other spans arrive; this one is counted in ai_otel.export.failed",
+)
+def test_one_span_does_not_cost_the_others(own: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with receiver(too_large(200_000)) as (found, url):
+        made = own(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_METRICS_EXPORTER="none")
+        record(made, 100)
+        made.tracer_provider.get_tracer("test").start_span("culprit", attributes={"text": "x" * 300_000}).end()
+        record(made, 100)
+        counts = ended(made)
+    assert sorted(found.spans) == sorted(2 * [f"span {index}" for index in range(100)])
+    assert counts.sent == {"traces": 200}
+    assert counts.failed == {"traces": 1}
+    assert [line for line in caplog.messages if "refuses the span 'culprit'" in line]
+
+
+@contextmanager
+def grpc_receiver() -> Iterator[tuple[list[str], str]]:
+    """A gRPC receiver with gRPC's own limit of a message."""
+    arrived: list[str] = []
+
+    class Service(trace_service.TraceServiceServicer):
+        def Export(self, request: Any, _: Any) -> ExportTraceServiceResponse:
+            arrived.extend(spans_of(request))
+            return ExportTraceServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", GRPC_LIMIT)])
+    trace_service.add_TraceServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield arrived, f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait(5)
+
+
+@pytest.mark.fault(
+    "requests",
+    "clients send `tracestate` headers of 16 kB, so that a batch exceeds the 4 MiB of a gRPC receiver",
+    "the batch is sent in several requests, and all spans arrive",
+)
+def test_a_batch_fits_a_grpc_receiver(own: Any) -> None:
+    from opentelemetry import trace
+
+    state = TraceState([(f"vendor{number}", "x" * 250) for number in range(32)])
+    remote = trace.SpanContext(1, 1, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=state)
+    context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
+    with grpc_receiver() as (arrived, url):
+        made = own(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", OTEL_METRICS_EXPORTER="none")
+        tracer = made.tracer_provider.get_tracer("test")
+        for index in range(511):
+            tracer.start_span(f"span {index}", context, attributes={"text": "y" * 1024}).end()
+        counts = ended(made)
+    assert len(arrived) == 511
+    assert counts.sent == {"traces": 511}
+
+
+@pytest.mark.fault(
+    "export",
+    "an OTLP/HTTP endpoint answers with a redirect",
+    "a failed export: counted in ai_otel.export.failed, and logged once with the URL to set",
+)
+@pytest.mark.parametrize("code", [301, 302, 303, 304, 307, 308])
+def test_a_redirect_is_a_failed_export(own: Any, caplog: pytest.LogCaptureFixture, code: int) -> None:
+    with receiver() as (target, final), receiver(lambda path, _: (code, {"Location": final + path})) as (_, url):
+        made = own(OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        made.meter_provider.get_meter("test").create_counter("requests").add(1)
+        for _ in range(2):
+            record(made, 5)
+            flush(made)
+        counts = ended(made)
+    assert target.methods == []
+    assert counts.sent == {"traces": 0, "metrics": 0}
+    assert counts.failed == {"traces": 10, "metrics": 3}
+    lines = [line for line in caplog.messages if line.startswith("ai-otel:")]
+    assert len(lines) == 2
+    assert all(f"{url}/v1/" in line and f"answers {code}, Location: {final}/v1/" in line for line in lines)
+
+
+def test_what_arrives_is_counted_as_sent(own: Any) -> None:
+    with receiver() as (found, url):
+        made = own(OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        counter = made.meter_provider.get_meter("test").create_counter("requests")
+        for number in range(3):
+            counter.add(1, {"number": number})
+        record(made, 5)
+        flush(made)
+        assert (len(found.spans), found.points) == (5, 3)
+        counts = ended(made)
+        assert counts.sent == {"traces": 5, "metrics": 6}
+        assert counts.failed == counts.dropped == {"traces": 0, "metrics": 0}
+
+
+@pytest.mark.fault(
+    "export",
+    "spans end faster than they are exported",
+    "those that the queue drops are counted in ai_otel.export.dropped",
+)
+def test_spans_that_the_queue_drops_are_counted(own: Any) -> None:
+    answer = threading.Event()
+
+    def slowly(_path: str, _body: bytes) -> tuple[int, dict[str, str]]:
+        answer.wait(10)
+        return 200, {}
+
+    with receiver(slowly) as (found, url):
+        made = own(
+            OTEL_EXPORTER_OTLP_ENDPOINT=url,
+            OTEL_METRICS_EXPORTER="none",
+            OTEL_BSP_MAX_QUEUE_SIZE="50",
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="10",
+        )
+        record(made, 10)
+        time.sleep(0.2)  # the first batch is on its way
+        record(made, 1000)
+        answer.set()
+        counts = ended(made)
+        assert counts.dropped["traces"] >= 900
+        assert counts.sent["traces"] == len(found.spans) == 1010 - counts.dropped["traces"]
+
+
+def test_an_endpoint_without_a_server_is_a_failure(own: Any) -> None:
+    made = own(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    made.meter_provider.get_meter("test").create_counter("requests").add(1)
+    record(made, 5)
+    counts = ended(made)
+    assert counts.failed == {"traces": 5, "metrics": 1}
