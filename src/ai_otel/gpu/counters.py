@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ai_otel.gpu.source import Device, GpuReading
+from ai_otel.gpu.values import is_exportable
 
 K = TypeVar("K", bound=Hashable)
 N = TypeVar("N", int, float)
@@ -46,6 +47,8 @@ class Counters:
 
         Each source of a value needs a key of its own: two calls for one counter may be answered at different times.
         """
+        if not is_exportable(raw):
+            return raw  # has no point (`instruments.observable`)
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = _State(raw)
@@ -76,7 +79,7 @@ class Counters:
 
         It is `None` while a reset is not confirmed: when the energy around a reset was used is unknown.
         """
-        if raw is None:
+        if raw is None or not is_exportable(raw):
             return None
         key = device.key, "read_energy"
         total_j = self.monotonic(key, raw)

@@ -154,3 +154,13 @@ def test_a_reset_of_a_short_counter_is_no_wraparound() -> None:
     values = (10**9, 10**9 + 5, 7, 17)
     totals = [counter.total(raw, 32, float(second), None, 1e9) for second, raw in enumerate(values)]
     assert totals == [None, 10**9 + 5, 10**9 + 5, 10**9 + 15]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**63])
+def test_an_impossible_value_does_not_spoil_a_counter(value: float) -> None:
+    counters = Counters()
+    assert counters.energy_j(GPU, value) is None
+    assert counters.energy_j(GPU, 5.0) == 5.0
+    assert counters.energy_j(GPU, value) is None
+    counters.monotonic("k", value)
+    assert [counters.monotonic("k", raw) for raw in (7, 8)] == [7, 8]
