@@ -15,7 +15,7 @@ _ALL_ONES = frozenset({2**32 - 1, 2**64 - 1})
 LARGEST = 2**63 - 1
 """The largest number of OTLP. A larger one in a single point would cost the whole export."""
 # Fields that qualify another value or are read only on request: their absence needs no reason.
-_OPTIONAL = frozenset({"power_window", "process_memory_bytes", "absent"})
+_OPTIONAL = frozenset({"power_window", "process_memory_bytes", "held", "absent"})
 _FIELDS = tuple(each.name for each in fields(GpuReading) if each.name not in _OPTIONAL)
 
 Number = TypeVar("Number", int, float)
