@@ -137,6 +137,7 @@ def powered() -> dict[str, Any]:
     """What a record on two GPUs knows of them."""
     return {
         "gpu_ids": ("GPU-1", "GPU-2"),
+        "gpu_selection": "process_list",
         "energy": Energy(
             gpu_j=183.5,
             idle_share=0.25,

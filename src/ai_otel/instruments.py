@@ -8,6 +8,9 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from ai_otel.semconv import Metric
 
+LARGEST = 2**63 - 1
+"""The largest integer of OTLP. NaN and infinite values are of no use either: they spoil every sum."""
+
 Observe = Callable[[], Iterable[Observation]]
 
 
@@ -22,7 +25,11 @@ def histogram(meter: Meter, metric: Metric) -> Histogram:
 
 
 def observable(meter: Meter, metric: Metric, observe: Observe) -> None:
-    """An asynchronous instrument of the contract's kind; `observe` yields what is known and nothing else."""
+    """
+    An asynchronous instrument of the contract's kind; `observe` yields what is known and nothing else.
+
+    A value that OTLP cannot carry is left out: the encoder would refuse it, and with it every point of the export.
+    """
     create = {
         "counter": meter.create_observable_counter,
         "updowncounter": meter.create_observable_up_down_counter,
@@ -30,6 +37,10 @@ def observable(meter: Meter, metric: Metric, observe: Observe) -> None:
     }[metric.instrument]
 
     def callback(_: CallbackOptions) -> Iterable[Observation]:
-        return observe()
+        return (each for each in observe() if _is_exportable(each.value))
 
     create(metric.name, callbacks=[callback], unit=metric.unit, description=metric.description)
+
+
+def _is_exportable(value: float) -> bool:
+    return -LARGEST <= value <= LARGEST  # NaN is not

@@ -219,6 +219,8 @@ class RequestRecord:
     """Why admission refused it, where that is known by a better name than a status."""
     gpu_ids: tuple[str, ...] = ()
     """`hw.id` of the devices it ran on."""
+    gpu_selection: str | None = None
+    """How they were determined: `ai_otel.gpu.selection`."""
     energy: Energy | None = None
     cost: Cost | None = None
     device_events: tuple[DeviceEvent, ...] = ()

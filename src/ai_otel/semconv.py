@@ -62,6 +62,7 @@ AI_OTEL_GPU_PIPE: Final = "ai_otel.gpu.pipe"
 AI_OTEL_GPU_POWER_MEAN: Final = "ai_otel.gpu.power.mean"
 AI_OTEL_GPU_POWER_WINDOW: Final = "ai_otel.gpu.power.window"
 AI_OTEL_GPU_READING: Final = "ai_otel.gpu.reading"
+AI_OTEL_GPU_SELECTION: Final = "ai_otel.gpu.selection"
 AI_OTEL_GPU_SHARING: Final = "ai_otel.gpu.sharing"
 AI_OTEL_GPU_SUPPORT_STATE: Final = "ai_otel.gpu.support.state"
 AI_OTEL_GPU_THROTTLE_REASON: Final = "ai_otel.gpu.throttle.reason"
@@ -185,6 +186,7 @@ GPU_LINKS: Final = ("pcie", "nvlink", "xgmi", "c2c")
 GPU_PASSES: Final = ("readings", "energy", "events")
 GPU_PIPES: Final = ("tensor", "fp64", "fp32", "fp16", "int")
 GPU_POWER_WINDOWS: Final = ("average", "instant")
+GPU_SELECTIONS: Final = ("process_list", "environment", "container")
 GPU_SHARINGS: Final = ("exclusive", "mig", "time_slicing", "mps", "claim")
 GPU_SUPPORT_STATES: Final = ("ok", "not_supported", "no_permission", "not_found", "lost", "invalid", "error")
 # fmt: off

@@ -61,6 +61,7 @@ class Handle:
                 energy=settings.energy,
                 energy_shared=settings.energy_shared,
                 price=settings.price,
+                variables=environment.variables,
             ),
             queue_limit=settings.queue_limit,
             interval_s=settings.flush_interval,

@@ -49,7 +49,7 @@ def test_unavailable_values_are_absent_with_a_reason(tmp_path: Path) -> None:
     available = {name: value for name in GpuReading.__slots__ if (value := getattr(reading, name)) and name != "absent"}
     assert available == {}
     explained = {name.partition(".")[0] for name in reading.absent}
-    assert explained == set(GpuReading.__slots__) - {"absent", "process_memory_bytes"}
+    assert explained == set(GpuReading.__slots__) - {"absent", "process_memory_bytes", "held"}
     assert set(reading.absent.values()) == {Support.NOT_SUPPORTED}
 
 

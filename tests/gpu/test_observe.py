@@ -123,7 +123,7 @@ def test_every_value_of_a_reading_is_a_point_with_its_attributes() -> None:
     }
     listed = {labels["ai_otel.gpu.reading"] for labels, _ in support}
     assert listed == {
-        name for name in GpuReading.__dataclass_fields__ if name not in ("absent", "power_window", "own_share")
+        name for name in GpuReading.__dataclass_fields__ if name not in ("absent", "power_window", "own_share", "held")
     }
 
 

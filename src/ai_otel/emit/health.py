@@ -27,7 +27,7 @@ class Health(Protocol):
 
     @property
     def exports(self) -> ExportCounts | None:
-        """What became of what was exported; `None` where the exporters are not ours."""
+        """What became of what was exported; `None` where the exporters are the user's."""
 
     @property
     def hook_errors(self) -> Mapping[str, int]:

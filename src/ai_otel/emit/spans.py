@@ -190,6 +190,7 @@ def request_attributes(record: RequestRecord, engine: str, operation: str, model
 
 def _add_devices(attributes: Attributes, record: RequestRecord) -> None:
     attributes[semconv.AI_OTEL_GPU_IDS] = record.gpu_ids
+    _put(attributes, semconv.AI_OTEL_GPU_SELECTION, record.gpu_selection)
     energy, cost = record.energy, record.cost
     if energy is not None:
         attributes[semconv.AI_OTEL_ENERGY_GPU] = energy.gpu_j

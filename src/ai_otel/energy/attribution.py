@@ -65,6 +65,7 @@ class EnergyAttribution:
         resume: Callable[[RequestRecord], None],
         *,
         gpu_ids: Sequence[str] = (),
+        gpu_selection: str | None = None,
         others_serving: Callable[[], bool] = lambda: False,
         patience_s: float = 10.0,
         limit: int = 2048,
@@ -74,6 +75,7 @@ class EnergyAttribution:
         self._ledger = ledger
         self._resume = resume
         self._gpu_ids = tuple(dict.fromkeys(gpu_ids))
+        self.gpu_selection = gpu_selection
         self._others_serving = others_serving
         self._patience_s = patience_s
         self._limit = limit
@@ -116,7 +118,7 @@ class EnergyAttribution:
                 return True
             self.undeferred += not self._stopped
         for each in stuck:
-            each.gpu_ids = self._gpu_ids
+            each.gpu_ids, each.gpu_selection = self._gpu_ids, self.gpu_selection
             self._resume(each)
         return False
 
@@ -249,7 +251,7 @@ class EnergyAttribution:
         record = deferred.record
         worked = [each for each in deferred.inferences if each.worked]
         energies = [each.energy for each in worked if each.settled and each.energy is not None]
-        record.gpu_ids = self._gpu_ids
+        record.gpu_ids, record.gpu_selection = self._gpu_ids, self.gpu_selection
         # A sum with an unknown term is unknown.
         if energies and len(energies) == len(worked):
             record.energy = sum_of(energies)

@@ -18,10 +18,10 @@ _QUANTA = 31
 
 class EnergyCounterSeries:
     """
-    One device's energy over time, in joules since its first sample, corrected for resets of the counter.
+    One device's energy over time, in joules since its first sample. The counter is corrected for resets before.
 
-    A reset, a lost device, or more than `gap_s` seconds between two updates makes a gap: its energy is known, but not
-    when it was used.
+    A reset, a lost device (`lose`), or more than `gap_s` seconds between two updates makes a gap: its energy is known,
+    but not when it was used.
     """
 
     def __init__(self, *, span_s: float = 600.0, gap_s: float = 5.0) -> None:
@@ -49,7 +49,7 @@ class EnergyCounterSeries:
         return self._times[-1] if self._times else None
 
     def add(self, time_s: float, counter_j: float) -> bool:
-        """Add one sample, and return whether the counter has changed. Samples out of order are ignored."""
+        """Add one sample, and return whether the counter has grown. Samples out of order are ignored."""
         before_j = self._counter_j
         if before_j is None:
             self._counter_j, self._sampled_s, self._changed_s = counter_j, time_s, time_s
@@ -58,27 +58,25 @@ class EnergyCounterSeries:
         if time_s <= self._sampled_s:
             return False
         sampled_s, self._sampled_s = self._sampled_s, time_s
-        if counter_j == before_j:
+        if counter_j <= before_j:
             return False
-        reset = counter_j < before_j
         self._counter_j = counter_j
         late_s = time_s - sampled_s
         if self.quantum_s is not None:
             late_s = min(late_s, self.quantum_s)
         changed_s = max(time_s - late_s / 2, self._times[-1])
-        if reset or self._interrupted or changed_s - self._times[-1] > self._gap_s:
+        if self._interrupted or changed_s - self._times[-1] > self._gap_s:
             self._gaps.append((self._times[-1], changed_s))
         else:
             self._quanta.append(time_s - self._changed_s)
             self.quantum_s = median(self._quanta)
         self._interrupted = False
         self._changed_s = time_s
-        # After a reset the counter holds what was used since: at least that much was used between the samples.
-        self._append(changed_s, self._energies[-1] + (counter_j if reset else counter_j - before_j))
+        self._append(changed_s, self._energies[-1] + counter_j - before_j)
         return True
 
     def lose(self, time_s: float) -> None:
-        """Mark the device as lost: there is a gap from its last update to the next one."""
+        """Mark the device as lost, or its counter as reset: there is a gap from its last update to the next one."""
         if self._counter_j is not None:
             self._interrupted = True
             self._sampled_s = max(self._sampled_s, time_s)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ai_otel.energy.accounts import Account
 from ai_otel.energy.attribution import EnergyAttribution
 from ai_otel.energy.ledger import Ledger
-from ai_otel.gpu.registry import attributable
+from ai_otel.gpu.selection import PROCESS_LIST, Key, Selection, select
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading
 
 
@@ -17,15 +17,25 @@ class EnergyFeed:
 
     Without any energy counter nothing can be attributed: `attribution` stays `None` and no request waits for energy.
     `attribute` creates the attribution of a ledger, once the first counter has a value; `shared` attributes the energy
-    of shared devices as well.
+    of shared devices as well. `variables` is the environment, which may name the server's own devices. When other
+    devices turn out to be its own, as when the engine has started its workers, the accounts start again with these.
     """
 
     def __init__(
-        self, attribute: Callable[[Ledger, Sequence[Device]], EnergyAttribution], *, shared: bool = False
+        self,
+        attribute: Callable[[Ledger, Selection], EnergyAttribution],
+        *,
+        shared: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._attribute = attribute
         self._shared = shared
+        self._variables = variables if variables is not None else {}
         self._devices: Sequence[Device] = ()
+        self._held: dict[Key, bool | None] = {}
+        self._undeferred_before = 0
+        self.selection = Selection((), None)
+        """The server's own devices."""
         self._ledger: Ledger | None = None
         self.attribution: EnergyAttribution | None = None
         self.accounts: Sequence[Account] = ()
@@ -34,18 +44,21 @@ class EnergyFeed:
     def opened(self, devices: Sequence[Device]) -> None:
         """Receive the devices. The energy of the first ones that are found is attributed."""
         if self.attribution is None:
-            self._devices = attributable(devices)
+            self._devices = devices
+            self._held.clear()
+            self.selection = self._select()
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
         """Receive one sample of an energy counter in joules; `None` if the device has no value."""
-        if self._ledger is None and energy_j is not None and device in self._devices:
-            self._ledger = Ledger(self._devices, shared=self._shared)
-            self.attribution = self._attribute(self._ledger, self._devices)
+        if self._ledger is None and energy_j is not None and device in self.selection.devices:
+            self._ledger = Ledger(self.selection.devices, shared=self._shared)
+            self.attribution = self._attribute(self._ledger, self.selection)
         if self._ledger is not None and self._ledger.has(device.key):
             self._ledger.add_energy(device.key, time_s, energy_j)
 
     def saw_reading(self, device: Device, time_s: float, reading: GpuReading) -> None:
         """Receive one reading of a device."""
+        self._held[device.key] = reading.held
         if self._ledger is not None and self.attribution is not None and self._ledger.has(device.key):
             self._ledger.add_own_share(device.key, time_s, reading.own_share)
             self.attribution.device_events.add_reading(device, time_s, reading)
@@ -60,3 +73,30 @@ class EnergyFeed:
         if self.attribution is not None and self._ledger is not None:
             self.attribution.collect(time_s)
             self.accounts = self._ledger.accounts()
+        selection = self._select()
+        if selection != self.selection:
+            self._restart(selection, time_s)
+
+    @property
+    def undeferred(self) -> int:
+        """Number of records that were emitted without waiting for their energy."""
+        return self._undeferred_before + (self.attribution.undeferred if self.attribution is not None else 0)
+
+    def _select(self) -> Selection:
+        selection = select(self._devices, self._held, self._variables)
+        # An engine that sleeps or restarts holds nothing for a while.
+        known = self.selection.known_by == PROCESS_LIST and set(self.selection.devices) <= set(self._devices)
+        return self.selection if known and selection.known_by != PROCESS_LIST else selection
+
+    def _restart(self, selection: Selection, time_s: float) -> None:
+        attribution, self.attribution = self.attribution, None
+        same = set(selection.devices) == set(self.selection.devices)
+        self.selection = selection
+        if attribution is None:
+            return
+        if same:
+            attribution.gpu_selection, self.attribution = selection.known_by, attribution
+            return
+        self._ledger, self.accounts = None, ()
+        self._undeferred_before += attribution.undeferred
+        attribution.release_all(time_s)

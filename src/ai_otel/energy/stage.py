@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakMethod
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ai_otel.energy.ledger import Ledger
     from ai_otel.gpu.leader import LeaderElection
     from ai_otel.gpu.monitor import GpuMonitor
+    from ai_otel.gpu.selection import Selection
     from ai_otel.gpu.snapshot import Snapshot
-    from ai_otel.gpu.source import Device
 
 log = logging.getLogger("ai_otel")
 
@@ -58,6 +58,8 @@ class DeviceOptions:
     energy: bool = False
     energy_shared: bool = False
     price: Price | None = None
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The environment, which may name the server's own devices."""
 
 
 def cost_of(energy: Energy, price: Price) -> Cost:
@@ -102,6 +104,7 @@ class DeviceStage:
     def _reset(self) -> None:
         self._election: LeaderElection | None = None
         self._feed: EnergyFeed | None = None
+        self._selected: tuple[Snapshot, Selection] | None = None
         self._resume: Resume = self._resume_later
         self._running: deque[tuple[float, float, Context]] = deque(maxlen=REMEMBERED)
 
@@ -133,9 +136,9 @@ class DeviceStage:
         self._election = LeaderElection()
         if options.energy:
             self._election.serve()
-            self._feed = EnergyFeed(self._attribute, shared=options.energy_shared)
+            self._feed = EnergyFeed(self._attribute, shared=options.energy_shared, variables=options.variables)
         self._monitor.sample(
-            lambda: make_sources(wanted, Options(processes=options.processes)),
+            lambda: make_sources(wanted, Options(processes=options.processes, holders=True)),
             listener=self._feed,
             elected=self._election.won,
             lasting=False,
@@ -151,14 +154,15 @@ class DeviceStage:
             self._monitor.observe(hw, own)
             observe_energy(own, lambda: self._feed.accounts if self._feed is not None else (), lambda: self.undeferred)
 
-    def _attribute(self, ledger: Ledger, devices: Sequence[Device]) -> EnergyAttribution:
+    def _attribute(self, ledger: Ledger, selection: Selection) -> EnergyAttribution:
         from ai_otel.energy.attribution import EnergyAttribution
 
         assert self._election is not None  # noqa: S101 - `start` made it
         attribution = EnergyAttribution(
             ledger,
             self._settled,
-            gpu_ids=[device.id for device in devices],
+            gpu_ids=selection.ids,
+            gpu_selection=selection.known_by,
             others_serving=self._election.others_serving,
         )
         self._follow(attribution.started)
@@ -196,7 +200,7 @@ class DeviceStage:
     @property
     def undeferred(self) -> int:
         """Number of records that were emitted without waiting for their energy."""
-        return self._attribution.undeferred if self._attribution is not None else 0
+        return self._feed.undeferred if self._feed is not None else 0
 
     def defer(self, record: RequestRecord) -> bool:
         """
@@ -206,10 +210,24 @@ class DeviceStage:
         """
         if self._monitor is None or self._monitor.sampler is None:
             return False
-        if self._attribution is not None and self._attribution.defer(record):
+        attribution = self._attribution  # the sampler's thread may replace it
+        if attribution is not None and attribution.defer(record):
             return True
-        record.gpu_ids = self._monitor.snapshot.ids
+        selection = self._selection()
+        record.gpu_ids, record.gpu_selection = selection.ids, selection.known_by
         return False
+
+    def _selection(self) -> Selection:
+        """Return the server's own devices of the last sample that answer."""
+        from ai_otel.gpu.selection import select
+
+        snapshot = self.snapshot
+        if self._selected is None or self._selected[0] is not snapshot:
+            samples = [sample for sample in snapshot.samples if not sample.lost]
+            held = {sample.device.key: sample.reading.held for sample in samples}
+            devices = [sample.device for sample in samples]
+            self._selected = snapshot, select(devices, held, self._options.variables)
+        return self._selected[1]
 
     def _settled(self, record: RequestRecord) -> None:
         if record.energy is not None and self._options.price is not None:

@@ -117,7 +117,7 @@ class Vocabulary:
     """
     The values of one attribute of metrics: the first `limit` different ones, and `_OTHER` for all later ones.
 
-    Each value is a time series. Engines name few models, but some repeat whatever name the client sent.
+    Each value is a time series. Engines name few models, but some repeat any name that the client sent.
     """
 
     def __init__(self, limit: int = MAX_VALUES) -> None:

@@ -189,7 +189,8 @@ def states_of(reading: GpuReading) -> dict[str, Support]:
     return {**available, **reading.absent}
 
 
-_NAMES = tuple(name for name in GpuReading.__dataclass_fields__ if name not in ("absent", "power_window", "own_share"))
+_NOT_VALUES = frozenset({"absent", "power_window", "own_share", "held"})
+_NAMES = tuple(name for name in GpuReading.__dataclass_fields__ if name not in _NOT_VALUES)
 
 
 def _xids(snapshot: Snapshot, running: Callable[[float], Context | None]) -> Iterator[Observation]:

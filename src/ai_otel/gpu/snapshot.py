@@ -54,4 +54,4 @@ def lost_reading() -> GpuReading:
     return reading
 
 
-_ALWAYS = frozenset({"status", "absent", "power_window", "own_share", "process_memory_bytes"})
+_ALWAYS = frozenset({"status", "absent", "power_window", "own_share", "held", "process_memory_bytes"})

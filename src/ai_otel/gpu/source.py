@@ -67,6 +67,8 @@ class Device:
     instance_profile: str | None = None
     instance_uuid: str | None = None
     """UUID of the instance as used by the kubelet and CUDA, such as `MIG-…`."""
+    index: int | None = None
+    """Position of the device in the driver's own enumeration, which a variable may name."""
 
     @property
     def key(self) -> tuple[str, str | None]:
@@ -120,6 +122,8 @@ class GpuReading:
     """`hw.state`: `ok`, `degraded`, `failed`, `predicted_failure`, `needs_cleaning`."""
     own_share: float | None = None
     """This container's share of the device's recent compute time; 1 if no other process was computing."""
+    held: bool | None = None
+    """Whether this process or a descendant holds the device. Read only with `Options.holders`."""
     process_memory_bytes: Mapping[int, int] = field(default_factory=dict)
     """By process id in this process's PID namespace. Read only with `Options.processes`."""
     absent: dict[str, Support] = field(default_factory=dict)
@@ -142,6 +146,8 @@ class Options:
 
     processes: bool = False
     """Read the memory of each process, which is slow on some drivers."""
+    holders: bool = False
+    """Read whether this process or a descendant holds each device."""
     tpu_address: str = "localhost:8431"
     neuron_monitor: str = "neuron-monitor"
 

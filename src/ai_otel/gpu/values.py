@@ -12,8 +12,10 @@ from ai_otel.gpu.source import GpuReading, Support
 # A ratio measured over a short interval can exceed 1 slightly. A larger excess is not a measurement.
 _SLIGHTLY_ABOVE_ONE = 1.05
 _ALL_ONES = frozenset({2**32 - 1, 2**64 - 1})
+LARGEST = 2**63 - 1
+"""The largest number of OTLP. A larger one in a single point would cost the whole export."""
 # Fields that qualify another value or are read only on request: their absence needs no reason.
-_OPTIONAL = frozenset({"power_window", "process_memory_bytes", "absent"})
+_OPTIONAL = frozenset({"power_window", "process_memory_bytes", "held", "absent"})
 _FIELDS = tuple(each.name for each in fields(GpuReading) if each.name not in _OPTIONAL)
 
 Number = TypeVar("Number", int, float)
@@ -21,7 +23,13 @@ Answer = TypeVar("Answer")
 
 
 def set_value(reading: GpuReading, name: str, value: Any, key: Any = None) -> None:
-    """Set a field of a reading, or the entry `key` of a mapping field. A `Support` is recorded in `absent` instead."""
+    """
+    Set a field of a reading, or the entry `key` of a mapping field. A `Support` is recorded in `absent` instead.
+
+    NaN and numbers that cannot be exported are invalid.
+    """
+    if isinstance(value, int | float) and not is_exportable(value):
+        value = Support.INVALID
     if isinstance(value, Support):
         reading.absent[_entry(name, key)] = value
         return
@@ -59,6 +67,11 @@ def ratio(share: float | Support) -> float | Support:
 def percent(value: float | Support) -> float | Support:
     """Return a ratio from 0 to 1 for a value in percent, or `Support.INVALID`."""
     return value if isinstance(value, Support) else ratio(value / 100)
+
+
+def is_exportable(value: float) -> bool:
+    """Whether OTLP can carry the number: neither NaN nor infinite, and within 64 bits."""
+    return -LARGEST <= value <= LARGEST  # NaN is not
 
 
 def within(low: Number, value: Number | Support, high: Number) -> Number | Support:

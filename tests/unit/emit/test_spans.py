@@ -134,6 +134,7 @@ def test_what_is_known_of_its_gpus_is_on_its_span(telemetry: Captured) -> None:
     }
     assert found == {
         "ai_otel.gpu.ids": ("GPU-1", "GPU-2"),
+        "ai_otel.gpu.selection": "process_list",
         "ai_otel.gpu.time": 0.5,
         "ai_otel.gpu.power.mean": 820.0,
         "ai_otel.gpu.batch.mean": 3.5,

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from ai_otel.energy.apportionment import StepMember
 from ai_otel.energy.ledger import Ledger, Settled
+from ai_otel.gpu.counters import Counters
 from ai_otel.gpu.source import Device
 from ai_otel.record import Progress
 
@@ -53,6 +54,7 @@ class World:
 
     shared: bool
     ledger: Ledger = field(init=False)
+    counters: Counters = field(default_factory=Counters)
     now_s: float = 0.0
     counters_j: list[float] = field(default_factory=lambda: [500.0, 0.0, 1e6])
     seen_j: list[float | None] = field(default_factory=lambda: [None, None, None])
@@ -78,11 +80,13 @@ class World:
         self.counters_j[number] += joules
 
     def _sample(self, number: int) -> None:
-        before_j, counter_j = self.seen_j[number], self.counters_j[number]
+        before_j, counter_j = self.seen_j[number], self.counters.energy_j(DEVICES[number], self.counters_j[number])
         self.now_s += 1e-3  # a clock stands still for no two samples
         self.ledger.add_energy(DEVICES[number].key, self.now_s, counter_j)
+        if counter_j is None:
+            return
         if before_j is not None:
-            self.given_j[number] += counter_j if counter_j < before_j else counter_j - before_j
+            self.given_j[number] += counter_j - before_j
         self.seen_j[number] = counter_j
 
     def _sample_all(self, count: int, power_w: float) -> None:

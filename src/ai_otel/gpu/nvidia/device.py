@@ -55,14 +55,21 @@ def hertz(megahertz: int) -> int | Support:
 class Gpu:
     """One GPU that NVML enumerates, with or without MIG instances."""
 
-    def __init__(self, calls: Calls, handle: Any, device: Device, *, mig: bool, processes: bool) -> None:
+    def __init__(self, calls: Calls, handle: Any, device: Device, *, mig: bool, processes: bool, holders: bool) -> None:
         self.device = device
         self.handle = handle
         self._calls = calls
         self._mig = mig
         self._fields = Fields(calls, handle, device.driver_version)
         self._gpm = Gpm(calls, handle)
-        self._processes = Processes(calls, handle, device.driver_version, memory=processes and not mig, share=not mig)
+        self._processes = Processes(
+            calls,
+            handle,
+            device.driver_version,
+            memory=processes and not mig,
+            share=not mig,
+            holders=holders and not mig,
+        )
         self._limits: dict[int, Any] = {}
         self._slow = GpuReading()
         self._slow_until_s = float("-inf")
@@ -207,7 +214,7 @@ class Gpu:
         return None if lane is None or isinstance(width, Support) else lane * width
 
 
-def identify(calls: Calls, handle: Any, driver: str | None) -> Device | None:
+def identify(calls: Calls, handle: Any, driver: str | None, index: int | None = None) -> Device | None:
     """Return the GPU's constants; `None` if it reports no UUID."""
     uuid = text(calls.ask("nvmlDeviceGetUUID", handle))
     if uuid is None:
@@ -222,6 +229,7 @@ def identify(calls: Calls, handle: Any, driver: str | None) -> Device | None:
         firmware_version=text(calls.ask("nvmlDeviceGetVbiosVersion", handle)),
         serial_number=text(calls.ask("nvmlDeviceGetSerial", handle)),
         pci_bus_id=text(scaled(calls.ask("nvmlDeviceGetPciInfo_v3", handle), lambda pci: pci.busId)),
+        index=index,
     )
 
 

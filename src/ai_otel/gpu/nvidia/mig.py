@@ -74,13 +74,13 @@ def _profile(calls: Calls, handle: Any, number: int) -> str | None:
 class MigInstance:
     """One MIG GPU instance. It has no energy counter."""
 
-    def __init__(self, calls: Calls, gpu: Any, instance: GpuInstance, *, processes: bool) -> None:
+    def __init__(self, calls: Calls, gpu: Any, instance: GpuInstance, *, processes: bool, holders: bool) -> None:
         self.device = instance.device
         self._calls = calls
         self._handle = instance.handle
         self._gpm = Gpm(calls, gpu, instance.number)
         self._processes = Processes(
-            calls, instance.handle, instance.device.driver_version, memory=processes, share=False
+            calls, instance.handle, instance.device.driver_version, memory=processes, share=False, holders=holders
         )
 
     def start(self) -> None:
@@ -117,6 +117,7 @@ _INSTANCE_FIELDS = {
     "pipe_activity",
     "process_memory_bytes",
     "own_share",
+    "held",
     "absent",
 }
 DEVICE_FIELDS: Sequence[str] = [each.name for each in fields(GpuReading) if each.name not in _INSTANCE_FIELDS]

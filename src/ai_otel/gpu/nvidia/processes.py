@@ -1,5 +1,6 @@
 """
-Processes of a GPU: this container's share of the compute time, and the memory of each process.
+Processes of a GPU: this container's share of the compute time, the memory of each process, and whether this server
+holds it.
 
 NVML identifies processes by PID. Older drivers report host PIDs, which cannot be resolved inside a container; the
 values are then absent. Both lists take milliseconds on some drivers, under the lock that the server's own work needs,
@@ -18,29 +19,37 @@ from ai_otel.gpu.values import set_value
 
 INTERVAL_S = 10.0
 PROC = Path("/proc")
+MOST_GENERATIONS = 64
 
 
 class Processes:
     """The processes of one GPU or MIG device."""
 
-    def __init__(self, calls: Calls, handle: Any, driver: str | None, *, memory: bool, share: bool) -> None:
+    def __init__(
+        self, calls: Calls, handle: Any, driver: str | None, *, memory: bool, share: bool, holders: bool
+    ) -> None:
         self._calls = calls
         self._handle = handle
         self._driver = driver
         self._with_memory = memory
         self._with_share = share
+        self._with_holders = holders
+        self._held: bool | None = None
         self._since_us = 0
         self._read_at: float | None = None
         self._share: float | Support = Support.NOT_SUPPORTED
         self._memory: Mapping[int, int | Support] | Support = {}
 
     def read(self, reading: GpuReading) -> None:
-        """Set `own_share` and `process_memory_bytes`, at most 10 s old."""
+        """Set `own_share`, `held` and `process_memory_bytes`, at most 10 s old."""
         now = self._calls.clock()
         if self._read_at is None or now - self._read_at >= INTERVAL_S:
             self._read_at = now
             self._share = self._ask_share() if self._with_share else Support.NOT_SUPPORTED
-            self._memory = self._ask_memory() if self._with_memory else {}
+            running = self._ask_running() if self._with_memory or self._with_holders else Support.NOT_SUPPORTED
+            self._memory = memory_of(running) if self._with_memory else {}
+            self._held = held_by(running) if self._with_holders else None
+        reading.held = self._held
         set_value(reading, "own_share", self._share)
         if isinstance(self._memory, Support):
             set_value(reading, "process_memory_bytes", self._memory)
@@ -63,17 +72,27 @@ class Processes:
         self._since_us = max((int(sample.timeStamp) for sample in samples), default=self._since_us)
         return share_of([(int(sample.pid), int(sample.smUtil)) for sample in samples], own_pid)
 
-    def _ask_memory(self) -> Mapping[int, int | Support] | Support:
+    def _ask_running(self) -> list[Any] | Support:
         if not rows_agree(self._calls.library, self._driver):
             return Support.NOT_FOUND
         versions = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
-        running = self._calls.first(*((name, self._handle) for name in versions))
-        if isinstance(running, Support):
-            return running
-        held = {own_pid(one.pid): one.usedGpuMemory for one in running}
-        # The binding converts the driver's "not available" to `None`.
-        known = {pid: Support.INVALID if memory is None else int(memory) for pid, memory in held.items()}
-        return {pid: memory for pid, memory in known.items() if pid is not None}
+        running: list[Any] | Support = self._calls.first(*((name, self._handle) for name in versions))
+        return running
+
+
+def memory_of(running: list[Any] | Support) -> Mapping[int, int | Support] | Support:
+    """Return the memory in bytes of this container's processes."""
+    if isinstance(running, Support):
+        return running
+    held = {own_pid(one.pid): one.usedGpuMemory for one in running}
+    # The binding converts the driver's "not available" to `None`.
+    known = {pid: Support.INVALID if memory is None else int(memory) for pid, memory in held.items()}
+    return {pid: memory for pid, memory in known.items() if pid is not None}
+
+
+def held_by(running: list[Any] | Support) -> bool | None:
+    """Return whether one of the processes is this one or its descendant; `None` if they are unknown."""
+    return None if isinstance(running, Support) else any(is_descendant(int(one.pid)) for one in running)
 
 
 def rows_agree(library: Any, driver: str | None) -> bool:
@@ -122,3 +141,29 @@ def namespace_pids(process: Path) -> list[int]:
     """Return a process's PIDs, from the namespace of `/proc` to the innermost."""
     lines = (process / "status").read_text().splitlines()
     return [int(number) for line in lines if line.startswith("NSpid:") for number in line.split()[1:]]
+
+
+def is_descendant(reported: int, proc: Path = PROC) -> bool:
+    """
+    Return whether a process is this one or its descendant, as an engine's workers are.
+
+    Other processes of the container may belong to another server, so they do not count.
+    """
+    try:
+        own = _status(proc / "self", "Pid")
+        for _ in range(MOST_GENERATIONS):
+            if reported == own:
+                return True
+            if reported <= 1:
+                return False
+            reported = _status(proc / str(reported), "PPid")
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _status(process: Path, name: str) -> int:
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.partition(":")[2])
+    raise ValueError(f"{process} has no {name}")

@@ -2,7 +2,7 @@
 NVIDIA GPUs by NVML, through NVIDIA's binding (`nvidia-ml-py`), which is imported when the source is opened.
 
 NVML is initialized once and held, because each initialization wakes an idle GPU. CUDA is never initialized. The GPUs
-are those that NVML enumerates in this container; no environment variable is read.
+are those that NVML enumerates in this container; which of them are the server's, `gpu/selection.py` decides.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ class NvmlSource(LibrarySource[Gpu | MigInstance]):
         except self._library.NVMLError as error:
             raise nvml_library.unavailable(error) from None
         handles = [self._handle(index) for index in range(count)]
-        gpus = [gpu for handle in handles if handle is not None and (gpu := self._gpu(handle, driver)) is not None]
+        gpus = [
+            gpu
+            for index, handle in enumerate(handles)
+            if handle is not None and (gpu := self._gpu(handle, driver, index)) is not None
+        ]
         if not gpus:
             raise nvml_library.unreadable() if count else nvml_library.no_gpu()
         log_persistence([gpu.device.id for gpu in gpus if gpu.sleeps])
@@ -81,18 +85,26 @@ class NvmlSource(LibrarySource[Gpu | MigInstance]):
             log.warning("ai-otel: GPU %d cannot be opened (%s) and is left out: %s.", index, error, next_step)
             return None
 
-    def _gpu(self, handle: Any, driver: str | None) -> Gpu | None:
+    def _gpu(self, handle: Any, driver: str | None, index: int) -> Gpu | None:
         """Add a GPU and its MIG instances; `None` if it is lost or reports no UUID."""
-        calls, processes = Calls(self._library, self._clock), self._options.processes
+        calls, options = Calls(self._library, self._clock), self._options
         units: list[Gpu | MigInstance] = []
         try:
-            device = identify(calls, handle, driver)
+            device = identify(calls, handle, driver, index)
             if device is None:
                 return None
             instances = instances_of(calls, handle, device)
-            gpu = Gpu(calls, handle, device, mig=instances is not None, processes=processes)
+            gpu = Gpu(
+                calls, handle, device, mig=instances is not None, processes=options.processes, holders=options.holders
+            )
             units = [gpu] + [
-                MigInstance(Calls(self._library, self._clock), handle, instance, processes=processes)
+                MigInstance(
+                    Calls(self._library, self._clock),
+                    handle,
+                    instance,
+                    processes=options.processes,
+                    holders=options.holders,
+                )
                 for instance in instances or ()
             ]
             for unit in units:

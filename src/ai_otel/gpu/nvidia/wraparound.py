@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ai_otel.gpu.counters import LARGE_FALL
 from ai_otel.gpu.source import Support
 
 FULL = 64
 """Counters of this width do not wrap in the lifetime of a GPU."""
+MARGIN = 1.05
+"""A link's capacity times this is more than it carries, in spite of inexact times of samples."""
 
 
 class WraparoundCounter:
@@ -36,15 +39,22 @@ class WraparoundCounter:
         wraparounds = self._wraparounds(step, 1 << bits, elapsed, rate_bytes_per_s, most_bytes_per_s)
         if wraparounds is None:
             return Support.INVALID
+        if wraparounds < 0:
+            # More than the link can have carried: the counter stepped back. It is held until it has passed its last
+            # value, or starts again after a reset.
+            if raw > last[0] * LARGE_FALL:
+                self._last = last
+            return self._total * self._unit
         self._total += step + wraparounds * (1 << bits)
         return self._total * self._unit
 
     def _wraparounds(
         self, step: int, whole: int, elapsed_s: float, rate_bytes_per_s: float | None, most_bytes_per_s: float | None
     ) -> int | None:
-        """Return the number of wraparounds; `None` if unknown."""
-        if most_bytes_per_s is not None and most_bytes_per_s * elapsed_s < whole * self._unit:
-            return 0
+        """Return the number of wraparounds; `None` if unknown, negative if not even the step is possible."""
+        most = None if most_bytes_per_s is None else MARGIN * most_bytes_per_s * elapsed_s / self._unit
+        if most is not None and most < whole:
+            return 0 if step <= most else -1
         if rate_bytes_per_s is None:
             return None
-        return max(0, round((rate_bytes_per_s * elapsed_s / self._unit - step) / whole))
+        return round((rate_bytes_per_s * elapsed_s / self._unit - step) / whole)

@@ -1,0 +1,111 @@
+"""
+Which of the visible devices are the server's own: a request must not pay for a neighbour's.
+
+In order of trust: the devices that the server's processes hold, by the driver's process list; those that a variable
+such as `CUDA_VISIBLE_DEVICES` names; all devices of the container. If a variable is set that cannot be resolved, the
+devices are unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ai_otel.gpu.registry import attributable
+from ai_otel.gpu.source import Device
+
+PROCESS_LIST, ENVIRONMENT, CONTAINER = "process_list", "environment", "container"
+
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "nvidia": ("CUDA_VISIBLE_DEVICES",),
+    "amd": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"),
+    "intel": ("ZE_AFFINITY_MASK",),
+}
+"""Vendor → variables that restrict a process to some devices. Only CUDA's can be resolved."""
+ORDER = "CUDA_DEVICE_ORDER"
+
+Key = tuple[str, str | None]
+
+
+class Selection(NamedTuple):
+    """The server's own devices."""
+
+    devices: Sequence[Device]
+    known_by: str | None
+    """`process_list`, `environment` or `container`; `None` if it is unknown which of several devices are its own."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """`hw.id` of each device, once."""
+        return tuple(dict.fromkeys(device.id for device in self.devices))
+
+
+def select(devices: Sequence[Device], held: Mapping[Key, bool | None], variables: Mapping[str, str]) -> Selection:
+    """
+    Return the server's own devices among the attributable ones.
+
+    `held` is what the driver's process list says of each device (`GpuReading.held`), `variables` the environment.
+    """
+    parts = [
+        _of_vendor(vendor, [device for device in devices if device.vendor == vendor], held, variables)
+        for vendor in dict.fromkeys(device.vendor for device in devices)
+    ]
+    ways = [part.known_by for part in parts]
+    if not parts or None in ways:
+        return Selection((), None)
+    own = [device for part in parts for device in part.devices]
+    return Selection(own, next(way for way in (CONTAINER, ENVIRONMENT, PROCESS_LIST) if way in ways))
+
+
+def _of_vendor(
+    vendor: str, devices: Sequence[Device], held: Mapping[Key, bool | None], variables: Mapping[str, str]
+) -> Selection:
+    candidates = attributable(devices)
+    own = [device for device in candidates if held.get(device.key)]
+    if own:
+        return Selection(own, PROCESS_LIST)
+    values = [variables[name] for name in VARIABLES.get(vendor, ()) if name in variables]
+    if not values:
+        return Selection(candidates, CONTAINER)
+    named = cuda_devices(values[0], devices, variables.get(ORDER, "")) if vendor == "nvidia" else None
+    if named is not None:
+        return Selection(named, ENVIRONMENT)
+    return Selection(candidates, CONTAINER) if len(candidates) == 1 else Selection((), None)
+
+
+def cuda_devices(value: str, devices: Sequence[Device], order: str = "") -> list[Device] | None:
+    """
+    Return the devices that `CUDA_VISIBLE_DEVICES` names; `None` if its numbers may mean other devices.
+
+    As CUDA does, the list ends at the first entry that names no device. Numbers follow the driver's enumeration with
+    `CUDA_DEVICE_ORDER=PCI_BUS_ID`, and by default put the fastest device first: then only those of equal devices are
+    certain.
+    """
+    whole = [device for device in devices if device.instance_id is None]
+    certain = order == "PCI_BUS_ID" or len({device.model for device in whole}) <= 1
+    own: dict[Key, Device] = {}
+    for entry in value.split(","):
+        found = _named(entry.strip(), devices, whole)
+        if entry.strip().isdecimal() and found and (not certain or len(found) > 1):
+            return None
+        if len(found) != 1:
+            break
+        own[found[0].key] = found[0]
+    return list(own.values())
+
+
+def _named(entry: str, devices: Sequence[Device], whole: Sequence[Device]) -> list[Device]:
+    """Return the devices that an entry can mean: CUDA accepts a number, or the unique beginning of a UUID."""
+    if entry.isdecimal():
+        ids = {device.id for place, device in enumerate(whole) if int(entry) == _index(device, place)}
+        return [device for device in attributable(devices) if device.id in ids]
+    if entry.startswith("MIG-GPU-"):  # before driver 470: the GPU's UUID, GPU instance and compute instance
+        gpu, _, instance = entry.removeprefix("MIG-").partition("/")
+        return [d for d in devices if d.id == gpu and d.instance_id == instance.partition("/")[0]]
+    if entry.startswith("MIG-"):
+        return [d for d in devices if d.instance_uuid is not None and d.instance_uuid.startswith(entry)]
+    return [d for d in attributable(devices) if entry.startswith("GPU-") and d.id.startswith(entry)]
+
+
+def _index(device: Device, place: int) -> int:
+    return place if device.index is None else device.index

@@ -1,0 +1,116 @@
+"""Which of the visible devices are the server's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from ai_otel.gpu.selection import CONTAINER, ENVIRONMENT, PROCESS_LIST, select
+from ai_otel.gpu.source import Device
+
+FOUR = [Device(f"GPU-{letter}000-1", "nvidia", model="H200", index=n) for n, letter in enumerate("abcd")]
+MIXED = [Device("GPU-a000-1", "nvidia", model="A10", index=0), Device("GPU-b000-1", "nvidia", model="H200", index=1)]
+PARENT = Device("GPU-e000-1", "nvidia", model="H200", index=4)
+PARTS = [
+    Device("GPU-e000-1", "nvidia", model="H200", index=4, instance_id=str(n), instance_uuid=f"MIG-{n}000-1")
+    for n in (1, 2)
+]
+TWO_AMD = [Device("amd-0", "amd"), Device("amd-1", "amd")]
+
+
+def chosen(
+    devices: list[Device], value: str | None = None, *, held: Mapping[int, bool | None] | None = None, order: str = ""
+) -> tuple[list[int], str | None]:
+    """Return the places of the own devices in the list, and how they are known."""
+    variables = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
+    if order:
+        variables["CUDA_DEVICE_ORDER"] = order
+    selection = select(devices, {devices[n].key: flag for n, flag in (held or {}).items()}, variables)
+    return [devices.index(device) for device in selection.devices], selection.known_by
+
+
+def test_without_a_variable_all_devices_of_the_container_are_own() -> None:
+    assert chosen(FOUR) == ([0, 1, 2, 3], CONTAINER)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "`CUDA_VISIBLE_DEVICES` names some of the GPUs, by index, UUID or MIG UUID, in any order, or none",
+    "only those are the server's, for `ai_otel.gpu.ids` and for energy",
+)
+@pytest.mark.parametrize(
+    ("value", "own"),
+    [
+        ("2", [2]),
+        ("2,0", [2, 0]),
+        (" 1 , 3 ", [1, 3]),
+        ("1,1", [1]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("7", []),
+        ("0,-1,2", [0]),
+        ("0,9,2", [0]),
+        ("GPU-c000-1", [2]),
+        ("GPU-c,GPU-a", [2, 0]),
+        ("GPU-", []),
+        ("GPU-f", []),
+        ("GPU-b,3", [1, 3]),
+    ],
+)
+def test_the_variable_names_own_devices(value: str, own: list[int]) -> None:
+    assert chosen(FOUR, value) == (own, ENVIRONMENT)
+
+
+def test_an_instance_is_named_by_its_uuid() -> None:
+    devices = [*FOUR, PARENT, *PARTS]
+    assert chosen(devices, "MIG-2000-1") == ([6], ENVIRONMENT)
+    assert chosen(devices, "MIG-GPU-e000-1/1/0") == ([5], ENVIRONMENT)
+    assert chosen(devices, "GPU-e000-1") == ([], ENVIRONMENT), "which instance CUDA would use is not said"
+    assert chosen(devices, "4") == ([], None)
+    assert chosen(devices, "2") == ([2], ENVIRONMENT)
+
+
+def test_numbers_follow_the_drivers_enumeration_although_one_device_cannot_be_opened() -> None:
+    assert chosen([FOUR[0], FOUR[2], FOUR[3]], "2") == ([1], ENVIRONMENT)
+    assert chosen([FOUR[0], FOUR[2], FOUR[3]], "1") == ([], ENVIRONMENT)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "`CUDA_VISIBLE_DEVICES` is a number, and the GPUs differ, so CUDA may order them otherwise than the driver",
+    "the server's GPUs are unknown, and requests have no ids and no energy, unless `CUDA_DEVICE_ORDER=PCI_BUS_ID`",
+)
+def test_numbers_of_different_devices_are_certain_in_pci_order_only() -> None:
+    assert chosen(MIXED, "0") == ([], None)
+    assert chosen(MIXED, "0", order="FASTEST_FIRST") == ([], None)
+    assert chosen(MIXED, "0", order="PCI_BUS_ID") == ([0], ENVIRONMENT)
+    assert chosen(MIXED, "GPU-b") == ([1], ENVIRONMENT)
+
+
+def test_the_process_list_is_trusted_before_the_variable() -> None:
+    assert chosen(FOUR, "0,1", held={0: False, 1: False, 2: False, 3: True}) == ([3], PROCESS_LIST)
+    assert chosen(FOUR, held={0: True, 1: True, 2: False, 3: None}) == ([0, 1], PROCESS_LIST)
+    assert chosen([*FOUR, PARENT, *PARTS], held={6: True}) == ([6], PROCESS_LIST)
+
+
+@pytest.mark.parametrize("held", [{}, {0: False, 1: False}, {0: None, 1: None}])
+def test_a_process_list_without_own_processes_says_nothing(held: Mapping[int, bool | None]) -> None:
+    """The engine has not started its workers, or the driver reports process ids of the host."""
+    assert chosen(FOUR, "2", held=held) == ([2], ENVIRONMENT)
+    assert chosen(FOUR, held=held) == ([0, 1, 2, 3], CONTAINER)
+
+
+@pytest.mark.parametrize(("vendor", "variable"), [("amd", "HIP_VISIBLE_DEVICES"), ("amd", "ROCR_VISIBLE_DEVICES")])
+def test_a_variable_that_cannot_be_resolved_leaves_several_devices_unknown(vendor: str, variable: str) -> None:
+    assert select(TWO_AMD, {}, {variable: "1"}).known_by is None
+    assert select(TWO_AMD[:1], {}, {variable: "0"}).devices == TWO_AMD[:1]
+    assert select(TWO_AMD, {}, {"CUDA_VISIBLE_DEVICES": "1"}).devices == TWO_AMD, "of another vendor"
+
+
+def test_the_least_trusted_way_is_named() -> None:
+    both = [*FOUR, *TWO_AMD]
+    assert select(both, {FOUR[0].key: True}, {}).known_by == CONTAINER
+    assert select(both, {FOUR[0].key: True}, {}).devices == [FOUR[0], *TWO_AMD]
+    assert select([], {}, {}).known_by is None
