@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from ai_otel.energy.accounts import Account
@@ -16,14 +17,19 @@ class EnergyFeed:
     The sampler's listener: all methods run on the sampler's thread.
 
     Without any energy counter nothing can be attributed: `attribution` stays `None` and no request waits for energy.
-    `attribute` creates the attribution of a ledger, once the first counter has a value; `shared` attributes the energy
-    of shared devices as well.
+    `attribute` creates the attribution of a ledger, once the first counter has a value; `detach` is called when it has
+    ended. `shared` attributes the energy of shared devices as well.
     """
 
     def __init__(
-        self, attribute: Callable[[Ledger, Sequence[Device]], EnergyAttribution], *, shared: bool = False
+        self,
+        attribute: Callable[[Ledger, Sequence[Device]], EnergyAttribution],
+        *,
+        shared: bool = False,
+        detach: Callable[[], None] = lambda: None,
     ) -> None:
         self._attribute = attribute
+        self._detach = detach
         self._shared = shared
         self._devices: Sequence[Device] = ()
         self._ledger: Ledger | None = None
@@ -60,3 +66,11 @@ class EnergyFeed:
         if self.attribution is not None and self._ledger is not None:
             self.attribution.collect(time_s)
             self.accounts = self._ledger.accounts()
+
+    def closed(self) -> None:
+        """Resume every deferred record: another process samples, and has its own accounts."""
+        attribution, self.attribution = self.attribution, None
+        self._ledger, self.accounts = None, ()
+        if attribution is not None:
+            self._detach()
+            attribution.release_all(time.perf_counter())
