@@ -127,7 +127,12 @@ def own(resource: Resource, environment: Mapping[str, str]) -> Providers:
         for name, exporter in _exporters("metrics", environment)
     ]
     readers = [reader for reader in made if reader is not None]
-    meter_provider = SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    # Without an exporter nothing is measured: this process must not sample for others that do have one.
+    meter_provider = (
+        SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+        if readers
+        else NoOpMeterProvider()
+    )
     return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True, exports=counts)
 
 

@@ -90,7 +90,7 @@ def test_a_poll_makes_fewer_calls_than_a_burst_allows(kubelet: Kubelet, options:
 
 def test_a_refusal_doubles_the_interval_until_the_next_response(kubelet: Kubelet, options: PollerOptions) -> None:
     kubelet.pods = [holding("one", "GPU-1")]
-    poller = KubeletPoller(options, lambda: [GPU])
+    poller = KubeletPoller(options, lambda: [GPU], jitter=lambda: 0.0)
     poller.poll()
     kubelet.exhausted = True
     waits = []
@@ -150,7 +150,9 @@ def test_the_api_server_is_requested_at_long_intervals(
     """Never without a claim, every 30 s for unknown claims, else every 10 minutes."""
     clock, api = Clock(), Api(node.slices(), page=500)
     with serving(api, trust, tmp_path / "account") as server:
-        poller = KubeletPoller(replace(options, slices_on=True, api_server=server), lambda: [GPU], clock=clock)
+        poller = KubeletPoller(
+            replace(options, slices_on=True, api_server=server), lambda: [GPU], clock=clock, jitter=lambda: 0.0
+        )
 
         def questions(seconds: float, *pods: Pod) -> int:
             kubelet.pods = list(pods)

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from ai_otel.agent import podresources, pods
-from ai_otel.agent.kubelet import Refused, Unanswered, Unknown
+from ai_otel.agent.kubelet import Malformed, Refused, Unanswered, Unknown
 from ai_otel.agent.podresources import ClaimGrant, Container, PluginGrant, list_allocatable, list_grants
 from ai_otel.agent.pods import list_pods
 from ai_otel.gpu import wire
@@ -161,7 +161,7 @@ def test_a_kubelet_without_the_call_has_its_own_error(kubelet: Kubelet) -> None:
 
 def test_undecodable_pods_are_an_error(kubelet: Kubelet) -> None:
     kubelet.pods_answer = lambda: [b"\xff\xff\xff"]
-    with pytest.raises(Unknown, match="cannot be decoded"):
+    with pytest.raises(Malformed, match="cannot be decoded"):
         list_pods(kubelet.pods_socket)
 
 

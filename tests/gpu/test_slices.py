@@ -34,7 +34,7 @@ def read(trust: Trust, tmp_path: Path) -> Read:
 
     def read_node(api: Api, node: str = "node-1") -> Any:
         with serving(api, trust, tmp_path / "account") as server:
-            return read_slices(server, node)
+            return read_slices(server, node).devices
 
     return read_node
 
@@ -108,7 +108,7 @@ def test_an_invalid_token_is_reported(trust: Trust, tmp_path: Path) -> None:
         with pytest.raises(ApiServerError, match="status 401"):
             read_slices(server, "node-1")
         (server.account / "token").write_text("token-of-a-service-account")
-        assert read_slices(server, "node-1") == {}
+        assert read_slices(server, "node-1").devices == {}
 
 
 def test_an_api_server_without_slices_is_reported(read: Read) -> None:

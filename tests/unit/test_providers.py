@@ -157,13 +157,20 @@ def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.Mo
 
 
 def test_own_providers_are_private_and_are_shut_down(made: Made) -> None:
-    own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+    own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="console")
     assert own.own_traces
     assert own.own_metrics
     assert trace.get_tracer_provider() is not own.tracer_provider
     assert metrics.get_meter_provider() is not own.meter_provider
     assert own.tracer_provider._atexit_handler is None  # type: ignore[attr-defined]
     assert own.meter_provider._atexit_handler is None  # type: ignore[attr-defined]
+
+
+def test_without_an_exporter_of_metrics_nothing_is_measured(made: Made) -> None:
+    """The meter also says so to the sampler of devices, which then does not stand for election."""
+    own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+    assert isinstance(own.meter_provider, NoOpMeterProvider)
+    assert own.own_metrics
 
 
 def test_the_sdk_can_be_disabled(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped, unused-ignore]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10.0
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
@@ -20,6 +24,10 @@ class Unanswered(Exception):
 
 class Refused(Unanswered):
     """The kubelet's rate limit is exceeded: 100 calls a second for all of its clients together."""
+
+
+class Malformed(Unanswered):
+    """The answer cannot be decoded, or has more entries than any node."""
 
 
 class Unknown(Unanswered):
@@ -42,7 +50,15 @@ def call(path: Path, method: str, request: Any, answer: type[Any], timeout_s: fl
         except grpc.RpcError as error:
             raise _reason(path, method, error) from None
         except DecodeError as error:
-            raise Unknown(f"the response of {path} to {method} cannot be decoded: {error}") from None
+            raise Malformed(f"the response of {path} to {method} cannot be decoded: {error}") from None
+
+
+def bounded(entries: Iterable[T], most: int, what: str) -> list[T]:
+    """Return the entries of an answer. Raises `Malformed` if there are more than `most`."""
+    found = list(islice(entries, most + 1))
+    if len(found) > most:
+        raise Malformed(f"the kubelet lists more than {most} {what}")
+    return found
 
 
 def _check_socket(path: Path, timeout_s: float) -> None:

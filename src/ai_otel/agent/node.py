@@ -106,6 +106,7 @@ class Agent:
                 "unmapped": len(view.allocated.unmapped),
                 "ended": view.allocated.ended,
                 "troubles": dict(view.errors),
+                "failures": dict(view.failures),
             },
         }
         return HealthStatus(ready, facts)

@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ai_otel.agent.kubelet import call
+from ai_otel.agent.kubelet import bounded, call
 from ai_otel.gpu.wire import Table, messages
 
 PACKAGE = "v1"
 SERVICE = "/v1.PodResourcesLister"
+MAX_GRANTS = 100_000
 
 TABLE: Table = {
     "ListPodResourcesRequest": {},
@@ -95,12 +96,13 @@ def list_grants(path: Path) -> list[Grant]:
     """Return the current grants of all containers of this node. Raises `Unanswered`."""
     known = _messages()
     answer = call(path, f"{SERVICE}/List", known["ListPodResourcesRequest"](), known["ListPodResourcesResponse"])
-    return [
+    grants = (
         grant
         for pod in answer.pod_resources
         for container in pod.containers
         for grant in _grants(Container(pod.namespace, pod.name, container.name), container)
-    ]
+    )
+    return bounded(grants, MAX_GRANTS, "devices of containers")
 
 
 def list_allocatable(path: Path) -> list[tuple[str, str]]:
@@ -108,7 +110,8 @@ def list_allocatable(path: Path) -> list[tuple[str, str]]:
     known = _messages()
     request, answer = known["AllocatableResourcesRequest"](), known["AllocatableResourcesResponse"]
     listed = call(path, f"{SERVICE}/GetAllocatableResources", request, answer)
-    return [(devices.resource_name, each) for devices in listed.devices for each in devices.device_ids]
+    ids = ((devices.resource_name, each) for devices in listed.devices for each in devices.device_ids)
+    return bounded(ids, MAX_GRANTS, "devices of plugins")
 
 
 def _grants(container: Container, listed: Any) -> Iterator[Grant]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 
-from ai_otel.agent.kubelet import Unknown, call
+from ai_otel.agent.kubelet import Malformed, bounded, call
 from ai_otel.gpu.wire import Table, messages
 
 PACKAGE = "v1alpha1"
@@ -26,6 +26,7 @@ POD_TABLE: Table = {
 }
 POD_PACKAGE = "k8s.io.api.core.v1"
 
+MAX_PODS = 10_000
 ENDED = frozenset({"Succeeded", "Failed"})
 
 
@@ -53,7 +54,7 @@ def list_pods(path: Path) -> list[Pod]:
     known = _messages()
     answer = call(path, METHOD, known["ListPodsRequest"](), known["ListPodsResponse"])
     try:
-        pods = [known["Pod"].FromString(encoded) for encoded in answer.pods]
+        pods = [known["Pod"].FromString(encoded) for encoded in bounded(answer.pods, MAX_PODS, "pods")]
     except DecodeError as error:
-        raise Unknown(f"the pods of {path} cannot be decoded: {error}") from None
+        raise Malformed(f"the pods of {path} cannot be decoded: {error}") from None
     return [Pod(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid, pod.status.phase) for pod in pods]

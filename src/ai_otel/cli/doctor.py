@@ -13,7 +13,7 @@ Checks:
   whether ai-otel is enabled, and what disables it
   where traces and metrics are exported, and whether they arrive: a span `ai-otel doctor` and a metric point are sent
   which common metrics are missing, and the flag that turns them on
-  which GPUs are present, and why values are unavailable
+  which GPUs are present, why values are unavailable, and which process samples them
   packages that conflict
 
   ai-otel doctor                                             this environment, with the variables set here

@@ -10,6 +10,7 @@ from ai_otel.doctor.export.checks import check_export
 from ai_otel.doctor.finding import Finding
 from ai_otel.doctor.gpus import check_gpus
 from ai_otel.doctor.logs import captured_messages
+from ai_otel.doctor.sampling import check_sampling
 from ai_otel.doctor.server import Server, check_server
 from ai_otel.doctor.switch import Configuration, check_switch
 from ai_otel.engines import ENGINES
@@ -33,4 +34,5 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     else:
         yield from common_metrics.check_contract(names, server.flags if server is not None else None)
     yield from check_gpus(configuration.settings)
+    yield from check_sampling(server)
     yield from packages.check_packages(otel)

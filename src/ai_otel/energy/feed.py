@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ai_otel.energy.accounts import Account
@@ -16,9 +17,10 @@ class EnergyFeed:
     The sampler's listener: all methods run on the sampler's thread.
 
     Without any energy counter nothing can be attributed: `attribution` stays `None` and no request waits for energy.
-    `attribute` creates the attribution of a ledger, once the first counter has a value; `shared` attributes the energy
-    of shared devices as well. `variables` is the environment, which may name the server's own devices. When other
-    devices turn out to be its own, as when the engine has started its workers, the accounts start again with these.
+    `attribute` creates the attribution of a ledger, once the first counter has a value; `detach` is called when another
+    process samples. `shared` attributes the energy of shared devices as well. `variables` is the environment, which may
+    name the server's own devices. When other devices turn out to be its own, as when the engine has started its
+    workers, the accounts start again with these.
     """
 
     def __init__(
@@ -27,8 +29,10 @@ class EnergyFeed:
         *,
         shared: bool = False,
         variables: Mapping[str, str] | None = None,
+        detach: Callable[[], None] = lambda: None,
     ) -> None:
         self._attribute = attribute
+        self._detach = detach
         self._shared = shared
         self._variables = variables if variables is not None else {}
         self._devices: Sequence[Device] = ()
@@ -97,6 +101,16 @@ class EnergyFeed:
         if same:
             attribution.gpu_selection, self.attribution = selection.known_by, attribution
             return
+        self._end(attribution, time_s)
+
+    def closed(self) -> None:
+        """Resume every deferred record: another process samples, and has its own accounts."""
+        attribution, self.attribution = self.attribution, None
+        if attribution is not None:
+            self._detach()
+            self._end(attribution, time.perf_counter())
+
+    def _end(self, attribution: EnergyAttribution, time_s: float) -> None:
         self._ledger, self.accounts = None, ()
         self._undeferred_before += attribution.undeferred
         attribution.release_all(time_s)

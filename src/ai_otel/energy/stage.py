@@ -127,20 +127,24 @@ class DeviceStage:
         wanted = wanted_sources(options.sources)
         if not wanted:
             return
+        from opentelemetry.metrics import NoOpMeter
+
         from ai_otel.energy.feed import EnergyFeed
         from ai_otel.gpu.leader import LeaderElection
         from ai_otel.gpu.source import Options
 
         self._observe(hw, own, observed=observed)
         assert self._monitor is not None  # noqa: S101 - `_observe` made it
-        self._election = LeaderElection()
+        # Without an exporter of metrics, leading would only keep the processes that have one from sampling.
+        self._election = LeaderElection(stands=not isinstance(hw, NoOpMeter), serves=options.energy)
         if options.energy:
-            self._election.serve()
-            self._feed = EnergyFeed(self._attribute, shared=options.energy_shared, variables=options.variables)
+            self._feed = EnergyFeed(
+                self._attribute, shared=options.energy_shared, variables=options.variables, detach=self._unfollow
+            )
         self._monitor.sample(
             lambda: make_sources(wanted, Options(processes=options.processes, holders=True)),
             listener=self._feed,
-            elected=self._election.won,
+            election=self._election,
             lasting=False,
         ).start()
 
@@ -167,6 +171,9 @@ class DeviceStage:
         )
         self._follow(attribution.started)
         return attribution
+
+    def _unfollow(self) -> None:
+        self._follow(deque(maxlen=0))
 
     def stop(self, resume: Resume, timeout_s: float = 5.0) -> None:
         """Stop sampling. Deferred records go to `resume` on this thread, with what is known."""

@@ -1,93 +1,343 @@
 """
-Leader election among the processes of a container: the leader samples the devices.
+Leader election among processes that see the same devices: the leader samples them.
 
-Uses kernel locks (`flock`) on two files in the temporary directory. They need no privilege, and the kernel releases
-them when their process ends. The exclusive lock on the first file makes its holder the leader. Every process that
-serves requests holds a shared lock on the second file; a process that can upgrade its lock is the only one.
+A candidate has opened its devices. It needs the kernel lock (`flock`) on one file in the temporary directory, which
+needs no privilege and is released when its process ends. The leader writes to that file while it samples. A leader that
+stops writing (stopped, hung, or a copy of its descriptors in another process) is replaced: the next candidate replaces
+the file, and a leader whose file is not the one in the directory any more has lost.
+
+Every process that serves requests also holds a shared lock on a second file; a process that can upgrade its lock is the
+only one.
+
+Files are named after the first device, so processes with different devices do not exclude each other. The first file
+also has the user's id: telemetry of two users has two owners, and neither may silence the other. The second file is
+shared by all users, because two processes that serve on one device must not both claim its energy. Abstract sockets
+would span temporary directories, but containers of a pod share them, each with devices of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import logging
 import os
+import stat
 import tempfile
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("ai_otel")
 
+BEAT_S = 5.0
+"""Seconds between two writes of the leader."""
+LAPSE_S = 30.0
+"""Seconds without a write after which a leader is replaced; three sampling intervals if that is longer."""
+MOST_LAPSE_S = 300.0
+MOST_BYTES = 16_384
+TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """What the leader last wrote: its process, and since when it has led (Unix time in seconds)."""
+
+    pid: int
+    since_s: float
+    devices: Sequence[str] = ()
+    lapse_s: float = LAPSE_S
+    sampled_ago_s: float = 0.0
+    """Seconds since the last write, by the file's time."""
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether the next candidate may replace it."""
+        return self.sampled_ago_s > self.lapse_s
+
+
+@dataclass(slots=True)
+class _Lock:
+    """A lock that is held. `descriptor` is -1 where there is no directory for lock files."""
+
+    path: Path
+    descriptor: int
+    since_s: float = field(default_factory=time.time)
+    written_s: float = float("-inf")
+
+    @property
+    def current(self) -> bool:
+        """Whether the file is still the one in the directory. Cleaners of temporary directories remove old files."""
+        return self.descriptor < 0 or _is_at(self.descriptor, self.path)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            with suppress(OSError):
+                os.close(self.descriptor)
+
 
 class LeaderElection:
-    """One process's locks. Without a writable directory every process is a leader and sees no others."""
+    """
+    One process's locks. Without a writable directory every process is a leader and sees no others.
 
-    def __init__(self, directory: Path | None = None) -> None:
+    A process that exports no metrics does not stand (`stands`): it samples for its own requests, whoever leads.
+    `serves` says that its requests get a share of the devices' energy.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        stands: bool = True,
+        serves: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._directory = directory
-        self._leading: int | None = None
-        self._serving: int | None = None
-        self._logged = False
+        self._stands = stands
+        self._serves = serves
+        self._clock = clock
+        self._pid = os.getpid()
+        self._devices: Sequence[str] = ()
+        self._leading: _Lock | None = None
+        self._serving: _Lock | None = None
+        self._seen: dict[Path, tuple[object, float]] = {}
+        self._resigned = False
+        self._logged: set[str] = set()
 
-    def won(self) -> bool:
-        """Return whether this process is the leader. Followers ask again and take over when the leader ends."""
-        if self._leading is not None:
+    # ---------------------------------------------------------------- the leader
+
+    def vacant(self) -> bool:
+        """Return whether no other process leads for the devices of the last candidacy."""
+        if not self._devices or not self._stands:
             return True
-        held = self._lock("gpu", fcntl.LOCK_EX)
-        if held is None:
+        if self._serves:
+            self._serve()
+        path = self._path(f"{os.getuid()}-gpu")
+        try:
+            opened = _open(path, os.O_RDONLY)
+        except OSError:
+            return True
+        try:
+            return _locked(opened, fcntl.LOCK_SH) or self._lapsed(path, opened)
+        finally:
+            os.close(opened)
+
+    def lead(self, devices: Sequence[str], interval_s: float = 1.0) -> bool:
+        """
+        Stand for election with the devices that this process has opened; return whether it leads.
+
+        The leader calls this with each sample, which proves that it samples.
+        """
+        if self._resigned or not devices:
             return False
-        self._leading = held
+        self._devices = sorted(devices)
+        if self._serves:
+            self._serve()
+        if not self._stands:
+            return True
+        path = self._path(f"{os.getuid()}-gpu")
+        if self._leading is not None and not (self._leading.path == path and self._leading.current):
+            self.step_down()
+        if self._leading is None:
+            self._leading = self._take(path)
+        if self._leading is None:
+            return False
+        self._write(self._leading, max(LAPSE_S, 3 * interval_s))
         return True
 
-    def serve(self) -> None:
-        """Mark this process as serving requests."""
-        if self._serving is None:
-            # Fails while another process tests its own lock; the next sample retries.
-            self._serving = self._lock("serving", fcntl.LOCK_SH)
+    def step_down(self) -> None:
+        """Stop leading: no device is left, or another process leads."""
+        held, self._leading = self._leading, None
+        if held is not None:
+            if held.descriptor >= 0 and os.getpid() == self._pid:
+                with suppress(OSError):
+                    os.ftruncate(held.descriptor, 0)
+            held.close()
+
+    def _take(self, path: Path) -> _Lock | None:
+        """Lock the file; `None` if another process leads."""
+        for _ in range(TRIES):
+            try:
+                opened = _open(path, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                self._log_once(
+                    f"no directory for lock files ({error}): each process samples the GPUs. Mount a writable /tmp."
+                )
+                return _Lock(path, -1)
+            if _locked(opened, fcntl.LOCK_EX):
+                if _is_at(opened, path):
+                    return _Lock(path, opened)
+            elif not self._lapsed(path, opened):
+                self._compare(opened)
+                os.close(opened)
+                return None
+            elif _is_at(opened, path):
+                with suppress(OSError):
+                    path.unlink()
+            os.close(opened)
+        return None
+
+    def _lapsed(self, path: Path, opened: int) -> bool:
+        """
+        Return whether the holder of the lock has not written for too long.
+
+        Only changes count, by this process's clock: the clocks of two containers may differ.
+        """
+        state, now_s = (os.fstat(opened).st_ino, _read(opened)), self._clock()
+        if path not in self._seen or self._seen[path][0] != state:
+            self._seen[path] = state, now_s
+        written = leader_of(state[1])
+        return now_s - self._seen[path][1] > (written.lapse_s if written is not None else LAPSE_S)
+
+    def _compare(self, opened: int) -> None:
+        """Log the devices that the leader does not have, because no process samples them."""
+        leader = leader_of(_read(opened))
+        missing = [] if leader is None else [device for device in self._devices if device not in leader.devices]
+        if leader is not None and missing:
+            self._log_once(
+                f"process {leader.pid} samples for this user and does not have {', '.join(missing)}: "
+                "give this process another TMPDIR"
+            )
+
+    def _write(self, held: _Lock, lapse_s: float) -> None:
+        now_s = self._clock()
+        if held.descriptor < 0 or now_s - held.written_s < BEAT_S:
+            return
+        held.written_s = now_s
+        written = {
+            "pid": self._pid,
+            "since_s": held.since_s,
+            "written_s": time.time(),
+            "lapse_s": min(lapse_s, MOST_LAPSE_S),
+            "devices": self._devices,
+        }
+        text = json.dumps(written).encode()
+        with suppress(OSError):  # a full disk: the lock still holds until it lapses
+            os.pwrite(held.descriptor, text, 0)
+            os.ftruncate(held.descriptor, len(text))
+
+    # ---------------------------------------------------------------- processes that serve
+
+    def _serve(self) -> None:
+        """Mark this process as serving requests on its devices."""
+        path = self._path("serving")
+        if self._serving is not None and not (self._serving.path == path and self._serving.current):
+            self._serving.close()
+            self._serving = None
+        if self._serving is not None:
+            return
+        try:
+            opened = _open_shared(path)
+        except OSError:
+            self._serving = _Lock(path, -1)
+            return
+        if _locked(opened, fcntl.LOCK_SH):
+            self._serving = _Lock(path, opened)
+        else:
+            os.close(opened)  # another process tests its own lock; the next sample retries
 
     def others_serving(self) -> bool:
-        """Return whether another process of this container serves requests, too."""
-        self.serve()
-        if self._serving is None:
-            return True
-        if self._serving < 0:
+        """Return whether another process, of any user, serves requests on these devices."""
+        if not self._devices:
             return False
-        try:
-            fcntl.flock(self._serving, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            alone = False
-        else:
-            alone = True
+        self._serve()
+        held = self._serving
+        if held is None:
+            return True
+        if held.descriptor < 0:
+            return False
+        alone = _locked(held.descriptor, fcntl.LOCK_EX)
         # Converting a lock releases it first: reacquire the shared lock in either case.
-        try:
-            fcntl.flock(self._serving, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._serving)
+        if not _locked(held.descriptor, fcntl.LOCK_SH):
+            held.close()
             self._serving = None
         return not alone
 
-    def resign(self) -> None:
-        """Release both locks. In the child of a fork the parent keeps its locks, through its own descriptors."""
-        for held in (self._leading, self._serving):
-            if held is not None and held >= 0:
-                with suppress(OSError):
-                    os.close(held)
-        self._leading = self._serving = None
+    # ---------------------------------------------------------------- both
 
-    def _lock(self, name: str, kind: int) -> int | None:
-        """Return the descriptor that holds the lock, -1 if locks are unavailable, `None` if another process has it."""
-        try:
-            directory = self._directory or Path(tempfile.gettempdir())
-            opened = os.open(directory / f"ai-otel-{os.getuid()}-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            if not self._logged:
-                self._logged = True
-                log.warning(
-                    "ai-otel: no directory for lock files (%s): each process samples the GPUs. Mount a writable /tmp.",
-                    error,
-                )
-            return -1
-        try:
-            fcntl.flock(opened, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(opened)
-            return None
+    def resign(self) -> None:
+        """Release both locks for good. In the child of a fork the parent keeps them, through its own descriptors."""
+        self._resigned = True
+        self.step_down()
+        held, self._serving = self._serving, None
+        if held is not None:
+            held.close()
+
+    def _path(self, kind: str) -> Path:
+        first = hashlib.sha256(self._devices[0].encode()).hexdigest()[:8]
+        return (self._directory or Path(tempfile.gettempdir())) / f"ai-otel-{kind}-{first}.lock"
+
+    def _log_once(self, sentence: str) -> None:
+        if sentence not in self._logged:
+            self._logged.add(sentence)
+            log.warning("ai-otel: %s", sentence)
+
+
+def leaders(directory: Path, uid: int) -> list[Leader]:
+    """Return what the present leaders of a user have written."""
+    found = []
+    for path in sorted(directory.glob(f"ai-otel-{uid}-gpu-*.lock")):
+        with suppress(OSError):
+            opened = _open(path, os.O_RDONLY, uid)
+            try:
+                leader = leader_of(_read(opened), max(0.0, time.time() - os.fstat(opened).st_mtime))
+                if leader is not None and not _locked(opened, fcntl.LOCK_SH):
+                    found.append(leader)
+            finally:
+                os.close(opened)
+    return found
+
+
+def leader_of(text: bytes, ago_s: float = 0.0) -> Leader | None:
+    """Return the leader that wrote this; `None` for a file without one."""
+    try:
+        written: Any = json.loads(text)
+        pid, since_s, lapse_s = int(written["pid"]), float(written["since_s"]), float(written["lapse_s"])
+        devices = [str(device) for device in written["devices"]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return Leader(pid, since_s, devices, lapse_s if 0 < lapse_s < MOST_LAPSE_S else MOST_LAPSE_S, ago_s)
+
+
+def _open(path: Path, flags: int, uid: int | None = None) -> int:
+    """Open a user's file. Raises `OSError` for a link, another kind of file, or a file that is another user's."""
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    state = os.fstat(opened)
+    if not stat.S_ISREG(state.st_mode) or state.st_uid != (os.getuid() if uid is None else uid):
+        os.close(opened)
+        raise PermissionError(f"{path} is not a file of this user")
+    return opened
+
+
+def _open_shared(path: Path) -> int:
+    """Open a file that any user may lock. The kernel refuses `O_CREAT` on other users' files in /tmp."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        opened = os.open(path, flags | os.O_CREAT, 0o444)
+        with suppress(OSError):
+            os.fchmod(opened, 0o444)  # for any umask
         return opened
+
+
+def _locked(opened: int, kind: int) -> bool:
+    try:
+        fcntl.flock(opened, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat(follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def _read(opened: int) -> bytes:
+    return os.pread(opened, MOST_BYTES, 0)

@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakMethod
 
 from ai_otel.gpu.counters import Counters
 from ai_otel.gpu.interval import SamplingInterval
+from ai_otel.gpu.roles import Election, Listener, OpenSource
 from ai_otel.gpu.snapshot import DeviceSample, Snapshot, XidKey, lost_reading
-from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuReading, GpuSource, Unavailable
+from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuSource, Unavailable
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -34,42 +35,13 @@ MAX_RETRY_S = 3600.0
 ELECTION_RETRY_S = 5.0
 
 
-class Listener(Protocol):
-    """Receives each sample on the sampler's thread."""
-
-    def opened(self, devices: Sequence[Device]) -> None:
-        """Receive the devices that are sampled from now on."""
-
-    def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
-        """Receive one sample of an energy counter in joules; `None` if the device has no value."""
-
-    def saw_reading(self, device: Device, time_s: float, reading: GpuReading) -> None:
-        """Receive one reading of a device."""
-
-    def saw_event(self, event: GpuEvent) -> None:
-        """Receive an event that the driver reported."""
-
-    def collected(self, time_s: float) -> None:
-        """Receive the end of an energy collection: every energy counter has been sampled."""
-
-
-class _OpenSource:
-    """One vendor's source while it is open."""
-
-    def __init__(self, vendor: str, source: GpuSource, devices: Sequence[Device]) -> None:
-        self.vendor = vendor
-        self.source = source
-        self.devices = list(devices)
-        self.lost: list[Device] = []
-
-
 class Sampler:
     """
     Reads every device each `interval_s` seconds and, with a `listener`, the energy counters ten times a second.
 
-    `make_sources` is called on the sampler's thread, once for each start and each rediscovery. `elected` returns
-    whether this process is the leader. `on_collected` receives the kind and the duration in seconds of each
-    collection. The thread ends if no source can be opened, unless `lasting` is set.
+    `make_sources` is called on the sampler's thread, once for each start and each rediscovery. With an `election`, only
+    the process that wins it samples. `on_collected` receives the kind and the duration in seconds of each collection.
+    The thread ends if no source can be opened, unless `lasting` is set.
     """
 
     def __init__(
@@ -78,7 +50,7 @@ class Sampler:
         *,
         interval_s: float = 1.0,
         listener: Listener | None = None,
-        elected: Callable[[], bool] = lambda: True,
+        election: Election | None = None,
         on_collected: Callable[[str, float], None] = lambda _kind, _seconds: None,
         lasting: bool = True,
         clock: Callable[[], float] = time.perf_counter,
@@ -86,7 +58,7 @@ class Sampler:
         self._make_sources = make_sources
         self.interval_s = interval_s
         self._listener = listener
-        self._elected = elected
+        self._election = election
         self._on_collected = on_collected
         self._lasting = lasting
         self._clock = clock
@@ -98,7 +70,8 @@ class Sampler:
         """Reset all state. In the child of a fork, nothing of the parent's libraries is called."""
         self.snapshot = Snapshot()
         self._sources: dict[str, GpuSource] = {}
-        self._opened: dict[str, _OpenSource] = {}
+        self._opened: dict[str, OpenSource] = {}
+        self._leads = False
         self._errors: dict[str, str] = {}
         self._retry_at_s: dict[str, float] = {}
         self._backoff_s: dict[str, float] = {}
@@ -143,17 +116,21 @@ class Sampler:
         return not self.alive
 
     def _run(self) -> None:
-        while not self._guard("election", self._elected):
-            if self._stopping.wait(ELECTION_RETRY_S):
-                return
         while not self._stopping.is_set():
-            self.collect()
-            if not (self._lasting or self._opened or self._retry_at_s):
+            # A process that follows opens nothing as long as another one leads.
+            if self._leads or self._vacant():
+                self.collect()
+            if self._leads and not (self._lasting or self._opened or self._retry_at_s):
                 break
-            if self._stopping.wait(max(0.0, self._next_s() - self._clock())):
+            wait_s = max(0.0, self._next_s() - self._clock()) if self._leads else ELECTION_RETRY_S
+            if self._stopping.wait(wait_s):
                 break
+        self._close()
+
+    def _close(self) -> None:
         for opened in self._opened.values():
             self._guard(f"close {opened.vendor}", opened.source.close)
+        self._opened.clear()
 
     def _next_s(self) -> float:
         times = [self._readings.due_s, *self._retry_at_s.values()]
@@ -164,10 +141,39 @@ class Sampler:
     def collect(self) -> None:
         """Run every collection that is due."""
         self._open()
+        if not self._leads or self._readings.due(self._clock()):
+            led, self._leads = self._leads, self._stand()
+            if not self._leads:
+                self._follow(led=led)
+                return
         if self._listener is not None and self._energy.due(self._clock()):
             self._timed("energy", self._energy, self._collect_energy)
         if self._readings.due(self._clock()):
             self._timed("readings", self._readings, self._collect_readings)
+
+    # ---------------------------------------------------------------- the election
+
+    def _vacant(self) -> bool:
+        return self._election is None or bool(self._guard("election", self._election.vacant))
+
+    def _stand(self) -> bool:
+        """Return whether this process samples: it leads, or has no device that answers and no other process leads."""
+        if self._election is None:
+            return True
+        if not any(opened.devices for opened in self._opened.values()):
+            self._guard("election", self._election.step_down)
+            return self._vacant()
+        known = [device for opened in self._opened.values() for device in (*opened.devices, *opened.lost)]
+        names = ["/".join(filter(None, device.key)) for device in known]
+        return bool(self._guard("election", self._election.lead, names, self._readings.interval_s))
+
+    def _follow(self, *, led: bool) -> None:
+        """Leave the devices to the process that leads. They are opened again when it does not lead any more."""
+        self._close()
+        self.snapshot = Snapshot()
+        self.rediscover()
+        if led and self._listener is not None:
+            self._guard("listener", self._listener.closed)
 
     def _timed(self, kind: str, interval: SamplingInterval, collect: Callable[[], None]) -> None:
         started_s, others_s = self._clock(), other_threads_s()
@@ -206,7 +212,7 @@ class Sampler:
         devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
         if devices is not None:
             self._errors.pop(vendor, None)
-            self._opened[vendor] = opened = _OpenSource(vendor, source, devices)
+            self._opened[vendor] = opened = OpenSource(vendor, source, devices)
             found = {device.key for device in devices}
             # Drivers may not enumerate an unresponsive device. It stays lost until it is found again.
             opened.lost += [device for device in before.lost if device.key not in found] if before is not None else ()
@@ -280,10 +286,10 @@ class Sampler:
         energy = {} if self._listener is None else {"energy": self._energy.skipped}
         return {"readings": self._readings.skipped, **energy}
 
-    def _query(self, opened: _OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
+    def _query(self, opened: OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
         return self._guard(f"{opened.vendor} {question.__name__}", self._call_device, opened, device, question)
 
-    def _call_device(self, opened: _OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
+    def _call_device(self, opened: OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
         try:
             return question(device)
         except DeviceLost:

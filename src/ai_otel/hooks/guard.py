@@ -44,15 +44,17 @@ class Guard:
     Runs the hooks of one hook point and suppresses their exceptions.
 
     `alone` means that the hook has no caller in the server, as on the recorder's thread: `strict` then keeps a failure
-    and does not raise it.
+    and does not raise it. `lasting` means that it is never switched off, because its caller waits longer after each
+    failure.
     """
 
-    __slots__ = ("_alone", "_in_a_row", "name", "off")
+    __slots__ = ("_alone", "_in_a_row", "_lasting", "name", "off")
 
-    def __init__(self, name: str, *, alone: bool = False) -> None:
+    def __init__(self, name: str, *, alone: bool = False, lasting: bool = False) -> None:
         self.name = name
         self.off = False
         self._alone = alone
+        self._lasting = lasting
         self._in_a_row = 0
 
     def __call__(self, hook: Callable[..., T], *arguments: Any) -> T | None:
@@ -91,7 +93,7 @@ class Guard:
                 self.name,
                 exc_info=error,
             )
-        if self._in_a_row >= FAILURES_IN_A_ROW and not self.off:
+        if self._in_a_row >= FAILURES_IN_A_ROW and not self.off and not self._lasting:
             self.off = True
             disabled.add(self.name)
             log.warning("ai-otel: hook %s is off after %d failures in a row", self.name, self._in_a_row)

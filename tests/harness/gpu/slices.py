@@ -55,7 +55,7 @@ class Api:
     page: int = 2
     asked: list[str] = field(default_factory=list)
 
-    def answer(self, target: str, token: str) -> tuple[int, Mapping[str, Any]]:
+    def answer(self, target: str, token: str) -> tuple[int, Any]:
         self.asked.append(target)
         url = urlsplit(target)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
@@ -98,7 +98,7 @@ def serving(api: Api, trust: Trust, account: Path) -> Iterator[ApiServer]:
 
         def do_GET(self) -> None:
             status, content = api.answer(self.path, self.headers.get("Authorization", ""))
-            body = json.dumps(content).encode()
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -193,3 +193,12 @@ def test_a_partitioned_gpu_is_not_attributed_and_a_card_of_tiles_is() -> None:
     divided, part = Device("GPU-1", "nvidia"), Device("GPU-1", "nvidia", instance_id="1", instance_uuid="MIG-1")
     card, tile = Device("UUID-2", "intel"), Device("UUID-2", "intel", instance_id="0")
     assert attributable([divided, part, card, tile]) == [part, card]
+
+
+@pytest.mark.parametrize("setting", [{"metrics": False}, {}])
+def test_a_process_that_exports_no_metrics_does_not_lead(setting: dict[str, bool], tmp_path: Path) -> None:
+    with on(**setting) as telemetry:
+        assert seen(telemetry) == ("GPU-1",)
+        serve(telemetry, 0.01)
+        assert (telemetry.spans[-1].attributes or {})["ai_otel.gpu.ids"] == ("GPU-1",)
+        assert bool(list(tmp_path.glob("*-gpu-*.lock"))) is not bool(setting)

@@ -341,14 +341,6 @@ def test_cpu_time_of_other_threads_excludes_the_calling_thread() -> None:
     assert others_s - own_s >= 0.09
 
 
-def test_a_follower_does_not_sample() -> None:
-    gpu = two()
-    sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01, elected=lambda: False)
-    sampler.start()
-    assert sampler.stop()
-    assert gpu.opened == 0
-
-
 @pytest.mark.fault("gpu", "a sampling process forks", "the child does not use or close its handles")
 def test_a_forked_child_starts_empty_and_leaves_the_parents_sources_open() -> None:
     gpu = two()

@@ -47,6 +47,15 @@ def test_ten_failures_in_a_row_switch_a_hook_off(caplog: pytest.LogCaptureFixtur
     assert guard(lambda: 1) is None
 
 
+def test_a_lasting_guard_is_never_switched_off() -> None:
+    guard = Guard("g", lasting=True)
+    for _ in range(2 * FAILURES_IN_A_ROW):
+        assert guard(fail, ValueError()) is None
+    assert guard(lambda: "well") == "well"
+    assert guards.disabled == set()
+    assert guards.errors == {"g": 2 * FAILURES_IN_A_ROW}
+
+
 def test_one_success_resets_the_count() -> None:
     guard = Guard("g")
     for _ in range(3):
