@@ -8,9 +8,11 @@ trace every route. They are the SDK's own classes with the SDK's own exporters, 
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -111,7 +113,7 @@ def own(resource: Resource, environment: Mapping[str, str]) -> Providers:
     tracer_provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
     for name, exporter in _exporters("traces", environment):
         # One that cannot be made, say for its own variables, does not take the others with it.
-        processor = Guard(f"exporter {name}", alone=True)(lambda make=exporter: BatchSpanProcessor(make()))
+        processor = Guard(f"exporter {name}", alone=True)(_processor, exporter)
         if processor is not None:
             tracer_provider.add_span_processor(processor)
     made = [Guard(f"exporter {name}", alone=True)(_reader, make) for name, make in _exporters("metrics", environment)]
@@ -146,6 +148,8 @@ def from_file(path: str, resource: Resource) -> Providers | None:
     for provider in (tracer_provider, meter_provider):
         # At exit they would end before us, and without our time limit.
         atexit.unregister(provider.shutdown)
+    for processor in getattr(getattr(tracer_provider, "_active_span_processor", None), "_span_processors", ()):
+        _survive(getattr(processor, "span_exporter", None), "export")
     for reader in getattr(meter_provider, "_metric_readers", ()):
         _bind(reader)
     return Providers(tracer_provider, meter_provider, "file", own_traces=True, own_metrics=True)
@@ -209,6 +213,12 @@ def _load(group: str, name: str) -> type[Any] | None:
     return None
 
 
+def _processor(exporter: type[Any]) -> BatchSpanProcessor:
+    made = exporter()
+    _survive(made, "export")
+    return BatchSpanProcessor(made)
+
+
 def _reader(exporter: type[Any]) -> MetricReader:
     reader = exporter() if issubclass(exporter, MetricReader) else PeriodicExportingMetricReader(exporter())
     return _bind(reader)
@@ -228,4 +238,24 @@ def _bind(reader: MetricReader) -> MetricReader:
             receive(*arguments, **options)
 
     reader._receive_metrics = receive_here  # type: ignore[method-assign]  # noqa: SLF001
+    _survive(reader, "collect")
     return reader
+
+
+def _survive(owner: Any, method: str) -> None:
+    """
+    Suppress and count what a method raises that the SDK calls on its thread: an exporter's, or a reader's collection.
+
+    The SDK catches `Exception` at most. Its thread would end silently, for instance at a panic of a Rust extension.
+    """
+    call = getattr(owner, method, None)
+    if call is None:
+        return
+    guard = Guard(f"{type(owner).__name__}.{method}", alone=True, lasting=True)
+
+    @functools.wraps(call)
+    def survived(*arguments: Any, **options: Any) -> Any:
+        return guard(functools.partial(call, *arguments, **options))
+
+    with suppress(AttributeError):  # slots
+        setattr(owner, method, survived)

@@ -8,7 +8,6 @@ interval is extended when the kubelet reports that its rate limit is exceeded.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from ai_otel.agent.podresources import ClaimGrant, Grant, list_allocatable, list
 from ai_otel.agent.pods import Pod, list_pods
 from ai_otel.agent.slices import Key, SliceDevice, read_slices
 from ai_otel.gpu.source import Device
+from ai_otel.hooks.daemon import DaemonThread
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -102,24 +102,21 @@ class KubeletPoller:
         self._slices: tuple[float, Mapping[Key, SliceDevice] | None] | None = None
         self._api_error: str | None = None
         self._logged: set[object] = set()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = DaemonThread("ai-otel kubelet", self._run)
+        self._stopping = self._thread.stopping
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="ai-otel kubelet", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stop the thread, waiting for at most `timeout_s`."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        self._thread.stop(timeout_s)
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.alive
 
     def wait_s(self) -> float:
         """Return the seconds until the next poll: doubled with each refusal."""
@@ -129,7 +126,7 @@ class KubeletPoller:
         )
 
     def _run(self) -> None:
-        guard = Guard("kubelet", alone=True)
+        guard = Guard("kubelet", alone=True, lasting=True)
         until_s = self._clock() + FIRST_SAMPLE_S
         while not self._sampled() and self._clock() < until_s and not self._stopping.wait(0.05):
             pass
