@@ -9,9 +9,11 @@ holds.
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -162,6 +164,8 @@ def from_file(path: str, resource: Resource) -> Providers | None:
     for provider in (tracer_provider, meter_provider):
         # At exit they would end before us, and without our time limit.
         atexit.unregister(provider.shutdown)
+    for processor in getattr(getattr(tracer_provider, "_active_span_processor", None), "_span_processors", ()):
+        _survive(getattr(processor, "span_exporter", None), "export")
     for reader in getattr(meter_provider, "_metric_readers", ()):
         _bind(reader)
     return Providers(tracer_provider, meter_provider, "file", own_traces=True, own_metrics=True)
@@ -227,7 +231,9 @@ def _load(group: str, name: str) -> type[Any] | None:
 
 def _processor(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> SpanProcessor:
     made, seen = redirects.made(exporter, environment)
-    return CountedSpanProcessor(BoundedSpanExporter(made, counts, seen), counts)
+    bounded = BoundedSpanExporter(made, counts, seen)
+    _survive(bounded, "export")
+    return CountedSpanProcessor(bounded, counts)
 
 
 def _reader(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> MetricReader:
@@ -251,4 +257,24 @@ def _bind(reader: MetricReader) -> MetricReader:
             receive(*arguments, **options)
 
     reader._receive_metrics = receive_here  # type: ignore[method-assign]  # noqa: SLF001
+    _survive(reader, "collect")
     return reader
+
+
+def _survive(owner: Any, method: str) -> None:
+    """
+    Suppress and count what a method raises that the SDK calls on its thread: an exporter's, or a reader's collection.
+
+    The SDK catches `Exception` at most. Its thread would end silently, for instance at a panic of a Rust extension.
+    """
+    call = getattr(owner, method, None)
+    if call is None:
+        return
+    guard = Guard(f"{type(owner).__name__}.{method}", alone=True, lasting=True)
+
+    @functools.wraps(call)
+    def survived(*arguments: Any, **options: Any) -> Any:
+        return guard(functools.partial(call, *arguments, **options))
+
+    with suppress(AttributeError):  # slots
+        setattr(owner, method, survived)

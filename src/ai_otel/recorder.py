@@ -19,6 +19,8 @@ from typing import Any
 from weakref import WeakMethod
 
 from ai_otel.engine_counters import EngineCounter, EngineCounters, Labels
+from ai_otel.hooks.daemon import DaemonThread
+from ai_otel.hooks.guard import Guard
 from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock, share_clock
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
@@ -39,9 +41,9 @@ class Recorder:
     """
     Opens, closes and queues records.
 
-    `deliver` is called on the recorder's own thread, once for each closed record, and does not raise. `capture`
-    returns the caller's current OpenTelemetry context. Beyond `limit` waiting records, more are dropped and counted in
-    `dropped`.
+    `deliver` is called on the recorder's own thread, once for each closed record; `prepare` before the first, `finish`
+    after the last. What they raise is counted, and the thread goes on. `capture` returns the caller's current
+    OpenTelemetry context. Beyond `limit` waiting records, more are dropped and counted in `dropped`.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Recorder:
         # An Event's lock would be held when garbage collection ends a dropped stream, which wakes us from inside it.
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._signalled = False
-        self._thread: threading.Thread | None = None
+        self._prepared = False
+        self._thread = DaemonThread("ai-otel", self._run)
+        self._guard = Guard("recorder", alone=True, lasting=True)
         self._starting = threading.Lock()
         self._stopped = False
         self.generation = os.getpid()
@@ -89,7 +93,7 @@ class Recorder:
         record = RequestRecord(operation, headers, self.capture(), generation=self.generation)
         begin_clock(record)
         self.open_count += 1
-        if self._thread is None:
+        if not self._thread.started:
             # Everything is made ready while the first request runs; a short script may have no second one.
             self.wake()
         return record
@@ -177,24 +181,24 @@ class Recorder:
         if self._signalled or self._stopped:
             return
         self._signalled = True
-        if self._thread is None:
+        if not self._thread.started:
             self._start()
         self._bell.put(None)
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is not None:
-                return
-            self._thread = threading.Thread(target=self._run, name="ai-otel", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:
-                # No thread can be started, as at interpreter exit: the next record tries again, and `limit` holds.
-                self._thread = None
-                self._signalled = False
+            started = self._thread.start()
+        if not started:
+            # No thread can be started, as at interpreter exit: the next record tries again, and `limit` holds.
+            self._signalled = False
 
     def _run(self) -> None:
-        self._prepare()
+        if self._prepared:
+            # Called again after a failure. Records that are queued rang the bell before it.
+            self._drain()
+        else:
+            self._prepared = True
+            self._guard(self._prepare)
         while not self._stopped:
             self._bell.get()
             # Let a batch gather, so that the server is disturbed rarely; stop() cuts this short.
@@ -202,14 +206,14 @@ class Recorder:
                 self._bell.get(timeout=self._interval_s)
             self._drain()
         self._drain()
-        self._finish()
+        self._guard(self._finish)
 
     def _drain(self) -> None:
         queue = self._queue
         while True:
             while queue:
                 step, record = queue.popleft()
-                step(record)
+                self._guard(step, record)
             self._signalled = False
             # A record that came before this line saw that we were awake, a later one wakes us.
             if not queue:
@@ -227,9 +231,7 @@ class Recorder:
             return
         self._stopped = True
         self._bell.put(None)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout_s)
+        self._thread.stop(timeout_s)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until everything closed so far is delivered; `False` after `timeout_s`."""

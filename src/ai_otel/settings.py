@@ -7,7 +7,6 @@ Exporters are configured by the OpenTelemetry SDK's variables, such as `OTEL_EXP
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +16,11 @@ from typing import Any
 log = logging.getLogger("ai_otel")
 
 PREFIX = "AI_OTEL_"
+
+MAX_S = 3600
+"""Maximum of every duration in seconds. Timeouts of the operating system overflow far above it."""
+MAX_COUNT = 10_000_000
+MAX_PRICE = 1e9
 
 
 class SettingsError(ValueError):
@@ -36,17 +40,17 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _positive(text: str) -> float:
+def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError("write a number above 0")
+    if not 0 < value <= MAX_S:  # false for NaN
+        raise ValueError(f"write a number above 0 and at most {MAX_S}")
     return value
 
 
 def _count(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise ValueError("write a whole number above 0")
+    if not 1 <= value <= MAX_COUNT:
+        raise ValueError(f"write a whole number above 0 and at most {MAX_COUNT}")
     return value
 
 
@@ -86,7 +90,10 @@ class Price:
         match = _PRICE.fullmatch(text.strip())
         if match is None:
             raise ValueError("write it like 2.50 USD/gpu_hour or 0.30 EUR/kWh")
-        return cls(float(match["amount"]), match["currency"], match["unit"])
+        amount = float(match["amount"])
+        if amount > MAX_PRICE:
+            raise ValueError(f"write an amount of at most {MAX_PRICE:.0f}")
+        return cls(amount, match["currency"], match["unit"])
 
 
 _PRICE = re.compile(r"(?P<amount>\d+(\.\d+)?) (?P<currency>[A-Z]{3})/(?P<unit>gpu_hour|kWh)")
@@ -120,7 +127,7 @@ class Settings:
         _names,
         "Comma-separated vendors whose GPUs are sampled; `auto` selects all, `none` disables sampling.",
     )
-    gpu_interval: float = option(1.0, _positive, "GPU sampling interval in seconds.")
+    gpu_interval: float = option(1.0, _seconds, "GPU sampling interval in seconds.")
     gpu_processes: bool = option(False, _flag, "Report the GPU memory of each process of this container.")
     energy: bool = option(
         False, _flag, "Attribute GPU energy to requests; samples the energy counters ten times per second."
@@ -133,7 +140,7 @@ class Settings:
     price: Price | None = option(  # noqa: RUF009 - a dataclass field, as all of them
         None, Price.read, "GPU price for the cost of a request: `2.50 USD/gpu_hour` or `0.30 EUR/kWh`."
     )
-    agent_interval: float = option(15.0, _positive, "`ai-otel agent`: kubelet polling interval in seconds.")
+    agent_interval: float = option(15.0, _seconds, "`ai-otel agent`: kubelet polling interval in seconds.")
     agent_kubelet: str = option(
         "/var/lib/kubelet/pod-resources", str.strip, "`ai-otel agent`: directory of the kubelet's `kubelet.sock`."
     )
@@ -171,8 +178,8 @@ class Settings:
         False, _flag, "`ai-otel agent`: map resource claims (DRA); reads ResourceSlices from the API server."
     )
     queue_limit: int = option(8192, _count, "Maximum number of ended requests in the export queue.")
-    flush_interval: float = option(0.1, _positive, "Interval in seconds between two batches of ended requests.")
-    stop_timeout: float = option(5.0, _positive, "Timeout in seconds for flushing at shutdown.")
+    flush_interval: float = option(0.1, _seconds, "Interval in seconds between two batches of ended requests.")
+    stop_timeout: float = option(5.0, _seconds, "Timeout in seconds for flushing at shutdown.")
 
     @classmethod
     def switched_on(cls, environment: Mapping[str, str] | None = None) -> bool:
@@ -268,7 +275,7 @@ class Environment:
 
 def _api_server(environment: Mapping[str, str]) -> tuple[str, int] | None:
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
-    return (host, int(port)) if host and port.isdecimal() else None
+    return (host, int(port)) if host and port.isdecimal() and len(port) <= 5 else None
 
 
 def _pod(environment: Mapping[str, str]) -> dict[str, str]:

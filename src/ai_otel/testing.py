@@ -133,7 +133,9 @@ class _Bench(Handle):
 class Captured:
     """What was emitted so far. Each access first hands over everything that has ended."""
 
-    def __init__(self, exporter: InMemorySpanExporter, reader: InMemoryMetricReader, failures: list[Exception]) -> None:
+    def __init__(
+        self, exporter: InMemorySpanExporter, reader: InMemoryMetricReader, failures: list[BaseException]
+    ) -> None:
         self._exporter, self._reader, self._failures = exporter, reader, failures
         self.handle: Handle
 

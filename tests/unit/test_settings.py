@@ -76,9 +76,20 @@ MALFORMED = [
     ("stop_timeout", "nan"),
     ("stop_timeout", "inf"),
     ("stop_timeout", "-1"),
+    ("flush_interval", "1e10"),
+    ("stop_timeout", "3601"),
+    ("gpu_interval", "1e300"),
+    ("agent_interval", "inf"),
+    ("queue_limit", "10000001"),
+    ("price", f"{'9' * 400} USD/gpu_hour"),
 ]
 
 
+@pytest.mark.fault(
+    "configuration",
+    "an interval is longer than the system's timeouts allow (`AI_OTEL_FLUSH_INTERVAL=1e10`)",
+    "the value is logged and the default is used",
+)
 @pytest.mark.parametrize(("name", "text"), MALFORMED)
 @pytest.mark.fault(
     "configuration", "an `AI_OTEL_*` variable is malformed", "it is logged once, and the default is used"

@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from ai_otel.agent.podresources import ClaimGrant, Grant, list_allocatable, list
 from ai_otel.agent.pods import Pod, list_pods
 from ai_otel.agent.slices import Key, SliceDevice, Slices, read_slices
 from ai_otel.gpu.source import Device
+from ai_otel.hooks.daemon import DaemonThread
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -120,24 +120,21 @@ class KubeletPoller:
         self._slices_retention_s = SLICES_RETENTION_S
         self._errors: dict[str, str] = {}
         self._logged: set[object] = set()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = DaemonThread("ai-otel kubelet", self._run)
+        self._stopping = self._thread.stopping
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="ai-otel kubelet", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stop the thread, waiting for at most `timeout_s`."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        self._thread.stop(timeout_s)
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.alive
 
     def wait_s(self) -> float:
         """Return the seconds until the next poll: doubled with each failure."""

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakMethod
 
@@ -22,6 +21,7 @@ from ai_otel.gpu.interval import SamplingInterval
 from ai_otel.gpu.roles import Election, Listener, OpenSource
 from ai_otel.gpu.snapshot import DeviceSample, Snapshot, XidKey, lost_reading
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuSource, Unavailable
+from ai_otel.hooks.daemon import DaemonThread
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -83,20 +83,16 @@ class Sampler:
         self._energy = SamplingInterval(ENERGY_INTERVAL_S)
         self._rediscovery = threading.Event()
         self._rediscovery.set()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = DaemonThread("ai-otel gpu", self._run)
+        self._stopping = self._thread.stopping
         self._guards: dict[str, Guard] = {}
 
     # ---------------------------------------------------------------- the thread
 
     def start(self) -> None:
         """Start the thread, once for each process."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="ai-otel gpu", daemon=True)
-            # At interpreter exit threads can no longer be started, and nothing would be exported any more.
-            with suppress(RuntimeError):
-                thread.start()
-                self._thread = thread
+        # At interpreter exit threads can no longer be started, and nothing would be exported any more.
+        self._thread.start()
 
     def rediscover(self) -> None:
         """Enumerate the devices again at the next collection. May be called from any thread."""
@@ -105,15 +101,11 @@ class Sampler:
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.alive
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Stop the thread and close the sources. Returns `False` if a driver call still blocks after `timeout_s`."""
-        self._stopping.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout_s)
-        return not self.alive
+        return self._thread.stop(timeout_s)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -2,8 +2,8 @@
 The boundary that protects the server from failures of hooks.
 
 Every hook runs inside a `Guard`. It holds the only broad `except` in the library: an exception of a hook is counted,
-logged once and suppressed. After ten failures in a row the hook is switched off. Only `Exception` is caught:
-cancellation, exit and interrupts are the server's.
+logged once and suppressed. After ten failures in a row the hook is switched off. Cancellation, exit and interrupts are
+the server's and pass through; on a thread of ai-otel there is no server above, and they are suppressed too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ disabled: set[str] = set()
 # The parent of a fork reports its own failures.
 os.register_at_fork(after_in_child=errors.clear)
 
-_strict: list[Exception] | None = None
+_strict: list[BaseException] | None = None
 
 
 class Guard:
@@ -44,8 +44,8 @@ class Guard:
     Runs the hooks of one hook point and suppresses their exceptions.
 
     `alone` means that the hook has no caller in the server, as on the recorder's thread: `strict` then keeps a failure
-    and does not raise it. `lasting` means that it is never switched off, because its caller waits longer after each
-    failure.
+    and does not raise it. A `lasting` guard is never switched off: without its hook a whole
+    thread would be useless, and its caller waits longer after each failure.
     """
 
     __slots__ = ("_alone", "_in_a_row", "_lasting", "name", "off")
@@ -65,14 +65,14 @@ class Guard:
         """Call `hook` even where the guard is off: what was opened before must be closed."""
         try:
             result = hook(*arguments)
-        except Exception as error:
-            if raised_by_signal_handler(error):
+        except BaseException as error:
+            if not self._suppresses(error):
                 raise
             try:
                 self._failed(error)
-            except Exception as second:
+            except BaseException as second:
                 # Reporting may fail too: a log handler that raises, or no stack left.
-                if raised_by_signal_handler(second):
+                if not self._suppresses(second):
                     raise
             if _strict is not None:
                 _strict.append(error)
@@ -82,7 +82,13 @@ class Guard:
         self._in_a_row = 0
         return result
 
-    def _failed(self, error: Exception) -> None:
+    def _suppresses(self, error: BaseException) -> bool:
+        if isinstance(error, Exception) or _is_panic(error):
+            return not raised_by_signal_handler(error)
+        # Raised on a thread of ai-otel, an exit or an interrupt has no addressee, and would end the thread silently.
+        return self._alone and threading.current_thread() is not threading.main_thread()
+
+    def _failed(self, error: BaseException) -> None:
         errors[self.name] += 1
         self._in_a_row += 1
         if errors[self.name] == 1:
@@ -97,6 +103,11 @@ class Guard:
             self.off = True
             disabled.add(self.name)
             log.warning("ai-otel: hook %s is off after %d failures in a row", self.name, self._in_a_row)
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether a Rust extension panicked: PyO3 derives its exception from `BaseException`, and it requests no exit."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:
@@ -129,7 +140,7 @@ def _code_of(handler: object) -> CodeType | None:
 
 
 @contextmanager
-def strict() -> Iterator[list[Exception]]:
+def strict() -> Iterator[list[BaseException]]:
     """Keep hook failures in a list, and let them through, so that what production swallows fails a test."""
     global _strict  # noqa: PLW0603 - one switch for the process, read on every failure only
     before, _strict = _strict, []

@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import pytest
@@ -64,6 +65,36 @@ def test_one_success_resets_the_count() -> None:
         assert guard(lambda: "well") == "well"
     assert not guard.off
     assert guards.disabled == set()
+
+
+@pytest.mark.fault(
+    "requests",
+    "an engine's Rust extension panics while a hook reads one of its objects (PyO3's `PanicException`)",
+    "the request is served, and the failure is counted",
+)
+def test_a_panic_of_a_rust_extension_is_suppressed() -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    assert Guard("g")(fail, panic("called `Option::unwrap()` on a `None` value")) is None
+    assert guards.errors == {"g": 1}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
+def test_on_a_thread_of_ai_otel_everything_is_suppressed(error: BaseException) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(Guard("g", alone=True), fail, error).result() is None
+        assert isinstance(thread.submit(Guard("g"), fail, error).exception(), type(error))
+    assert guards.errors == {"g": 1}
+    with pytest.raises(type(error)):
+        Guard("g", alone=True)(fail, error)
+
+
+def test_a_lasting_guard_is_never_off() -> None:
+    guard = Guard("g", alone=True, lasting=True)
+    for _ in range(FAILURES_IN_A_ROW + 5):
+        guard(fail, ValueError())
+    assert guard(lambda: "well") == "well"
+    assert guards.disabled == set()
+    assert guards.errors == {"g": FAILURES_IN_A_ROW + 5}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), asyncio.CancelledError(), GeneratorExit()])

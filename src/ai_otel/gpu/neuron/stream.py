@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ai_otel.hooks.guard import Guard
+
 if TYPE_CHECKING:
     from ai_otel.gpu.neuron.report import NeuronReport
 
@@ -57,9 +59,10 @@ class Stream:
     def _follow(self) -> None:
         output = self._child.stdout
         assert output is not None  # noqa: S101  it is a pipe
+        guard = Guard("gpu neuron report", alone=True, lasting=True)
         with output:
             for line in output:
-                report = self._parse(line)
+                report = guard(self._parse, line)
                 if report is not None:
                     self.latest = report, self._clock()
                     self._received.set()

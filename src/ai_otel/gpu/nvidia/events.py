@@ -8,14 +8,13 @@ NVIDIA's XID catalog and are exported without a severity.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from ai_otel.gpu.nvidia.calls import LOST, TIMED_OUT, Calls, code_of
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, Support
+from ai_otel.hooks.daemon import DaemonThread
 
 XID = 0x8
 WAIT_MS = 250
@@ -39,17 +38,14 @@ class XidMonitor:
         self._by_address = {address_of(handle): device for handle, device in gpus}
         self._instances = instances
         self._events: deque[GpuEvent] = deque(maxlen=MAX_PENDING)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = DaemonThread("ai-otel-xid", self._listen)
+        self._stopping = self._thread.stopping
         self._set: Any = None
 
     def start(self) -> None:
         """Start the thread if at least one GPU supports XID events."""
         if self._register():
-            thread = threading.Thread(target=self._listen, name="ai-otel-xid", daemon=True)
-            with suppress(RuntimeError):  # at interpreter exit
-                thread.start()
-                self._thread = thread
+            self._thread.start()
 
     def drain(self) -> list[GpuEvent]:
         """Return the events since the last call."""
@@ -57,11 +53,8 @@ class XidMonitor:
 
     def close(self) -> bool:
         """Stop the thread and free the event set. Returns `False` if the driver blocks: NVML must then stay loaded."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(4 * WAIT_MS / 1000 + PAUSE_S)
-            if self._thread.is_alive():
-                return False
+        if not self._thread.stop(4 * WAIT_MS / 1000 + PAUSE_S):
+            return False
         self._free()
         return True
 
