@@ -23,7 +23,9 @@ class EngineCounter:
         self.states: dict[tuple[str, Labels], int | float] = {}
 
     def add(self, metric: str, amount: float, labels: Labels = ()) -> None:
-        """Add to a sum that only grows."""
+        """Add to a sum that only grows: what engines report as less than nothing is left out."""
+        if amount < 0:
+            return
         key = (metric, labels)
         self.sums[key] = self.sums.get(key, 0) + amount
 

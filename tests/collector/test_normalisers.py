@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import urllib.request
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ai_otel.contract import load
 from harness.collector.golden import compare, metric_lines, page_names
-from harness.collector.process import Collector, Pages, Tree, attributes_of, composed, exports, running
+from harness.collector.pages import ManyPages, Page, prometheus_page
+from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running
 from harness.polling import eventually
 from harness.telemetry.otlp_json import send
 
@@ -49,55 +46,22 @@ def out_of(engine: str, page: str, directory: Path, **more: str) -> tuple[list[T
             return exports(directory / "out.jsonl"), prometheus_page(collector)
 
 
-def prometheus_page(collector: Collector) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{collector.ports['prometheus']}/metrics", timeout=10) as page:
-        return str(page.read().decode())
-
-
 class AllPages:
     """Every recorded endpoint read by one Collector with every normaliser, twice; so none changes another's metrics."""
 
     def __init__(self, directory: Path) -> None:
-        tree = composed(role="sidecar", features=("local",), without=("persistence",), backends=("file", "prometheus"))
-        (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-        ids = {f"{engine}-{page.stem}": (engine, page) for engine, page in PAGES}
-        with Pages({f"/{one}": page.read_text() for one, (_, page) in ids.items()}) as pages:
-            job["static_configs"] = [
-                {
-                    "targets": [pages.address],
-                    "labels": {"ai_otel_engine": engine, "instance": one, "__metrics_path__": f"/{one}"},
-                }
-                for one, (engine, _) in ids.items()
-            ]
-            environment = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s"}
-            with running(tree, directory, environment) as collector:
-                eventually(lambda: self._twice(directory / "out.jsonl", ids), 60, lambda: collector.output()[-4000:])
-                self._exported = exports(directory / "out.jsonl")
-                self._page = prometheus_page(collector)
-
-    def _twice(self, written: Path, ids: Mapping[str, Any]) -> bool:
-        seen = Counter(instance_of(each) for export in exports(written) for each in export["resourceMetrics"])
-        return all(seen[one] >= 2 for one in ids)
-
-    def exported(self, one: str) -> list[Tree]:
-        """What came out of one page."""
-        return [
-            {"resourceMetrics": [each for each in export["resourceMetrics"] if instance_of(each) == one]}
-            for export in self._exported
-        ]
+        recorded = {f"{engine}-{page.stem}": Page(engine, page.read_text()) for engine, page in PAGES}
+        self._pages = ManyPages(recorded, directory)
+        self.exported = self._pages.exported
 
     def prometheus(self, one: str) -> str:
         """The part of the page for Prometheus that is of this page."""
-        samples = [line for line in self._page.splitlines() if f'instance="{one}"' in line]
+        everything = self._pages.prometheus.splitlines()
+        samples = [line for line in everything if f'instance="{one}"' in line]
         named = {line.partition("{")[0] for line in samples}
         families = {name.removesuffix(end) for name in named for end in ("", "_bucket", "_sum", "_count", "_total")}
-        types = [line for line in self._page.splitlines() if line.startswith("# TYPE ") and line.split()[2] in families]
+        types = [line for line in everything if line.startswith("# TYPE ") and line.split()[2] in families]
         return "\n".join([*types, *samples])
-
-
-def instance_of(resource_metrics: Tree) -> str:
-    """Which page it is of."""
-    return str(attributes_of(resource_metrics["resource"]).get("service.instance.id"))
 
 
 @pytest.fixture(scope="module")

@@ -234,6 +234,15 @@ def test_a_wrong_metric_is_found(contract: Contract, change: dict[str, Any], sen
         ({"to": "ai_otel.request.waiting"}, "2 source metrics land in the same series"),
         ({"to": "ai_otel.request.waiting", "set": {"ai_otel.wait.reason": "bored"}}, "bored is no value of"),
         ({"too": ""}, "there is no key too"),
+        ({"combine": "sum"}, "`combine` and `requires` go together"),
+        ({"requires": []}, "`combine` and `requires` go together"),
+        ({"combine": "sum", "requires": ["vllm:num_requests_waiting"]}, "which is no part of"),
+        ({"newest": ["pid"]}, "has no label pid"),
+        ({"value": {"count_of_label": "engine", "at_most": "most"}}, "has no label most"),
+        ({"meaning": "Of several samples the newest counts."}, "it has no `newest`"),
+        ({"meaning": "0 is what a server without it says."}, "it has no `drop_values`"),
+        ({"meaning": "Milliseconds."}, "it has no `factor: 0.001`"),
+        ({"meaning": "Requests by POST only."}, "it has no `where`"),
     ],
 )
 def test_a_wrong_mapping_is_found(contract: Contract, row: dict[str, Any], sentence: str) -> None:
@@ -242,6 +251,23 @@ def test_a_wrong_mapping_is_found(contract: Contract, row: dict[str, Any], sente
     metrics = [*engine["metrics"]]
     metrics[index] = {**metrics[index], **row}
     wrong = replace(contract, engines={**contract.engines, "vllm": {**engine, "metrics": metrics}})
+    found = rules.violations(wrong)
+    assert any(sentence in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ({"none": ["-"]}, "`none` and `else` go together"),
+        ({"else": "setting"}, "`none` and `else` go together"),
+        ({"none": ["-"], "else": "setting"}, "is not in `configure`"),
+        ({"none": ["-"], "else": "model_name"}, "is no earlier label of ai_otel.engine.index"),
+    ],
+)
+def test_a_label_without_a_fallback_is_found(contract: Contract, target: dict[str, Any], sentence: str) -> None:
+    engine = contract.engines["vllm"]
+    labels = {**engine["labels"], "engine": {**engine["labels"]["engine"], **target}}
+    wrong = replace(contract, engines={**contract.engines, "vllm": {**engine, "labels": labels}})
     found = rules.violations(wrong)
     assert any(sentence in each for each in found), found
 

@@ -53,6 +53,7 @@ STANDS_FOR = {
 # What the adapter reads where it is: fields that came later, and those of objects that it gets without a type.
 WHERE_PRESENT = (
     ("vllm.config.cache:CacheConfig", "num_gpu_blocks block_size", ""),
+    ("vllm.config.cache:CacheConfig", "kv_cache_size_tokens mamba_block_size", ">=0.32"),
     ("vllm.config.parallel:ParallelConfig", "_api_process_count", ""),
     ("vllm.config.vllm:VllmConfig", "model_config cache_config parallel_config", ""),
     ("vllm.lora.request:LoRARequest", "lora_name", ""),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from ai_otel.contract import Engine, Metric, MetricMapping
+from generator.meaning_rules import meaning_violations
 from generator.model import Contract, SourceMetric
 
 # Which instruments a source type can become. A gauge in Prometheus may be a gauge or an updowncounter.
@@ -14,7 +15,7 @@ BECOMES = {"counter": {"counter"}, "gauge": {"gauge", "updowncounter"}, "histogr
 # What the whole of docs/engine-mapping.md describes.
 ROW_KEYS = {
     "native", "to", "versions", "factor", "labels", "set", "value", "combine", "unless", "meaning", "needs",
-    "part", "monotonic", "where", "drop_values", "drop_above", "merge",
+    "part", "monotonic", "where", "drop_values", "drop_above", "merge", "requires", "newest",
 }  # fmt: skip
 ENGINE_KEYS = {
     "engine", "title", "kind", "source", "scope", "python_hooks", "why_no_hooks", "page", "inventory", "attributes",
@@ -33,6 +34,8 @@ def engine_violations(name: str, contract: Contract) -> Iterator[str]:
         yield from (f"{name}: {row['native']}: {problem}" for problem in _row(row, engine, inventory, contract))
     yield from (f"{name}: {problem}" for problem in _coverage(engine, inventory))
     yield from (f"{name}: {problem}" for problem in _doubles(engine))
+    yield from (f"{name}: {problem}" for problem in _combinations(engine))
+    yield from (f"{name}: {problem}" for problem in _no_values(engine))
     yield from (f"{name}: {problem}" for problem in _library(engine, contract))
     yield from (f"{name}: {problem}" for problem in _constants(engine, contract))
 
@@ -54,6 +57,7 @@ def _row(
     if "unless" in row and row["unless"] not in {other["native"] for other in engine["metrics"]}:
         yield f"gives way to {row['unless']}, which is not mapped."
     yield from _attributes(row, metric, contract)
+    yield from meaning_violations(row)
 
 
 def _types(row: MetricMapping, native: SourceMetric, metric: Metric) -> Iterator[str]:
@@ -74,7 +78,8 @@ def _types(row: MetricMapping, native: SourceMetric, metric: Metric) -> Iterator
 def _label_names(row: MetricMapping, native: SourceMetric) -> Iterator[str]:
     value = row.get("value", {})
     used = [*row.get("labels", {}), *row.get("where", {}), *value.get("product_of_labels", ())]
-    used += filter(None, [value.get("count_of_label")])
+    used += [*value.get("else", {}).get("product_of_labels", ()), *row.get("newest", ())]
+    used += filter(None, [value.get("count_of_label"), value.get("at_most")])
     yield from (f"has no label {label}." for label in used if label not in native.labels and "?" not in native.labels)
 
 
@@ -121,6 +126,36 @@ def _doubles(engine: Engine) -> Iterator[str]:
     for (target, _), times in series.items():
         if times > 1:
             yield f"{target}: {times} source metrics land in the same series; use `set`, `combine: sum` or `unless`."
+
+
+def _combinations(engine: Engine) -> Iterator[str]:
+    """A sum of several natives says which of them must be there: without one of those it is another number."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for row in engine["metrics"]:
+        if row.get("combine") == "sum":
+            parts[row["to"]].add(row["native"])
+    for row in engine["metrics"]:
+        if (row.get("combine") == "sum") != ("requires" in row):
+            yield f"{row['native']}: `combine` and `requires` go together; `requires: []` if each native is a sum."
+        for required in row.get("requires", ()):
+            for native in required if isinstance(required, list) else [required]:
+                if native not in parts[row["to"]]:
+                    yield f"{row['native']}: requires {native}, which is no part of {row['to']}."
+
+
+def _no_values(engine: Engine) -> Iterator[str]:
+    """A label's text that means that there is no value says what the attribute falls back to."""
+    labels = engine["labels"]
+    for label, target in labels.items():
+        other = target.get("else")
+        if ("none" in target) != (other is not None):
+            yield f"{label}: `none` and `else` go together."
+        elif other == "setting" and target["attribute"] not in engine["configure"]:
+            yield f"{label}: falls back to a setting, but {target['attribute']} is not in `configure`."
+        elif other not in (None, "setting", "absent"):
+            earlier = list(labels)[: list(labels).index(label)]
+            if other not in earlier or labels[other]["attribute"] != target["attribute"]:
+                yield f"{label}: falls back to {other}, which is no earlier label of {target['attribute']}."
 
 
 def _separated_by(row: MetricMapping) -> tuple[tuple[str, str], ...]:

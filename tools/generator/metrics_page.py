@@ -102,8 +102,16 @@ def _native(row: MetricMapping) -> str:
 def _value(row: MetricMapping) -> str:
     value = row.get("value", {})
     if "product_of_labels" in value:
-        return "labels " + " × ".join(f"`{label}`" for label in value["product_of_labels"])
-    return f"number of entries in label `{value['count_of_label']}`" if value else ""
+        products = [value, *([value["else"]] if "else" in value else [])]
+        return "labels " + ", else ".join(_product(each["product_of_labels"]) for each in products)
+    if not value:
+        return ""
+    most = f", at most label `{value['at_most']}`" if "at_most" in value else ""
+    return f"number of entries in label `{value['count_of_label']}`{most}"
+
+
+def _product(labels: Sequence[str]) -> str:
+    return " × ".join(f"`{label}`" for label in labels)
 
 
 def _labels(row: MetricMapping) -> str:

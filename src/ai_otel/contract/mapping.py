@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, TypedDict
+
+NO_VALUE = (
+    *(r"\s*", "n/?a", "none", "null", "nil", "undefined", "unknown"),
+    # UUIDs and serial numbers of devices that have none, and the largest numbers, which stand for none.
+    *("(gpu-|mig-)?0{8}-0{4}-0{4}-0{4}-0{12}", "0{8,}", "4294967295", "18446744073709551615"),
+)
+"""What a label says, in any engine, that has no value: regular expressions."""
+
+
+def no_value(more: Sequence[str] = ()) -> str:
+    """Return the regular expression of the texts that mean "no value"; `more` are those of one label."""
+    return f"(?i)^({'|'.join((*NO_VALUE, *map(re.escape, more)))})$"
 
 
 class _Page(TypedDict):
@@ -34,6 +48,8 @@ class MetricMapping(_Mapping, total=False):
     factor: Any
     value: dict[str, Any]
     combine: str
+    requires: list[str | list[str]]
+    newest: list[str]
     part: str
     monotonic: bool
     where: dict[str, Any]

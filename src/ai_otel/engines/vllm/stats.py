@@ -149,16 +149,31 @@ class EngineStats:
             self._counter.add(name, prompts.external_kv_transfer, _REMOTE)
 
     def _set_capacity(self) -> None:
-        cache = getattr(self._vllm_config, "cache_config", None)
-        blocks, size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
-        if blocks and size and self._sees_scheduler:
-            self._counter.set(semconv.AI_OTEL_KV_CACHE_CAPACITY.name, blocks * size, _DEVICE)
+        capacity = capacity_of(getattr(self._vllm_config, "cache_config", None))
+        if capacity and self._sees_scheduler:
+            self._counter.set(semconv.AI_OTEL_KV_CACHE_CAPACITY.name, capacity, _DEVICE)
 
     def _set_sleep(self, asleep: int, level: int) -> None:
         present = "awake" if not asleep else {1: "weights_offloaded", 2: "weights_discarded"}.get(level, "asleep")
         for state in ("awake", "weights_offloaded", "weights_discarded"):
             label = ((semconv.AI_OTEL_STATE, state),)
             self._counter.set(semconv.AI_OTEL_ENGINE_STATE.name, int(state == present), label)
+
+
+def capacity_of(cache: Any) -> int | None:
+    """
+    Return how many tokens the KV cache holds; `None` if that is unknown.
+
+    Blocks times their size is the capacity of a model whose layers are all alike. In a hybrid model a token takes
+    blocks in several groups of layers, and a block of state holds no certain number of tokens.
+    """
+    if hasattr(cache, "kv_cache_size_tokens"):  # newer vLLM says it
+        tokens = cache.kv_cache_size_tokens
+        return tokens if isinstance(tokens, int) else None
+    blocks, size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
+    if blocks and size and getattr(cache, "mamba_block_size", None) is None:
+        return int(blocks * size)
+    return None
 
 
 def front_ends_of(vllm_config: Any) -> int:

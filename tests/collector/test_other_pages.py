@@ -1,0 +1,199 @@
+"""Pages that differ from the recorded ones as users' servers and exporters do: each value is right, or absent."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.collector.pages import ManyPages, Page
+
+pytestmark = pytest.mark.requires(part="collector")
+
+ENGINES = Path(__file__).parents[1] / "engines"
+NOW = time.time()
+
+
+def without(text: str, *starts: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(starts))
+
+
+def lora(*samples: tuple[str, float], most: int = 4) -> Page:
+    """Names of adapters, and how many seconds ago they were set."""
+    lines = [
+        f'vllm:lora_requests_info{{max_lora="{most}",running_lora_adapters="{names}",waiting_lora_adapters="{names}"}}'
+        f" {NOW - ago}"
+        for names, ago in samples
+    ]
+    return Page("vllm", "\n".join(["# TYPE vllm:lora_requests_info gauge", *lines, ""]))
+
+
+def cache(**labels: str) -> Page:
+    said = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    return Page("vllm", f"# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{{{said}}} 1.0\n")
+
+
+def dcgm(*lines: str, kind: str = "gauge", uuid: str = "GPU-1") -> Page:
+    """Fields of one GPU, as a counter file of the user's own has them."""
+    text = []
+    for name, _, value in (line.partition(" ") for line in lines):
+        text += [f"# HELP {name} x", f"# TYPE {name} {kind}", f'{name}{{gpu="0",UUID="{uuid}"}} {value}']
+    return Page("dcgm", "\n".join([*text, ""]))
+
+
+def amd(*functions: str) -> Page:
+    """Two virtual functions of one GPU; each has an index, and no UUID."""
+    lines = ["# TYPE gpu_used_vram gauge", "# TYPE gpu_energy_consumed gauge"]
+    for index, uuid in enumerate(functions):
+        labels = f'gpu_id="{index}",gpu_uuid="{uuid}",gpu_partition_id="4294967295"'
+        lines += [
+            f"gpu_used_vram{{{labels}}} {100 + index}",
+            f"gpu_energy_consumed{{{labels}}} {1000000 * (7 + index)}",
+        ]
+    return Page("amd_device_metrics", "\n".join([*lines, ""]))
+
+
+MEMORY = ("DCGM_FI_DEV_FB_USED 1000", "DCGM_FI_DEV_FB_FREE 2000", "DCGM_FI_DEV_FB_RESERVED 10")
+UNDEFINED = (
+    "# TYPE trtllm_prompt_tokens_total counter\n"
+    'trtllm_prompt_tokens_total{model_name="undefined",engine_type="pytorch"} 5\n'
+)
+NEGATIVE = '# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total{model_name="m",engine="0"} -7680\n'
+VLLM = (ENGINES / "vllm/page.prom").read_text()
+MIB = 1048576
+ZEROS = "00000000-0000-0000-0000-000000000000"
+
+PAGES = {
+    "hybrid": cache(block_size="4", kv_cache_size_tokens="150912", num_gpu_blocks="9271"),
+    "no-attention": cache(block_size="4", kv_cache_size_tokens="None", num_gpu_blocks="9271"),
+    "older": cache(block_size="16", num_gpu_blocks="1000", mamba_block_size="None"),
+    "older-hybrid": cache(block_size="16", num_gpu_blocks="1000", mamba_block_size="512"),
+    "lora-waits": lora(("a,b", 0), most=1),
+    "lora-all": lora(("", 100.1), ("a,b,c", 100)),
+    "lora-fewer": lora(("a,b,c", 100), ("a", 99.9)),
+    "lora-none": lora(("a,b,c", 100), ("a", 99.9), ("", 99.8998)),
+    "lora-summed": lora(("a,b,c", -NOW), ("a", 1)),
+    "dcgm-gauge": dcgm("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION 5000", *MEMORY),
+    "dcgm-counter": dcgm("DCGM_FI_DEV_GPU_UTIL 50", *MEMORY, kind="counter"),
+    "dcgm-used": dcgm(*MEMORY[:1]),
+    "dcgm-no-reserved": dcgm(*MEMORY[:2]),
+    "dcgm-one-of-two": Page("dcgm", dcgm(*MEMORY).text + dcgm(*MEMORY[:2], uuid="GPU-2").text.replace("# ", "## ")),
+    "amd-virtual": amd(ZEROS, ZEROS),
+    "undefined": Page("tensorrt_llm", UNDEFINED),
+    "undefined-set": Page("tensorrt_llm", UNDEFINED, {"ai_otel_model": "meta-llama/Llama-3.1-8B"}),
+    "named-set": Page("tensorrt_llm", UNDEFINED.replace("undefined", "m"), {"ai_otel_model": "other"}),
+    "negative": Page("vllm", NEGATIVE),
+    "untyped": Page("vllm", without(VLLM, "# TYPE", "# HELP")),
+    "typed": Page("vllm", VLLM),
+}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> ManyPages:
+    return ManyPages(PAGES, tmp_path_factory.mktemp("pages"))
+
+
+def values(pages: ManyPages, one: str, metric: str) -> list[float]:
+    """The values of a metric, of all its series."""
+    return sorted(float(line.rpartition(" ")[2]) for line in pages.lines(one) if line.startswith(f"{metric} "))
+
+
+@pytest.mark.fault(
+    "engines",
+    "the metrics endpoint of vLLM describes the KV cache of a hybrid model",
+    "the capacity is its number of tokens, and absent where the version gives only blocks",
+)
+@pytest.mark.parametrize(
+    ("one", "tokens"),
+    [("hybrid", [150912]), ("no-attention", []), ("older", [16000]), ("older-hybrid", [])],
+)
+def test_the_capacity_of_a_kv_cache_is_in_tokens(pages: ManyPages, one: str, tokens: list[float]) -> None:
+    assert values(pages, one, "ai_otel.kv_cache.capacity") == tokens
+
+
+@pytest.mark.fault(
+    "engines",
+    "vLLM lists a LoRA adapter as running while its requests wait for a slot",
+    "the number of running adapters is at most the number of slots",
+)
+@pytest.mark.fault(
+    "engines",
+    "a vLLM server runs fewer LoRA adapters than before, and its endpoint still lists every earlier set",
+    "the newest set counts; if several API servers share the endpoint the value is absent",
+)
+@pytest.mark.parametrize(
+    ("one", "running"),
+    [("lora-waits", [1]), ("lora-all", [3]), ("lora-fewer", [1]), ("lora-none", [0]), ("lora-summed", [])],
+)
+def test_the_newest_set_of_adapters_is_the_present_one(pages: ManyPages, one: str, running: list[float]) -> None:
+    assert values(pages, one, "ai_otel.lora.adapter.running") == running
+
+
+@pytest.mark.fault(
+    "gpu",
+    "a DCGM counter file gives a field another type (energy as a gauge)",
+    "the field is read by its name, and its metric has the usual type",
+)
+def test_a_number_is_read_by_its_name(pages: ManyPages) -> None:
+    assert [line for line in pages.lines("dcgm-gauge") if line.startswith("hw.energy")] == [
+        "hw.energy counter J {hw.id=GPU-1, hw.type=gpu} 5"
+    ]
+    assert values(pages, "dcgm-counter", "hw.gpu.utilization") == [0.5]
+    assert {line.split(" ")[1] for line in pages.lines("dcgm-counter")} <= {"gauge", "updowncounter"}
+
+
+@pytest.mark.fault(
+    "gpu",
+    "a DCGM counter file has used memory without free or reserved memory",
+    "the limit of the memory is absent, of each GPU where a part is missing",
+)
+def test_a_sum_needs_all_of_its_parts(pages: ManyPages) -> None:
+    limit = "hw.gpu.memory.limit"
+    assert values(pages, "dcgm-gauge", limit) == [3010 * MIB]
+    assert values(pages, "dcgm-used", limit) == values(pages, "dcgm-no-reserved", limit) == []
+    assert values(pages, "dcgm-used", "hw.gpu.memory.usage") == [1000 * MIB]
+    assert values(pages, "dcgm-one-of-two", limit) == [3010 * MIB]
+    assert values(pages, "dcgm-one-of-two", "hw.gpu.memory.usage") == [1000 * MIB] * 2
+
+
+@pytest.mark.fault(
+    "gpu",
+    "AMD's exporter reports virtual functions, with a UUID of zeros and no partition",
+    "each function is a device of its own, known by its index",
+)
+def test_virtual_functions_are_separate_devices(pages: ManyPages) -> None:
+    assert values(pages, "amd-virtual", "hw.gpu.memory.usage") == [100 * MIB, 101 * MIB]
+    assert values(pages, "amd-virtual", "hw.energy") == [7, 8]
+
+
+@pytest.mark.fault(
+    "engines",
+    "TensorRT-LLM calls its model 'undefined'",
+    "the model is that of AI_OTEL_MODEL, or absent",
+)
+def test_a_model_without_a_name_is_that_of_the_setting(pages: ManyPages) -> None:
+    found = {one: " ".join(pages.lines(one)) for one in ("undefined", "undefined-set", "named-set")}
+    assert "gen_ai.request.model" not in found["undefined"]
+    assert "gen_ai.request.model=meta-llama/Llama-3.1-8B}" in found["undefined-set"]
+    assert "gen_ai.request.model=m}" in found["named-set"]
+
+
+@pytest.mark.fault(
+    "engines",
+    "a metrics endpoint has a counter below zero",
+    "the value is dropped: it does not become a sum that only grows",
+)
+def test_a_counter_is_not_negative(pages: ManyPages) -> None:
+    assert values(pages, "negative", "ai_otel.usage.input_tokens") == []
+
+
+@pytest.mark.fault(
+    "engines",
+    "a proxy removes the TYPE lines from a metrics endpoint",
+    "counters and gauges are read by their names; histograms arrive in pieces and are absent",
+)
+def test_a_page_without_types_keeps_its_counters(pages: ManyPages) -> None:
+    typed, untyped = set(pages.lines("typed")), set(pages.lines("untyped"))
+    assert {line for line in typed if line.split(" ")[1] == "counter"} <= untyped
+    assert {line for line in typed - untyped if line.split(" ")[1] != "histogram"} == set()
