@@ -231,9 +231,8 @@ def _load(group: str, name: str) -> type[Any] | None:
 
 def _processor(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> SpanProcessor:
     made, seen = redirects.made(exporter, environment)
-    bounded = BoundedSpanExporter(made, counts, seen)
-    _survive(bounded, "export")
-    return CountedSpanProcessor(bounded, counts)
+    _survive(made, "export")
+    return CountedSpanProcessor(BoundedSpanExporter(made, counts, seen), counts)
 
 
 def _reader(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> MetricReader:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -112,7 +113,8 @@ def record(made: providers.Providers, number: int, **attributes: Any) -> None:
 
 def flush(made: providers.Providers) -> None:
     for provider in (made.tracer_provider, made.meter_provider):
-        provider.force_flush()  # type: ignore[attr-defined]
+        if not isinstance(provider, NoOpMeterProvider):
+            provider.force_flush()  # type: ignore[attr-defined]
 
 
 def ended(made: providers.Providers) -> ExportCounts:

@@ -216,7 +216,7 @@ def test_the_poller_survives_polls_that_raise_anything(monkeypatch: pytest.Monke
         assert poller.alive
     finally:
         poller.stop()
-    assert guard.errors == {"kubelet": times}
+    assert guard.errors == {"poll": times}
 
 
 # ---------------------------------------------------------------- exporters

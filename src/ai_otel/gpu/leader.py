@@ -83,7 +83,7 @@ class LeaderElection:
     """
     One process's locks. Without a writable directory every process is a leader and sees no others.
 
-    A process that exports no metrics does not stand (`stands`): it samples for its own requests, independent of the leader.
+    A process that exports no metrics does not stand (`stands`): it samples for its own requests, beside the leader.
     `serves` says that its requests get a share of the devices' energy.
     """
 
