@@ -13,9 +13,11 @@ Each stage runs in a guard of its own: what one cannot do costs its part of the 
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 from ai_otel.energy.stage import DeviceOptions, DeviceStage
 from ai_otel.hooks import guard
@@ -72,6 +74,12 @@ class Pipeline:
             interval_s=interval_s,
         )
         self.devices = DeviceStage(devices, self._resume, self.recorder.follow)
+        forget = WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _after_fork(self) -> None:
+        # The parent's exporters and their locks. `_metrics` stays: a user's provider has its instruments in the child.
+        self._providers = self._spans = None
 
     # Health, as `emit/health.py` reads it.
 

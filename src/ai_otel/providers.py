@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -217,6 +218,13 @@ def _entry(name: str, signal: str, environment: Mapping[str, str]) -> str:
     return PROTOCOLS[protocol]
 
 
+_IMPORTED_BY_EXPORTS = ("encodings.idna", "netrc", "shlex", "stringprep")
+"""
+Modules that `requests` and `socket` import at their first use, which would be on the SDK's thread. A fork at that time
+would copy an import lock that is never released.
+"""
+
+
 def _load(group: str, name: str) -> type[Any] | None:
     for entry in entry_points(group=group, name=name):
         try:
@@ -224,6 +232,8 @@ def _load(group: str, name: str) -> type[Any] | None:
         except ImportError as error:
             log.warning("ai-otel: exporter %s cannot be loaded: %s", name, error)
             return None
+        for module in _IMPORTED_BY_EXPORTS:
+            importlib.import_module(module)
         return loaded
     log.warning("ai-otel: no exporter is called %s in %s: is its package installed?", name, group)
     return None

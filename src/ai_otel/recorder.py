@@ -20,6 +20,7 @@ from weakref import WeakMethod
 
 from ai_otel.engine_counters import EngineCounter, EngineCounters, Labels
 from ai_otel.hooks.daemon import DaemonThread
+from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.hooks.guard import Guard
 from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock, share_clock
 
@@ -198,7 +199,8 @@ class Recorder:
             self._drain()
         else:
             self._prepared = True
-            self._guard(self._prepare)
+            with FORKS.held_off(IMPORTS_S):
+                self._guard(self._prepare)
         while not self._stopped:
             self._bell.get()
             # Let a batch gather, so that the server is disturbed rarely; stop() cuts this short.
@@ -213,7 +215,8 @@ class Recorder:
         while True:
             while queue:
                 step, record = queue.popleft()
-                self._guard(step, record)
+                with FORKS.held_off():
+                    self._guard(step, record)
             self._signalled = False
             # A record that came before this line saw that we were awake, a later one wakes us.
             if not queue:

@@ -216,6 +216,14 @@ _handle: Handle | None = None
 _lock = threading.Lock()
 
 
+def _unlock() -> None:
+    global _lock  # noqa: PLW0603 - in the child of a fork, the thread that held it does not exist
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
+
+
 def instrument(
     *,
     tracer_provider: TracerProvider | None = None,

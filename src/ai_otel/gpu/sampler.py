@@ -22,6 +22,7 @@ from ai_otel.gpu.roles import Election, Listener, OpenSource
 from ai_otel.gpu.snapshot import DeviceSample, Snapshot, XidKey, lost_reading
 from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuSource, Unavailable
 from ai_otel.hooks.daemon import DaemonThread
+from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.hooks.guard import Guard
 
 log = logging.getLogger("ai_otel")
@@ -173,7 +174,8 @@ class Sampler:
         ended_s = self._clock()
         interval.record(started_s, ended_s, other_threads_s() - others_s)
         if self._opened:
-            self._on_collected(kind, ended_s - started_s)
+            with FORKS.held_off():
+                self._on_collected(kind, ended_s - started_s)
 
     # ---------------------------------------------------------------- opening
 
@@ -181,7 +183,8 @@ class Sampler:
         now_s = self._clock()
         if self._rediscovery.is_set():
             self._rediscovery.clear()
-            self._sources |= self._guard("sources", self._make_sources) or {}
+            with FORKS.held_off(IMPORTS_S):
+                self._sources |= self._guard("sources", self._make_sources) or {}
             self._retry_at_s |= dict.fromkeys(self._sources, now_s)
             self._backoff_s.clear()
             for opened in self._opened.values():
@@ -191,7 +194,7 @@ class Sampler:
             self._reopen(vendor, now_s)
         if due and self._listener is not None:
             devices = [device for opened in self._opened.values() for device in opened.devices]
-            self._guard("listener", self._listener.opened, devices)
+            self._notify(self._listener.opened, devices)
 
     def _is_due(self, vendor: str, now_s: float) -> bool:
         return now_s >= self._retry_at_s.get(vendor, float("inf"))
@@ -201,7 +204,8 @@ class Sampler:
         if before is not None:
             self._guard(f"close {vendor}", source.close)
         self._retry_at_s.pop(vendor, None)
-        devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
+        with FORKS.held_off():  # the vendor's library is imported
+            devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
         if devices is not None:
             self._errors.pop(vendor, None)
             self._opened[vendor] = opened = OpenSource(vendor, source, devices)
@@ -244,8 +248,8 @@ class Sampler:
             for device in list(opened.devices):
                 energy_j = self._query(opened, device, opened.source.read_energy)
                 total_j = self._counters.energy_j(device, energy_j)
-                self._guard("listener", listener.saw_energy, device, self._clock(), total_j)
-        self._guard("listener", listener.collected, self._clock())
+                self._notify(listener.saw_energy, device, self._clock(), total_j)
+        self._notify(listener.collected, self._clock())
 
     def _collect_readings(self) -> None:
         samples: list[DeviceSample] = []
@@ -259,7 +263,7 @@ class Sampler:
                 sample = DeviceSample(device, reading, self._clock())
                 samples.append(sample)
                 if self._listener is not None:
-                    self._guard("listener", self._listener.saw_reading, device, sample.taken_s, reading)
+                    self._notify(self._listener.saw_reading, device, sample.taken_s, reading)
             samples += [DeviceSample(device, lost_reading(), self._clock()) for device in opened.lost]
             if not opened.lost:
                 self._backoff_s.pop(opened.vendor, None)
@@ -312,7 +316,11 @@ class Sampler:
             "ai-otel: the driver of GPU %s reports XID %d: see NVIDIA's XID catalog.", event.device.id, event.code
         )
         if self._listener is not None:
-            self._guard("listener", self._listener.saw_event, event)
+            self._notify(self._listener.saw_event, event)
+
+    def _notify(self, listen: Callable[..., None], *arguments: Any) -> None:
+        with FORKS.held_off():
+            self._guard("listener", listen, *arguments)
 
     def _guard(self, name: str, call: Callable[..., T], *arguments: Any) -> T | None:
         if name not in self._guards:
