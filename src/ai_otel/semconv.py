@@ -79,6 +79,8 @@ AI_OTEL_QUEUE: Final = "ai_otel.queue"
 AI_OTEL_REQUEST_INFERENCE_COUNT: Final = "ai_otel.request.inference.count"
 AI_OTEL_REQUEST_PREEMPTIONS: Final = "ai_otel.request.preemptions"
 AI_OTEL_REQUEST_PRIORITY: Final = "ai_otel.request.priority"
+AI_OTEL_SKIP_REASON: Final = "ai_otel.skip.reason"
+AI_OTEL_SOURCE_METRIC: Final = "ai_otel.source.metric"
 AI_OTEL_SPEC_DECODE_POSITION: Final = "ai_otel.spec_decode.position"
 AI_OTEL_STATE: Final = "ai_otel.state"
 AI_OTEL_TIME_TO_FIRST_TOKEN: Final = "ai_otel.time_to_first_token"
@@ -1165,6 +1167,17 @@ AI_OTEL_HOOK_DISABLED: Final = Metric(
     buckets=None,
     attributes=(AI_OTEL_HOOK_NAME,),
 )
+AI_OTEL_SOURCE_SKIPPED: Final = Metric(
+    name="ai_otel.source.skipped",
+    scope="ai_otel",
+    subject="health",
+    instrument="gauge",
+    unit="1",
+    value="int",
+    description="1 for each metric of a scraped endpoint that the mapping knows and could not use.",
+    buckets=None,
+    attributes=(AI_OTEL_SOURCE_METRIC, AI_OTEL_SKIP_REASON),
+)
 
 # fmt: off
 METRICS: Final[tuple[Metric, ...]] = (
@@ -1187,6 +1200,6 @@ METRICS: Final[tuple[Metric, ...]] = (
     AI_OTEL_GPU_PROCESS_MEMORY_USAGE, AI_OTEL_GPU_ALLOCATION, AI_OTEL_GPU_ENERGY, AI_OTEL_GPU_TIME_METRIC,
     AI_OTEL_ENERGY_UNDEFERRED, AI_OTEL_GPU_CONSERVATION_ERROR, AI_OTEL_GPU_IDLE_POWER, AI_OTEL_GPU_PASS_DURATION,
     AI_OTEL_GPU_PASS_SKIPPED, AI_OTEL_GPU_SUPPORT, AI_OTEL_RECORD_DROPPED, AI_OTEL_RECORD_OPEN, AI_OTEL_EXPORT_SENT,
-    AI_OTEL_EXPORT_FAILED, AI_OTEL_EXPORT_DROPPED, AI_OTEL_HOOK_ERRORS, AI_OTEL_HOOK_DISABLED,
+    AI_OTEL_EXPORT_FAILED, AI_OTEL_EXPORT_DROPPED, AI_OTEL_HOOK_ERRORS, AI_OTEL_HOOK_DISABLED, AI_OTEL_SOURCE_SKIPPED,
 )
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -81,6 +82,46 @@ def test_explain_shows_how_to_scrape_every_engine_and_its_metrics(
     out = capsys.readouterr().out
     assert f"--engine {name}" in out
     assert all(row["to"] in out for row in load().engines[name]["metrics"])
+
+
+NAMELESS = """\
+# TYPE DCGM_FI_DEV_FB_USED gauge
+DCGM_FI_DEV_FB_USED{UUID="GPU-1"} 1000
+# TYPE DCGM_FI_DEV_GPU_UTIL histogram
+DCGM_FI_DEV_GPU_UTIL_bucket{UUID="GPU-1",le="+Inf"} 1
+DCGM_FI_DEV_GPU_UTIL_count{UUID="GPU-1"} 1
+DCGM_FI_DEV_GPU_UTIL_sum{UUID="GPU-1"} 1
+# TYPE DCGM_FI_DEV_SM_CLOCK gauge
+DCGM_FI_DEV_SM_CLOCK{UUID="N/A"} 1000
+# TYPE DCGM_FI_DEV_BRAND_NEW gauge
+DCGM_FI_DEV_BRAND_NEW{UUID="GPU-1"} 1000
+# TYPE DCGM_FI_DEV_PSTATE gauge
+DCGM_FI_DEV_PSTATE{UUID="GPU-1"} 0
+"""
+
+
+def test_explain_of_a_page_names_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file := tmp_path / "page.prom").write_text(NAMELESS)
+    assert main(["collector", "explain", "dcgm", str(file)]) == 0
+    _, lost, unknown = re.split("NOT USED|UNKNOWN TO THE MAPPING", capsys.readouterr().out)
+    found = {tuple(line.split()[:3]) for line in lost.splitlines() if line}
+    assert ("DCGM_FI_DEV_FB_USED", "hw.gpu.memory.limit", "incomplete") in found
+    assert ("DCGM_FI_DEV_SM_CLOCK", "ai_otel.gpu.frequency", "attribute") in found
+    assert "needs DCGM_FI_DEV_FB_FREE" in lost
+    assert "is a number, and the endpoint declares a histogram" in lost
+    assert unknown.split() == ["DCGM_FI_DEV_BRAND_NEW"]
+
+
+def test_explain_reads_a_url(answering, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(200, body=NAMELESS.encode()) as url:
+        assert main(["collector", "explain", "dcgm", f"{url}/metrics"]) == 0
+    assert "DCGM_FI_DEV_FB_USED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["/no/such/file", "http://127.0.0.1:9/metrics"])
+def test_explain_of_a_page_that_cannot_be_read_says_so(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collector", "explain", "dcgm", page]) == 2
+    assert page in capsys.readouterr().err
 
 
 def test_explain_names_the_flag_and_what_stays_unknown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,17 @@ def test_every_flag_names_the_metrics_that_it_turns_on() -> None:
     assert found["vllm"].level is Level.OK
 
 
+def test_a_source_metric_that_cannot_be_used_has_a_line_with_the_reason(answering) -> None:
+    """A proxy that removes TYPE lines leaves histograms in pieces."""
+    page = b"\n".join(line for line in VLLM.read_bytes().splitlines() if not line.startswith(b"# TYPE")) + b"\n"
+    found = of_page(answering, page)["/metrics skipped"]
+    assert found.level is Level.NOTE
+    assert "vllm:e2e_request_latency_seconds is a histogram, and the endpoint declares no type" in found.says
+    assert found.details["skipped"]["vllm:e2e_request_latency_seconds"] == "type"
+    assert "ai-otel collector explain vllm" in found.next_step
+    assert "/metrics skipped" not in of_page(answering, VLLM.read_bytes())
+
+
 def test_a_flag_of_the_running_server_is_reported_as_given() -> None:
     found = {each.subject: each for each in check_contract(frozenset({"vllm"}), frozenset({"--enable-lora"}))}
     assert found["vllm --enable-lora"].level is Level.OK

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from ai_otel.contract import load, page
 from harness.collector.pages import ManyPages, Page
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -60,6 +62,11 @@ UNDEFINED = (
     'trtllm_prompt_tokens_total{model_name="undefined",engine_type="pytorch"} 5\n'
 )
 NEGATIVE = '# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total{model_name="m",engine="0"} -7680\n'
+HISTOGRAM = (
+    "# TYPE vllm:num_requests_running histogram\n"
+    'vllm:num_requests_running_bucket{le="+Inf"} 3\n'
+    "vllm:num_requests_running_sum 3\nvllm:num_requests_running_count 3\n"
+)
 VLLM = (ENGINES / "vllm/page.prom").read_text()
 MIB = 1048576
 ZEROS = "00000000-0000-0000-0000-000000000000"
@@ -84,6 +91,8 @@ PAGES = {
     "undefined-set": Page("tensorrt_llm", UNDEFINED, {"ai_otel_model": "meta-llama/Llama-3.1-8B"}),
     "named-set": Page("tensorrt_llm", UNDEFINED.replace("undefined", "m"), {"ai_otel_model": "other"}),
     "negative": Page("vllm", NEGATIVE),
+    "dcgm-nameless": dcgm("DCGM_FI_DEV_GPU_UTIL 50", uuid="N/A"),
+    "histogram": Page("vllm", HISTOGRAM),
     "untyped": Page("vllm", without(VLLM, "# TYPE", "# HELP")),
     "typed": Page("vllm", VLLM),
 }
@@ -197,3 +206,43 @@ def test_a_page_without_types_keeps_its_counters(pages: ManyPages) -> None:
     typed, untyped = set(pages.lines("typed")), set(pages.lines("untyped"))
     assert {line for line in typed if line.split(" ")[1] == "counter"} <= untyped
     assert {line for line in typed - untyped if line.split(" ")[1] != "histogram"} == set()
+
+
+def skipped(pages: ManyPages, one: str) -> dict[str, str]:
+    """What the Collector reports: source metric → reason."""
+    lines = [line for line in pages.lines(one) if line.startswith("ai_otel.source.skipped gauge 1 ")]
+    pairs = (re.search(r"{ai_otel.skip.reason=(\w+), ai_otel.source.metric=(\S+)} 1$", line) for line in lines)
+    return {found[2]: found[1] for found in pairs if found}
+
+
+UNUSED = {
+    "typed": {},
+    "dcgm-used": {"DCGM_FI_DEV_FB_USED": "incomplete"},
+    "dcgm-nameless": {"DCGM_FI_DEV_GPU_UTIL": "attribute"},
+    "negative": {"vllm:prompt_tokens_total": "value"},
+    "older-hybrid": {"vllm:cache_config_info": "value"},
+    "histogram": {"vllm:num_requests_running": "type"},
+    "lora-summed": {"vllm:lora_requests_info": "value"},
+    "untyped": {
+        row["native"]: "type"
+        for row in load().engines["vllm"]["metrics"]
+        if f"\n{row['native']}_bucket" in VLLM and not row.get("part")
+    },
+}
+
+
+@pytest.mark.fault(
+    "collector",
+    "a metrics endpoint has a source metric that the mapping knows and cannot use",
+    "`ai_otel.source.skipped` and `ai-otel collector explain` name it and the reason",
+)
+@pytest.mark.parametrize("one", UNUSED)
+def test_what_is_not_used_is_named_with_the_reason(pages: ManyPages, one: str) -> None:
+    assert len(UNUSED["untyped"]) > 5
+    assert skipped(pages, one) == UNUSED[one]
+
+
+@pytest.mark.parametrize("one", PAGES)
+def test_the_commands_find_what_the_collector_reports(pages: ManyPages, one: str) -> None:
+    found = page.skipped(load(), PAGES[one].engine, page.read_page(PAGES[one].text))
+    assert {each.native: each.reason for each in found} == skipped(pages, one)

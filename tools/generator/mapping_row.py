@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ai_otel.contract import Metric, MetricMapping
+from ai_otel.contract import Engine, Metric, MetricMapping
 from generator import ottl
 from generator.model import Contract, SourceMetric
 
@@ -40,6 +40,11 @@ class Row:
         if self.metric.instrument == "histogram":
             return "metric.type == METRIC_DATA_TYPE_HISTOGRAM"
         return NUMBER
+
+
+def measured(engine: Engine) -> set[str]:
+    """The metrics that the library measures; where it runs, the endpoint's are not taken."""
+    return {row["metric"] for row in engine["library"]}
 
 
 NUMBER = ottl.either(f"metric.type == METRIC_DATA_TYPE_{kind}" for kind in ("GAUGE", "SUM"))

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from ai_otel.contract import Engine
-from generator import ottl, page_points
-from generator.mapping_row import NUMBER, Row, rows_of
+from generator import ottl, page_points, page_skips
+from generator.mapping_row import NUMBER, Row, measured, rows_of
 from generator.model import Contract, Tree
 
 HEAD = """\
@@ -64,18 +64,26 @@ def _groups(name: str, contract: Contract) -> Iterator[Tree]:
     yield _group("scope" if otlp else "resource", guard, [normalised])
     yield _group("metric", guard, list(_seen(rows)))
     yield _group("metric", guard, [statement for row in rows for statement in _take(row, engine)])
-    yield _group("metric", guard, [_name_part(row) for row in rows if not row.copies])
+    yield _group("metric", guard, [statement for row in rows if not row.copies for statement in _name_part(row)])
     if otlp:
         yield _group("datapoint", guard, list(_mark_natives(name, contract)))
     yield _group("datapoint", own, list(page_points.points(engine, rows, otlp=otlp)))
     yield _group("datapoint", own, list(page_points.closed(rows)))
     yield _group("datapoint", own, list(page_points.present(rows)))
     yield _group("datapoint", own, list(page_points.incomplete(rows)))
+    if not otlp:
+        yield _group("metric", guard, list(page_skips.types(engine, rows)))
+        yield _group("datapoint", own, [page_skips.POINTS])
     yield _group("metric", own, [_merged(row, "max") for row in rows if "newest" in row.tree])
     yield _group("datapoint", own, list(page_points.newest(rows)))
     yield _group("metric", own, list(_typed(rows)))
     yield _group("metric", own, [statement for row in rows for statement in _shape(row)])
     yield _group("metric", own, [_rename(row) for row in rows])
+    if not otlp:
+        # Each scrape has an `up`, of which a metric can be made that the page does not have.
+        yield _group("metric", ottl.every(guard, ottl.named("up")), list(page_skips.copies(rows)))
+        yield _group("datapoint", ottl.every(guard, ottl.named(ottl.SKIPPED)), page_skips.ATTRIBUTES)
+        yield _group("metric", ottl.every(guard, ottl.named(ottl.SKIPPED)), list(page_skips.metric(contract)))
 
 
 def _group(context: str, condition: str, statements: Sequence[str]) -> Tree:
@@ -98,9 +106,10 @@ def _take(row: Row, engine: Engine) -> Iterator[str]:
     native, conditions = row.tree["native"], []
     if "unless" in row.tree:
         conditions.append(f"{ottl.resource(ottl.SEEN + row.tree['unless'])} == nil")
-    if row.metric.name in {measured["metric"] for measured in engine["library"]}:
+    if row.metric.name in measured(engine):
         conditions.append(f"{ottl.resource(ottl.LIBRARY)} == nil")
-    copy = ottl.call("copy_metric", f"name={ottl.text(row.name)}")
+    # Until the end its description is the native's name, so that what is skipped can be reported.
+    copy = ottl.call("copy_metric", f"name={ottl.text(row.name)}", f"description={ottl.text(native)}")
     if row.copies:
         yield ottl.do(copy, ottl.every(ottl.named(native), row.usable, *conditions))
         return
@@ -114,8 +123,10 @@ def _suffix(row: Row) -> str:
     return f".{row.name}"
 
 
-def _name_part(row: Row) -> str:
-    return ottl.do(ottl.call("set", "metric.name", ottl.text(row.name)), ottl.named(row.tree["native"] + _suffix(row)))
+def _name_part(row: Row) -> Iterator[str]:
+    is_part = ottl.named(row.tree["native"] + _suffix(row))
+    yield ottl.do(ottl.call("set", "metric.description", ottl.text(row.tree["native"])), is_part)
+    yield ottl.do(ottl.call("set", "metric.name", ottl.text(row.name)), is_part)
 
 
 def _mark_natives(name: str, contract: Contract) -> Iterator[str]:

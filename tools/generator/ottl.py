@@ -13,6 +13,8 @@ LIBRARY = "ai_otel.page.library"
 OPERATION = "ai_otel.page.operation"
 MODEL = "ai_otel.page.model"
 DROP = "ai_otel.page.drop"
+SKIP = "ai_otel.page.skip."
+SKIPPED = "ai_otel.page.skipped"
 NATIVE = "ai_otel.page.native"
 ROW = "ai_otel.page.row."
 ENGINE = "ai_otel.engine.name"
@@ -72,6 +74,11 @@ def do(action: str, where: str = "") -> str:
 def mark(key: str, where: str = "") -> str:
     """Set a mark on the data point."""
     return do(call("set", point(key), "true"), where)
+
+
+def skip(reason: str, where: str) -> str:
+    """Drop the data point for a reason that is reported, because the mapping did not mean it."""
+    return do(call("set", point(DROP), text(reason)), where)
 
 
 def texts(values: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def points(engine: Engine, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
     if counters:
         # Of the two values, the one that it is not reads 0.
         negative = "(datapoint.value_double < 0.0 or datapoint.value_int < 0)"
-        yield ottl.mark(ottl.DROP, ottl.every(ottl.named(*counters), negative))
+        yield ottl.skip("value", ottl.every(ottl.named(*counters), negative))
     yield from _constants(engine, rows)
     for label, target in engine["labels"].items():
         yield _none(label, target)
@@ -45,7 +45,7 @@ def _required(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
             if use.level == "required" and use.key not in certain:
                 lacking[use.key].append(row.name)
     for key, names in lacking.items():
-        yield ottl.mark(ottl.DROP, ottl.every(f"{ottl.point(key)} == nil", ottl.named(*names)))
+        yield ottl.skip("attribute", ottl.every(f"{ottl.point(key)} == nil", _kept(), ottl.named(*names)))
 
 
 def _constants(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _product(value: Tree, is_row: str) -> Iterator[str]:
         second = ottl.every(lacking, second, *none)
         yield ottl.do(ottl.call("set", "datapoint.value_double", product), ottl.every(is_row, second))
         known = f"({known} or ({second}))"
-    yield ottl.mark(ottl.DROP, ottl.every(is_row, f"not ({known})"))
+    yield ottl.skip("value", ottl.every(is_row, f"not ({known})"))
 
 
 def _is_none(label: str) -> str:
@@ -171,7 +171,7 @@ def _count(value: Tree, is_row: str) -> Iterator[str]:
     yield ottl.do(ottl.call("set", "datapoint.value_double", f"Double({names})"), ottl.every(is_row, some))
     if "at_most" in value:
         known, most = _product_of([value["at_most"]])
-        yield ottl.mark(ottl.DROP, ottl.every(is_row, f"not ({known})"))
+        yield ottl.skip("value", ottl.every(is_row, f"not ({known})"))
         more = f"datapoint.value_double > {most}"
         yield ottl.do(ottl.call("set", "datapoint.value_double", most), ottl.every(is_row, known, more))
 
@@ -188,7 +188,7 @@ def _time(row: Row, is_row: str) -> Iterator[str]:
     yield ottl.do(ottl.call("set", 'datapoint.cache["time"]', "datapoint.value_double"), is_row)
     impossible = f"(datapoint.value_double < 0.0 or datapoint.value_double > {now} + 3600.0)"
     yield ottl.do(ottl.call("set", ottl.resource(ottl.SEEN + row.name), "true"), f"{is_row} and {impossible}")
-    yield ottl.mark(ottl.DROP, f"{is_row} and {impossible}")
+    yield ottl.skip("value", f"{is_row} and {impossible}")
 
 
 def newest(rows: Sequence[Row]) -> Iterator[str]:
@@ -235,7 +235,7 @@ def incomplete(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         for required in row.tree.get("requires", ()):
             missing = ottl.every(*(f"resource.attributes[{_series(row, native)}] == nil" for native in _list(required)))
-            yield ottl.mark(ottl.DROP, f"{ottl.named(row.name)} and {missing}")
+            yield ottl.skip("incomplete", f"{ottl.named(row.name)} and {_kept()} and {missing}")
 
 
 def requirements(row: Row) -> Iterator[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ai_otel.collector import fragments
-from ai_otel.collector.explain import explanation
+from ai_otel.collector.explain import explanation, page_explanation
 from ai_otel.collector.validate import COLLECTORS, NoCollectorError, ask_collector, broken_rules
 from ai_otel.contract import load
+from ai_otel.doctor.common_metrics import fetch
 
 _DESCRIPTION = """\
 Render and validate configurations of the OpenTelemetry Collector for model servers.
@@ -23,6 +24,8 @@ Render and validate configurations of the OpenTelemetry Collector for model serv
   ai-otel collector validate collector.yaml
                                       by a Collector, and by the rules of this project
   ai-otel collector explain sglang    the metrics of its endpoint, and the flags that add more
+  ai-otel collector explain sglang http://localhost:30000/metrics
+                                      what of this endpoint, or of a file with its response, cannot be used, and why
 
 Run a file with ai-otel-collector (collector-config/distribution) or otelcol-contrib 0.161 or newer. The first lines of
 a file list the environment variables that it reads.
@@ -69,6 +72,7 @@ def add_parser(subparsers: Any) -> None:
     )
     explain = actions.add_parser("explain", help="the metrics of an engine's endpoint")
     explain.add_argument("engine", metavar="ENGINE", help=_names("engines"))
+    explain.add_argument("page", metavar="FILE|URL", nargs="?", help="a response of its endpoint, or the endpoint")
 
 
 def _names(kind: str) -> str:
@@ -78,7 +82,7 @@ def _names(kind: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Render, validate or explain; 2 for what cannot be done."""
     if arguments.action == "explain":
-        return _explain(arguments.engine)
+        return _explain(arguments.engine, arguments.page)
     if importlib.util.find_spec("yaml") is None:
         print("ai-otel collector needs PyYAML: pip install 'ai-otel[collector]'", file=sys.stderr)
         return 2
@@ -130,10 +134,19 @@ def _validate(file: Path, chosen: Path | None) -> int:
     return int(bool(broken))
 
 
-def _explain(name: str) -> int:
+def _explain(name: str, page: str | None) -> int:
     engines = load().engines
     if name not in engines:
         print(f"ai-otel collector: unknown engine {name}; known are {', '.join(sorted(engines))}", file=sys.stderr)
         return 2
-    print("\n".join(explanation(name, engines[name])))
+    if page is None:
+        print("\n".join(explanation(name, engines[name])))
+        return 0
+    try:
+        text = fetch(page) if page.startswith(("http://", "https://")) else Path(page).read_text(encoding="utf-8")
+        lines = list(page_explanation(name, engines[name], text))
+    except (OSError, ValueError) as error:
+        print(f"ai-otel collector: {page}: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines))
     return 0

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ai_otel.contract import Engine, MetricMapping, load
+from ai_otel.contract.page import read_page, skipped
 from ai_otel.doctor.export.reach import classify
 from ai_otel.doctor.finding import Finding, Level
 
 _PAGE_LIMIT_BYTES = 64 * 1024 * 1024
+_MOST_NAMED = 5
 
 
 def check_contract(engines: frozenset[str], flags: frozenset[str] | None = None) -> Iterator[Finding]:
@@ -74,7 +76,7 @@ class Scrape(NamedTuple):
 def check_endpoint(url: str) -> Iterator[Finding]:
     """Scrape the endpoint, recognise its engine, and check each common metric."""
     try:
-        text = _fetch(url)
+        text = fetch(url)
     except urllib.error.HTTPError as error:
         yield Finding("metrics", url, Level.WRONG, f"answers {error.code} {error.reason}", _after_status(error.code))
         return
@@ -94,10 +96,11 @@ def check_endpoint(url: str) -> Iterator[Finding]:
             "Most engines have it at /metrics.",
         )
         return
-    yield from _compared(url, page)
+    yield from _compared(url, page, text)
 
 
-def _fetch(url: str) -> str:
+def fetch(url: str) -> str:
+    """The response of an endpoint; `url` is http or https."""
     with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http and https only, checked by the command
         content: bytes = answer.read(_PAGE_LIMIT_BYTES)
     return content.decode("utf-8", errors="replace")
@@ -125,7 +128,7 @@ def parse(text: str) -> Scrape:
     return Scrape(frozenset(declared), frozenset(valued))
 
 
-def _compared(url: str, page: Scrape) -> Iterator[Finding]:
+def _compared(url: str, page: Scrape, text: str) -> Iterator[Finding]:
     engines = load().engines
     counts = {name: len({row["native"] for row in engines[name]["metrics"]} & page.declared) for name in engines}
     name = max(counts, key=lambda each: counts[each])
@@ -138,6 +141,18 @@ def _compared(url: str, page: Scrape) -> Iterator[Finding]:
     says = f"{engines[name]['title']}: {here} of {len(rows)} common metrics"
     yield Finding("metrics", url, Level.OK, says, details={"engine": name, "present": here, "of": len(rows)})
     yield from rows
+    yield from _skipped(url, name, text)
+
+
+def _skipped(url: str, name: str, text: str) -> Iterator[Finding]:
+    """Source metrics that are there and that the Collector cannot use."""
+    lost = list(skipped(load(), name, read_page(text)))
+    if lost:
+        says = f"cannot be used: {'; '.join(f'{each.native} {each.says}' for each in lost[:_MOST_NAMED])}"
+        more = f"; and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+        details = {each.native: each.reason for each in lost}
+        next_step = f"All of them: ai-otel collector explain {name} {url}"
+        yield Finding("metrics", f"{url} skipped", Level.NOTE, says + more, next_step, {"skipped": details})
 
 
 def _one(metric: str, engine: Engine, page: Scrape) -> Finding:
