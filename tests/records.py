@@ -159,7 +159,7 @@ def powered() -> dict[str, Any]:
 EVERY_KIND: Mapping[str, Make] = {
     "finished": lambda: call(inference(parameters=ASKED), exchange=exchange(), headers=HEADERS),
     "on GPUs": lambda: call(inference(), exchange=exchange(), **powered()),
-    "on a GPU without a counter": lambda: call(inference(), gpu_ids=("GPU-1",)),
+    "on a GPU without a counter": lambda: call(inference(), gpu_ids=("GPU-1",), energy_absence="no_counter"),
     "streamed": lambda: call(inference(stream=True), exchange=exchange()),
     "without HTTP middleware": lambda: call(inference(), headers=HEADERS),
     "tool call": lambda: call(inference(choice(finish_reason="tool_calls"), finish_reasons=("tool_calls",))),

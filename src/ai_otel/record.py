@@ -222,6 +222,8 @@ class RequestRecord:
     gpu_selection: str | None = None
     """How they were determined: `ai_otel.gpu.selection`."""
     energy: Energy | None = None
+    energy_absence: str | None = None
+    """Why `energy` is unknown, where it is attributed: `ai_otel.energy.absence`."""
     cost: Cost | None = None
     device_events: tuple[DeviceEvent, ...] = ()
     closed: bool = False

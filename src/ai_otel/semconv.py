@@ -39,6 +39,7 @@ AI_OTEL_CACHE_TIER: Final = "ai_otel.cache.tier"
 AI_OTEL_COST_AMOUNT: Final = "ai_otel.cost.amount"
 AI_OTEL_COST_CURRENCY: Final = "ai_otel.cost.currency"
 AI_OTEL_DROP_REASON: Final = "ai_otel.drop.reason"
+AI_OTEL_ENERGY_ABSENCE: Final = "ai_otel.energy.absence"
 AI_OTEL_ENERGY_BUCKET: Final = "ai_otel.energy.bucket"
 AI_OTEL_ENERGY_GPU: Final = "ai_otel.energy.gpu"
 AI_OTEL_ENERGY_IDLE_SHARE: Final = "ai_otel.energy.idle_share"
@@ -178,6 +179,12 @@ TELEMETRY_SDK_VERSION: Final = "telemetry.sdk.version"
 # Legal values of closed enums; of open ones, those that we use
 CACHE_TIERS: Final = ("device", "host", "disk", "remote", "unknown")
 DROP_REASONS: Final = ("queue_full", "fork", "stopped")
+# fmt: off
+ENERGY_ABSENCES: Final = (
+    "shared", "unknown_sharing", "unknown_devices", "no_counter", "not_sampled", "other_server", "gap", "short",
+    "unobserved", "timeout", "overload", "uncertain",
+)
+# fmt: on
 ENERGY_BUCKETS: Final = ("request", "idle", "overhead", "other")
 ENERGY_METHODS: Final = ("affine", "bin_tokens", "time_share", "exclusive")
 FINISH_REASONS: Final = ("stop", "length", "content_filter", "tool_call", "error", "repetition")

@@ -135,7 +135,7 @@ class Settings:
     energy_shared: bool = option(
         False,
         _flag,
-        "Estimate energy on GPUs shared with other workloads (MIG, time-slicing). Not for billing.",
+        "Estimate energy on GPUs that are or may be shared with other workloads (MIG, time-slicing). Not for billing.",
     )
     price: Price | None = option(  # noqa: RUF009 - a dataclass field, as all of them
         None, Price.read, "GPU price for the cost of a request: `2.50 USD/gpu_hour` or `0.30 EUR/kWh`."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ai_otel.gpu.nvidia.processes import is_descendant
-from ai_otel.gpu.source import Options
+from ai_otel.gpu.source import Options, Support
 from harness.gpu import nvml
 from harness.gpu.nvml import SECOND_GPU, Gpu, Holder, Instance
 
@@ -65,3 +65,33 @@ def test_descent_is_followed_in_the_proc_that_is_mounted(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         (tmp_path / name / "status").write_text(f"Name:\tpython\nPid:\t{pid}\nPPid:\t{parent}\n")
     assert [is_descendant(pid, tmp_path) for pid in (50, 60, 70, 80, 1, 99)] == [True, True, True, False, False, False]
+
+
+# ---------------------------------------------------------------- whose processes compute
+
+
+def test_an_idle_gpu_that_unresolvable_processes_hold_has_an_unknown_share(tmp_path: Path) -> None:
+    """With process ids of the host, the server's own process is one of them: the next one to compute may be either."""
+    holders = [Holder(os.getpid(), host_pid=FOREIGN)]
+    with nvml.opened(tmp_path, Gpu(holders=holders), options=HOLDERS, pids="host") as gpu:
+        reading = gpu.read()
+    assert (reading.own_share, reading.absent["own_share"]) == (None, Support.INVALID)
+
+
+def test_an_idle_gpu_that_the_server_holds_is_its_own(tmp_path: Path) -> None:
+    for holders in ([], [Holder(os.getpid())], [Holder(os.getpid()), Holder(FOREIGN)]):
+        with nvml.opened(tmp_path, Gpu(holders=holders), options=HOLDERS) as gpu:
+            assert gpu.read().own_share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("holders", "share"),
+    [([], Support.NOT_SUPPORTED), ([os.getpid()], 1.0), ([FOREIGN], Support.INVALID), ([os.getpid(), FOREIGN], None)],
+)
+def test_without_compute_times_the_processes_that_hold_it_decide(
+    tmp_path: Path, holders: list[int], share: float | Support | None
+) -> None:
+    simulated = Gpu(holders=[Holder(pid) for pid in holders], process_utilization=False)
+    with nvml.opened(tmp_path, simulated, options=HOLDERS) as gpu:
+        reading = gpu.read()
+    assert (reading.own_share or reading.absent["own_share"]) == (share or Support.INVALID)

@@ -9,6 +9,7 @@ from contextlib import closing
 
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.logs import captured_messages
+from ai_otel.energy.feed import has_unknown_share
 from ai_otel.gpu.metrics import states_of
 from ai_otel.gpu.registry import attributable, make_sources, wanted_sources
 from ai_otel.gpu.source import Device, DeviceLost, GpuReading, GpuSource, Options, Support, Unavailable
@@ -148,4 +149,9 @@ def _energy(settings: Settings, found: Sequence[DeviceSample]) -> Finding:
         says = f"absent on every request: other processes compute on {', '.join(shared)}"
         next_step = "Set AI_OTEL_ENERGY_SHARED=true for an estimate that is not for billing."
         return Finding("gpu", subject, Level.NOTE, says, next_step, {"on": True, "shared": shared})
+    unknown = [device.id for device, reading in found if reading is not None and has_unknown_share(reading)]
+    if unknown and not settings.energy_shared:
+        says = f"absent on every request: it is unknown whose processes compute on {', '.join(unknown)}"
+        next_step = "Update the driver; or set AI_OTEL_ENERGY_SHARED=true if the GPU is this container's alone."
+        return Finding("gpu", subject, Level.NOTE, says, next_step, {"on": True, "unknown": unknown})
     return Finding("gpu", subject, Level.OK, f"on, over {len(counted)} devices", details={"on": True})

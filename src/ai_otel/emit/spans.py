@@ -183,6 +183,7 @@ def request_attributes(record: RequestRecord, engine: str, operation: str, model
         _add_inference(attributes, record.inferences[0], record.start_ns)
     elif record.inferences:
         _add_sums(attributes, record, model)
+    _put(attributes, semconv.AI_OTEL_ENERGY_ABSENCE, record.energy_absence)
     if record.gpu_ids:
         _add_devices(attributes, record)
     return attributes

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ai_otel.energy.absence import SHARED, UNKNOWN_SHARING
 from ai_otel.energy.counter_series import EnergyCounterSeries, IdleFloor
 
 REQUEST, IDLE, OVERHEAD, OTHER = "request", "idle", "overhead", "other"
@@ -74,7 +75,7 @@ class DeviceAccounts:
         self.floor = IdleFloor()
         self.own_share: float | None = None
         self._partition = partition
-        self._shared_until_s = float("-inf")
+        self._shared_until_s = self._unknown_until_s = float("-inf")
         self._energy_j: dict[Entry, float] = {}
         self._time_s: dict[Entry, float] = {}
         self._first: tuple[float, float] | None = None
@@ -85,12 +86,21 @@ class DeviceAccounts:
     def see_share(self, time_s: float, share: float | None) -> None:
         """Set the share of the device's compute time that is this container's; `None` if unknown."""
         self.own_share = share
-        if share is not None and share < 1:
+        if share is None:
+            self._unknown_until_s = time_s + SHARED_FOR_S
+        elif share < 1:
             self._shared_until_s = time_s + SHARED_FOR_S
 
-    def shared(self, time_s: float) -> bool:
-        """Whether other processes compute on it, or it is a partition of a device."""
-        return self._partition or time_s < self._shared_until_s
+    def sharing(self, time_s: float) -> str | None:
+        """Return why it is not exclusive: others compute on it, it is a partition, or the others are unknown."""
+        if self._partition or time_s < self._shared_until_s:
+            return SHARED
+        return UNKNOWN_SHARING if time_s < self._unknown_until_s else None
+
+    @property
+    def estimated_share(self) -> float | None:
+        """This container's share of a device that is not exclusive. Of a partition, nothing is assumed."""
+        return self.own_share if self.own_share is not None or self._partition else 1.0
 
     def ready(self, time_s: float, now_s: float, gap_s: float) -> bool:
         """Whether its energy until `time_s` is known, or no longer waited for."""

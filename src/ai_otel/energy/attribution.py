@@ -12,14 +12,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ai_otel.energy.absence import OVERLOAD, TIMEOUT
 from ai_otel.energy.device_events import DeviceEvents
 from ai_otel.energy.ledger import Ledger
 from ai_otel.energy.timing import first_token_timing, monotonic_s, sum_of, timing_of, tokens_of
 from ai_otel.hooks.guard import Guard
 from ai_otel.record import Energy, Inference, Outcome, RequestRecord
 
+TIMER_S = 0.05
+"""Seconds that the timer waits beyond `patience_s`, and at least."""
 GRACE_S = 1.0
 """Seconds that an ended inference waits for its record, which has its exact times."""
 
@@ -38,6 +42,7 @@ class _Followed:
     settled: bool = False
     worked: bool = True
     energy: Energy | None = None
+    absence: str | None = None
 
 
 @dataclass(slots=True)
@@ -94,6 +99,8 @@ class EnergyAttribution:
         # Between the recorder's and the sampler's thread, never on a request's path.
         self._lock = threading.Lock()
         self._guard = Guard("progress", alone=True)
+        self._timer: threading.Timer | None = None
+        self._timer_guard = Guard("energy timer", alone=True)
 
     @property
     def deferred(self) -> int:
@@ -105,22 +112,53 @@ class EnergyAttribution:
         Keep a record until its energy is settled. Returns `False` if it is not kept, and must be emitted at once.
 
         After `patience_s` without a collection, as inside a driver that hangs, nothing is kept, and the records that
-        wait are resumed.
+        wait are resumed, without energy, by a timer.
         """
         if not record.inferences:
             return False
-        stuck: list[RequestRecord] = []
         with self._lock:
-            if self._clock() - self._collected_s > self._patience_s:
-                stuck = self._give_up()
-            elif not self._stopped and self.deferred < self._limit:
+            hangs = self._overdue_s() >= 0
+            if not hangs and not self._stopped and self.deferred < self._limit:
                 self._arriving.append(record)
+                self._start_timer()
                 return True
             self.undeferred += not self._stopped
-        for each in stuck:
-            each.gpu_ids, each.gpu_selection = self._gpu_ids, self.gpu_selection
-            self._resume(each)
+        self.resume_stuck()
+        self._fill_without_energy(record, TIMEOUT if hangs or self._stopped else OVERLOAD)
         return False
+
+    def resume_stuck(self) -> None:
+        """Resume the records that wait, without energy, if nothing was collected for `patience_s`."""
+        with self._lock:
+            stuck = self._give_up() if self._overdue_s() >= 0 else []
+        for each in stuck:
+            self._fill_without_energy(each, TIMEOUT)
+            self._resume(each)
+
+    def _overdue_s(self) -> float:
+        return self._clock() - self._collected_s - self._patience_s
+
+    def _start_timer(self) -> None:
+        """Have `resume_stuck` called when the sampler's thread is overdue: it may hang in the driver."""
+        if self._timer is not None or self._stopped:
+            return
+        timer = threading.Timer(max(TIMER_S, TIMER_S - self._overdue_s()), self._timer_guard, [self._fire])
+        timer.name, timer.daemon = "ai-otel energy timer", True
+        # At interpreter exit threads can no longer be started, and what waits is resumed by `release_all`.
+        with suppress(RuntimeError):
+            timer.start()
+            self._timer = timer
+
+    def _fire(self) -> None:
+        self.resume_stuck()
+        with self._lock:
+            self._timer = None
+            if self.deferred:
+                self._start_timer()
+
+    def _fill_without_energy(self, record: RequestRecord, absence: str) -> None:
+        record.gpu_ids, record.gpu_selection = self._gpu_ids, self.gpu_selection
+        record.energy_absence = absence
 
     def _give_up(self) -> list[RequestRecord]:
         stuck = [*(deferred.record for deferred in self._waiting), *self._arriving]
@@ -134,7 +172,7 @@ class EnergyAttribution:
         """Read the progress of every running inference, settle, and resume the records that are settled."""
         self._collected_s = now_s
         overflown = len(self.started) == self.started.maxlen
-        self._ledger.others = overflown or self._others_serving()
+        self._ledger.overflown, self._ledger.others = overflown, self._others_serving()
         while self.started:
             inference = self.started.popleft()
             self._followed[id(inference)] = _Followed(inference)
@@ -153,6 +191,9 @@ class EnergyAttribution:
         """Resume every deferred record with what is known. From now on no record is deferred."""
         with self._lock:
             self._stopped = True
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         self.collect(now_s)
         self._settle(now_s + 10 * self._patience_s)
         self._release(float("inf"))
@@ -229,7 +270,7 @@ class EnergyAttribution:
     def _settle(self, now_s: float) -> None:
         for settled in self._ledger.settle(now_s):
             assert isinstance(settled.key, _Followed)  # noqa: S101 - the only keys of this ledger
-            settled.key.settled, settled.key.energy = True, settled.energy
+            settled.key.settled, settled.key.energy, settled.key.absence = True, settled.energy, settled.absence
 
     # ---------------------------------------------------------------- records
 
@@ -255,4 +296,7 @@ class EnergyAttribution:
         # A sum with an unknown term is unknown.
         if energies and len(energies) == len(worked):
             record.energy = sum_of(energies)
+        elif worked or not deferred.inferences:
+            reasons = (each.absence or TIMEOUT for each in worked if each.energy is None)
+            record.energy_absence = next(reasons, OVERLOAD)
         record.device_events = tuple(self.device_events.during(record))

@@ -9,7 +9,7 @@ from ai_otel.energy.accounts import Account
 from ai_otel.energy.attribution import EnergyAttribution
 from ai_otel.energy.ledger import Ledger
 from ai_otel.gpu.selection import PROCESS_LIST, Key, Selection, select
-from ai_otel.gpu.source import Device, GpuEvent, GpuReading
+from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Support
 
 
 class EnergyFeed:
@@ -64,7 +64,8 @@ class EnergyFeed:
         """Receive one reading of a device."""
         self._held[device.key] = reading.held
         if self._ledger is not None and self.attribution is not None and self._ledger.has(device.key):
-            self._ledger.add_own_share(device.key, time_s, reading.own_share)
+            if reading.own_share is not None or has_unknown_share(reading):
+                self._ledger.add_own_share(device.key, time_s, reading.own_share)
             self.attribution.device_events.add_reading(device, time_s, reading)
 
     def saw_event(self, event: GpuEvent) -> None:
@@ -114,3 +115,12 @@ class EnergyFeed:
         self._ledger, self.accounts = None, ()
         self._undeferred_before += attribution.undeferred
         attribution.release_all(time_s)
+
+
+def has_unknown_share(reading: GpuReading) -> bool:
+    """
+    Return whether it is unknown whose processes compute on the device.
+
+    A source that knows nothing of processes (AMD, Intel) reports `NOT_SUPPORTED`: its devices count as exclusive.
+    """
+    return reading.own_share is None and reading.absent.get("own_share") not in (None, Support.NOT_SUPPORTED)

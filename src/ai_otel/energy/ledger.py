@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ai_otel.energy.absence import GAP, OTHER_SERVER, OVERLOAD
 from ai_otel.energy.accounts import Account, Bin, Busy, DeviceAccounts
 from ai_otel.energy.apportionment import Division, Step, StepMember, divide, union_s
 from ai_otel.energy.cost_model import StepCost
@@ -34,14 +35,19 @@ class Settled(NamedTuple):
     """`None` if unknown."""
     posted_j: float
     """Joules of it in the bucket `request`, whether `energy` is known or not."""
+    absence: str | None = None
+    """Why `energy` is unknown."""
 
 
 class _Edge(NamedTuple):
     """The end of a bin, and the container's own share of each device's time in it."""
 
     time_s: float
-    others: bool
+    others: str | None
+    """Why no energy of the bin is attributed: others computed as well."""
     own: Mapping[DeviceKey, float | None]
+    sharing: str | None
+    """Why a device's own share is unknown."""
 
 
 class _Opened(NamedTuple):
@@ -56,8 +62,9 @@ class Ledger:
     """
     The energy accounts of one replica.
 
-    With `shared`, devices on which other containers compute are apportioned by this container's share of their time.
-    Without it, such devices have no accounts, and requests on them no energy.
+    With `shared`, devices on which other containers compute are apportioned by this container's share of their time,
+    and if that is unknown, they are this container's. Without it, such devices have no accounts, and requests on them
+    no energy.
     """
 
     def __init__(
@@ -82,6 +89,8 @@ class Ledger:
         self.cost = StepCost()
         self.others = False
         """Whether other servers or front ends compute on the devices. Set by `EnergyAttribution`."""
+        self.overflown = False
+        """Whether more requests have started than are followed. Set by `EnergyAttribution`."""
 
     # ---------------------------------------------------------------- requests
 
@@ -163,17 +172,20 @@ class Ledger:
         # The first device sets the bins; another one does if it stops answering.
         if self._lead in {None, device} or time_s - self._latest_s > self._gap_s:
             self._lead, self._latest_s = device, time_s
-            self._edges.append(_Edge(time_s, self.others, {key: self._own(key, time_s) for key in self._accounts}))
+            own = {key: self._own(key, time_s) for key in self._accounts}
+            sharing = (self._accounts[key].sharing(time_s) for key, share in own.items() if share is None)
+            others = OVERLOAD if self.overflown else OTHER_SERVER if self.others else None
+            self._edges.append(_Edge(time_s, others, own, next(sharing, None)))
 
     def add_own_share(self, device: DeviceKey, time_s: float, share: float | None) -> None:
-        """Set the share of the device's recent compute time that is this container's."""
+        """Set the share of the device's recent compute time that is this container's; `None` if it is unknown."""
         self._accounts[device].see_share(time_s, share)
 
     def _own(self, device: DeviceKey, time_s: float) -> float | None:
         device_accounts = self._accounts[device]
-        if not device_accounts.shared(time_s):
+        if device_accounts.sharing(time_s) is None:
             return 1.0
-        return device_accounts.own_share if self._shared else None
+        return device_accounts.estimated_share if self._shared else None
 
     def accounts(self) -> Sequence[Account]:
         """Return the accounts, without those of devices whose energy cannot be attributed."""
@@ -226,7 +238,8 @@ class Ledger:
             if timeline.end_s is not None and timeline.final:
                 settled = self._settled_s is not None and self._settled_s >= timeline.end_s
                 late = now_s - timeline.end_s > self._patience_s + self._gap_s
-                timeline.torn = timeline.torn or (late and not settled)
+                if late and not settled:
+                    timeline.unattribute(GAP)
                 if settled or late:
                     yield timeline
 
@@ -237,8 +250,8 @@ class Ledger:
             for device_accounts in self._accounts.values()
             if device_accounts.series.quantum_s is not None
         ]
-        energy = timeline.energy(max(quanta)) if quanta else None
-        return Settled(timeline.key, energy, sum(timeline.attributed_j.values()))
+        energy = timeline.energy(max(quanta, default=None))
+        return Settled(timeline.key, energy, sum(timeline.attributed_j.values()), timeline.absence)
 
     def _settle_bin(self, start_s: float, edge: _Edge) -> None:
         end_s, whole_s = edge.time_s, edge.time_s - start_s
@@ -248,16 +261,19 @@ class Ledger:
             if (energy_j := device_accounts.open(start_s, end_s)) is not None
         ]
         activities = self._activities(start_s, end_s)
-        torn = edge.others or len(opened) < len(self._accounts) or any(each.own is None for each in opened)
-        for activity in activities:
-            activity.timeline.torn |= torn
+        absence = edge.others or edge.sharing or (GAP if len(opened) < len(self._accounts) else None)
+        if absence is not None:
+            for activity in activities:
+                activity.timeline.unattribute(absence)
         busy_s = union_s(activities, whole_s) if activities else 0.0
         division = divide(activities, busy_s, list(self._steps_in(start_s, end_s)), self.cost) if activities else None
-        bin_ = Bin(whole_s, busy_s, _claims(activities, division), others=edge.others, was_idle=self._at_rest)
+        bin_ = Bin(
+            whole_s, busy_s, _claims(activities, division), others=edge.others is not None, was_idle=self._at_rest
+        )
         shared = [each.accounts.post(bin_, each.energy_j, each.own) for each in opened]
         if division is not None:
             self._attribute(activities, division, shared)
-            if division.work is not None and not torn:
+            if division.work is not None and absence is None:
                 self.cost.learn(division.work, sum(each.energy_j for each in shared))
         power_w = sum(each.energy_j for each in opened) / whole_s
         self._powers_w.append(power_w)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakMethod
 
+from ai_otel.energy.absence import NO_COUNTER, NOT_SAMPLED, UNKNOWN_DEVICES
 from ai_otel.record import Cost, Energy, Inference, RequestRecord
 
 if TYPE_CHECKING:
@@ -222,6 +223,9 @@ class DeviceStage:
             return True
         selection = self._selection()
         record.gpu_ids, record.gpu_selection = selection.ids, selection.known_by
+        if self._options.energy and attribution is None and record.inferences:
+            unknown = UNKNOWN_DEVICES if selection.known_by is None else NO_COUNTER
+            record.energy_absence = unknown if self.snapshot.samples else NOT_SAMPLED
         return False
 
     def _selection(self) -> Selection:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from ai_otel.energy.absence import NO_COUNTER, SHORT, UNOBSERVED
 from ai_otel.record import Energy, Progress
 
 EXCLUSIVE, AFFINE, BIN_TOKENS, TIME_SHARE = "exclusive", "affine", "bin_tokens", "time_share"
@@ -78,8 +79,8 @@ class RequestTimeline:
         self.least_w = float("inf")
         self.most_w = 0.0
         self.unobserved_s = 0.0
-        self.torn = False
-        """Some of its time fell into unattributed energy."""
+        self.absence: str | None = None
+        """Why it has no energy: some of its time fell into unattributed energy."""
 
     def progress(
         self, time_s: float, progress: Progress, scheduled_s: float | None = None, first_token_s: float | None = None
@@ -217,16 +218,26 @@ class RequestTimeline:
         self.least_w = min(self.least_w, least_w)
         self.most_w = max(self.most_w, most_w)
 
-    def energy(self, quantum_s: float) -> Energy | None:
+    def unattribute(self, absence: str) -> None:
+        """Leave it without energy. The first reason is kept."""
+        if self.absence is None:
+            self.absence = absence
+
+    def energy(self, quantum_s: float | None) -> Energy | None:
         """
-        Return the attributed energy; `None` where it would be a guess.
+        Return the attributed energy; `None` where it would be a guess, with the reason in `absence`.
 
         That is so if too much of its time is unobserved, or if it is too short: below two quanta of the counter, a
         request's energy is mostly that of its neighbours.
         """
         attributed_j = sum(self.attributed_j.values())
-        blind = self.unobserved_s > MATTERS * (self.run_s + self.unobserved_s)
-        if self.torn or blind or self.run_s < LEAST_QUANTA * quantum_s or attributed_j <= 0:
+        if self.unobserved_s > MATTERS * (self.run_s + self.unobserved_s):
+            self.unattribute(UNOBSERVED)
+        if quantum_s is None:
+            self.unattribute(NO_COUNTER)
+        elif self.run_s < LEAST_QUANTA * quantum_s or attributed_j <= 0:
+            self.unattribute(SHORT)
+        if self.absence is not None or quantum_s is None:
             return None
         shares = {method: method_j / attributed_j for method, method_j in self.attributed_j.items()}
         mattering = [method for method in shares if method != EXCLUSIVE and shares[method] >= MATTERS]

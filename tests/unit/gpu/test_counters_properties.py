@@ -122,7 +122,7 @@ def test_two_reads_of_one_counter_do_not_add_up() -> None:
     assert reading.energy_j == late_j
 
 
-def test_a_partial_fall_adds_only_what_is_counted_afterwards() -> None:
+def test_a_fall_that_does_not_end_near_zero_adds_later_counts_only() -> None:
     counters = Counters()
     values = (1_000_000.0, 300_000.0, 300_050.0, 300_100.0)
     assert [counters.monotonic("k", value) for value in values] == [1_000_000.0, 1_000_000.0, 1_000_050.0, 1_000_100.0]

@@ -72,7 +72,7 @@ def test_an_instance_is_named_by_its_uuid() -> None:
     assert chosen(devices, "2") == ([2], ENVIRONMENT)
 
 
-def test_numbers_follow_the_drivers_enumeration_past_an_unopened_device() -> None:
+def test_numbers_are_the_drivers_although_one_device_cannot_be_opened() -> None:
     assert chosen([FOUR[0], FOUR[2], FOUR[3]], "2") == ([1], ENVIRONMENT)
     assert chosen([FOUR[0], FOUR[2], FOUR[3]], "1") == ([], ENVIRONMENT)
 

@@ -45,8 +45,8 @@ class Processes:
         now = self._calls.clock()
         if self._read_at is None or now - self._read_at >= INTERVAL_S:
             self._read_at = now
-            self._share = self._ask_share() if self._with_share else Support.NOT_SUPPORTED
             running = self._ask_running() if self._with_memory or self._with_holders else Support.NOT_SUPPORTED
+            self._share = self._ask_share(running) if self._with_share else Support.NOT_SUPPORTED
             self._memory = memory_of(running) if self._with_memory else {}
             self._held = held_by(running) if self._with_holders else None
         reading.held = self._held
@@ -57,7 +57,20 @@ class Processes:
             for pid, held in self._memory.items():
                 set_value(reading, "process_memory_bytes", held, pid)
 
-    def _ask_share(self) -> float | Support:
+    def _ask_share(self, running: list[Any] | Support) -> float | Support:
+        """
+        Return the own share of the recent compute time.
+
+        If no process computed, or the driver does not report their time, the processes that hold the device decide.
+        """
+        share = self._ask_utilization()
+        if share not in {1.0, Support.NOT_SUPPORTED, Support.NOT_FOUND} or isinstance(running, Support) or not running:
+            return share
+        own = [own_pid(int(one.pid)) is not None for one in running]
+        # If none of them can be resolved, they are another container's, or all process ids are the host's.
+        return 1.0 if all(own) or (any(own) and share == 1.0) else Support.INVALID
+
+    def _ask_utilization(self) -> float | Support:
         name = "nvmlDeviceGetProcessUtilization"
         known = self._calls.known((name, None))
         if known is not None:

@@ -1,0 +1,21 @@
+"""Why a request has no energy: the values of `ai_otel.energy.absence`."""
+
+from __future__ import annotations
+
+SHARED = "shared"
+"""Another process computes on a device, or it is a partition."""
+UNKNOWN_SHARING = "unknown_sharing"
+"""It is unknown whether the processes that compute on a device are the server's."""
+UNKNOWN_DEVICES = "unknown_devices"
+NO_COUNTER = "no_counter"
+NOT_SAMPLED = "not_sampled"
+"""Another process of the container samples, or no device was found."""
+OTHER_SERVER = "other_server"
+GAP = "gap"
+"""A counter was reset, did not answer or did not change."""
+SHORT = "short"
+UNOBSERVED = "unobserved"
+"""The engine reported too late when the request ran, or the request started before the first sample."""
+TIMEOUT = "timeout"
+OVERLOAD = "overload"
+UNCERTAIN = "uncertain"
