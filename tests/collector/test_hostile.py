@@ -197,8 +197,8 @@ def test_a_small_request_that_grows_when_it_is_unpacked_is_refused(tmp_path) -> 
 )
 def test_the_deepest_request_that_fits_is_survived_within_bounded_memory(tmp_path) -> None:
     with receiving(tmp_path) as collector:
-        assert send(collector, with_attribute(nested(400_000)))[0] == 200
-        assert memory_mb(collector.process.pid) < 900
+        assert send(collector, with_attribute(nested(120_000)))[0] == 200
+        assert memory_mb(collector.process.pid) < MEMORY_MB
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ JOINED = {"extensions", "receivers", "processors", "exporters"}
 
 ORDER = (
     "memory_limiter",
+    "filter/empty",
     "filter/values",
     # A scrape: its engine, the engines' normalisers, what remains of it.
     "metric_start_time",
