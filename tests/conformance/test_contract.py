@@ -303,7 +303,7 @@ def test_a_rename_is_one_line(schema: Path) -> None:
     )
     after = load(schema)
     python, compiled = python_names.render(after), json.loads(compile_contract(after))
-    assert 'AI_OTEL_REQUEST_WAITING: Final = Metric(\n    name="gen_ai.server.request.waiting"' in python
+    assert 'AI_OTEL_REQUEST_WAITING: Final = Metric(\n    name="gen_ai.server.request.waiting",' in python
     assert 'AI_OTEL_WAIT_REASON: Final = "gen_ai.wait.reason"' in python
     (row,) = (row for row in compiled["engines"]["llama_cpp"]["metrics"] if row["native"].endswith("deferred"))
     assert (row["to"], row["set"]) == ("gen_ai.server.request.waiting", {"gen_ai.wait.reason": "capacity"})

@@ -93,8 +93,10 @@ def _set_name(identity: str) -> str:
 
 def _metrics(contract: Contract) -> Iterator[str]:
     yield "# Metrics"
+    yield "# fmt: off"
     for metric in contract.metrics:
         yield from _metric(metric, contract)
+    yield "# fmt: on"
     yield ""
     yield from _tuple("METRICS: Final[tuple[Metric, ...]]", [metric.constant for metric in contract.metrics])
 
@@ -105,8 +107,8 @@ def _metric(metric: Metric, contract: Contract) -> Iterator[str]:
     keys += [attribute_constant(contract.attributes[key]) for key in metric.keys if key not in shared]
     attributes = _set_name(metric.extends) if metric.extends and len(keys) == 1 else _one_line(keys)
     yield f"{metric.constant}: Final = Metric("
-    for name in ("name", "scope", "subject", "instrument", "unit", "value"):
-        yield f'    {name}="{getattr(metric, name)}",'
+    for names in (("name", "scope", "subject"), ("instrument", "unit", "value")):
+        yield "    " + " ".join(f'{name}="{getattr(metric, name)}",' for name in names)
     yield f'    description="{metric.brief}",'
     yield f"    buckets={f'BUCKETS_{metric.bucket_set.upper()}' if metric.bucket_set else None},"
     line = f"    attributes={attributes},"
