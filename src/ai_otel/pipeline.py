@@ -59,6 +59,7 @@ class Pipeline:
         self._providers: Providers | None = None
         self.exports: ExportCounts | None = None
         self._spans: SpanEmitter | None = None
+        self._silence: Callable[[], None] = lambda: None
         self._metrics: MetricEmitter | None = None
         # Outermost on their thread: nothing above them could handle what they raise.
         self._read_guard = Guard("complete", alone=True)
@@ -115,7 +116,10 @@ class Pipeline:
 
     def start_devices(self, hw: Meter, own: Meter, *, observed: bool) -> None:
         """Start sampling devices; `observed` says that the meters have the instruments already."""
+        from ai_otel.instruments import silencer
+
         self._device_guard(functools.partial(self.devices.start, hw, own, observed=observed))
+        self._silence = silencer(hw, own)
 
     @property
     def metrics(self) -> MetricEmitter | None:
@@ -173,6 +177,8 @@ class Pipeline:
         self._device_guard(self.devices.stop, self._emit_and_release, self._stop_timeout_s / 2)
         if self._providers is not None:
             Guard("stop", alone=True)(self._providers.shutdown)
+        # A user's provider lives on: it would export the last values without end.
+        self._silence()
 
     def stop(self) -> None:
         """Emit what is left, and stop. Returns after the stop timeout at the latest."""

@@ -256,3 +256,17 @@ def test_no_gpu_and_no_driver_are_different_messages() -> None:
         fake.fail("library", "amdsmi_init", code=34)
         with pytest.raises(Unavailable, match=r"does not start \(.*DRIVER_NOT_LOADED.*: load the amdgpu driver"):
             source.open()
+
+
+@pytest.mark.fault(
+    "gpu",
+    "AMD's library does not report the UUID of a GPU",
+    "its hw.id is its PCI address, and its values are exported",
+)
+def test_a_gpu_without_a_uuid_has_the_id_of_its_place() -> None:
+    with amd.opened() as it:
+        (known,) = it.devices
+        it.source.close()
+        it.fake.fail("h0.0", "amdsmi_get_gpu_device_uuid", code=NOT_SUPPORTED)
+        (device,) = it.source.open()
+    assert device.id == f"amd:{known.pci_bus_id}"

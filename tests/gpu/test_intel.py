@@ -206,3 +206,20 @@ def test_without_an_energy_counter_energy_is_absent() -> None:
         it.fake.fail("d0.power1", "zesPowerGetEnergyCounter", code=UNSUPPORTED_FEATURE)
         assert it.source.read_energy(it.devices[0]) is None
         assert it.read().absent["energy_j"] is Support.NOT_SUPPORTED
+
+
+def test_a_gpu_that_is_lost_before_it_is_identified_is_reported_as_unopened() -> None:
+    source = LevelZeroSource(Options())
+    with simulated(ONE_TILE, ONE_TILE) as fake:
+        fake.fail("d0", "zesDeviceGetProperties", code=intel.DEVICE_LOST)
+        assert len(source.open()) == 1
+        assert [device.id for device in source.unopened] == ["intel:0"]
+        source.close()
+
+
+def test_gpus_with_the_same_uuid_are_two() -> None:
+    source = LevelZeroSource(Options())
+    with simulated(ONE_TILE, ONE_TILE):
+        devices = source.open()
+        source.close()
+    assert len({device.id for device in devices}) == 2

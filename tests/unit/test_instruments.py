@@ -15,7 +15,7 @@ from ai_otel import semconv
 from ai_otel.gpu.metrics import observe
 from ai_otel.gpu.snapshot import DeviceSample, Snapshot
 from ai_otel.gpu.source import Device, GpuReading
-from ai_otel.instruments import LARGEST, observable
+from ai_otel.instruments import LARGEST, observable, silencer
 from ai_otel.semconv import Metric
 
 IMPOSSIBLE = (2**63, -(2**63) - 1, 10**400, float("nan"), float("inf"), float("-inf"))
@@ -67,3 +67,17 @@ def test_an_impossible_value_of_a_third_partys_source_costs_its_point_only(value
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("test")
     observe(meter, meter, lambda: Snapshot(samples=samples, taken_s=1.0), clock=lambda: 1.0)
     assert exported(reader)["hw.power"] == [100.0]
+
+
+def test_the_latest_observation_of_a_meter_counts_until_it_is_silenced() -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("test")
+    metric = semconv.AI_OTEL_RECORD_OPEN
+    observable(meter, metric, lambda: [Observation(1)])
+    first = silencer(meter)
+    assert exported(reader) == {metric.name: [1]}
+    observable(meter, metric, lambda: [Observation(2)])
+    first()
+    assert exported(reader) == {metric.name: [2]}
+    silencer(meter)()
+    assert exported(reader) == {}

@@ -46,10 +46,11 @@ class EnergyFeed:
         """The accounts after the last collection."""
 
     def opened(self, devices: Sequence[Device]) -> None:
-        """Receive the devices. The energy of the first ones that are found is attributed."""
+        """Receive the devices, and those that do not answer: a request on one of them has no energy."""
+        self._devices = devices
+        keys = {device.key for device in devices}
+        self._held = {key: held for key, held in self._held.items() if key in keys}
         if self.attribution is None:
-            self._devices = devices
-            self._held.clear()
             self.selection = self._select()
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:

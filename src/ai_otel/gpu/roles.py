@@ -12,7 +12,7 @@ class Listener(Protocol):
     """Receives each sample on the sampler's thread."""
 
     def opened(self, devices: Sequence[Device]) -> None:
-        """Receive the devices that are sampled from now on."""
+        """Receive the devices that are sampled from now on, and those that do not answer."""
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
         """Receive one sample of an energy counter in joules; `None` if the device has no value."""
@@ -46,8 +46,18 @@ class Election(Protocol):
 class OpenSource:
     """One vendor's source while it is open."""
 
-    def __init__(self, vendor: str, source: GpuSource, devices: Sequence[Device]) -> None:
+    def __init__(
+        self, vendor: str, source: GpuSource, devices: Sequence[Device], lost: Sequence[Device], opened_s: float
+    ) -> None:
         self.vendor = vendor
         self.source = source
         self.devices = list(devices)
-        self.lost: list[Device] = []
+        self.lost = list(lost)
+        # A GPU that was known before it was lost may be the one that cannot be opened now.
+        self.unopened = list(getattr(source, "unopened", ()))[len({device.id for device in lost}) :]
+        self.opened_s = opened_s
+
+    @property
+    def failed(self) -> Sequence[Device]:
+        """The devices that do not answer."""
+        return [*self.lost, *self.unopened]

@@ -20,7 +20,7 @@ from ai_otel.gpu.counters import Counters
 from ai_otel.gpu.interval import SamplingInterval
 from ai_otel.gpu.roles import Election, Listener, OpenSource
 from ai_otel.gpu.snapshot import DeviceSample, Snapshot, XidKey, lost_reading
-from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuSource, Unavailable
+from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, GpuSource, Outdated, Unavailable
 from ai_otel.hooks.daemon import DaemonThread
 from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.hooks.guard import Guard
@@ -166,7 +166,7 @@ class Sampler:
         self.snapshot = Snapshot()
         self.rediscover()
         if led and self._listener is not None:
-            self._guard("listener", self._listener.closed)
+            self._notify(self._listener.closed)
 
     def _timed(self, kind: str, interval: SamplingInterval, collect: Callable[[], None]) -> None:
         started_s, others_s = self._clock(), other_threads_s()
@@ -193,7 +193,8 @@ class Sampler:
         for vendor in due:
             self._reopen(vendor, now_s)
         if due and self._listener is not None:
-            devices = [device for opened in self._opened.values() for device in opened.devices]
+            # The energy of some devices of a request is not its energy: those that do not answer belong to it.
+            devices = [device for each in self._opened.values() for device in (*each.devices, *each.failed)]
             self._notify(self._listener.opened, devices)
 
     def _is_due(self, vendor: str, now_s: float) -> bool:
@@ -206,15 +207,18 @@ class Sampler:
         self._retry_at_s.pop(vendor, None)
         with FORKS.held_off():  # the vendor's library is imported
             devices = self._guard(f"open {vendor}", self._devices_of, vendor, source)
+        found = {device.key for device in devices or ()}
+        # Drivers may not enumerate an unresponsive device, or not start. It stays lost until it is found again.
+        known = [*before.lost, *(before.devices if devices is None else ())] if before is not None else []
+        lost = [device for device in known if device.key not in found]
+        opened = OpenSource(vendor, source, devices or (), lost, now_s)
         if devices is not None:
             self._errors.pop(vendor, None)
-            self._opened[vendor] = opened = OpenSource(vendor, source, devices)
-            found = {device.key for device in devices}
-            # Drivers may not enumerate an unresponsive device. It stays lost until it is found again.
-            opened.lost += [device for device in before.lost if device.key not in found] if before is not None else ()
-            if opened.lost:
-                self._retry_later(vendor, now_s)
         elif self._errors.setdefault(vendor, "It could not be opened: see the log."):
+            self._retry_later(vendor, now_s)
+        if devices is not None or opened.failed:
+            self._opened[vendor] = opened
+        if opened.failed:
             self._retry_later(vendor, now_s)
 
     def _retry_later(self, vendor: str, now_s: float) -> None:
@@ -264,8 +268,8 @@ class Sampler:
                 samples.append(sample)
                 if self._listener is not None:
                     self._notify(self._listener.saw_reading, device, sample.taken_s, reading)
-            samples += [DeviceSample(device, lost_reading(), self._clock()) for device in opened.lost]
-            if not opened.lost:
+            samples += [DeviceSample(device, lost_reading(), self._clock()) for device in opened.failed]
+            if not opened.failed:
                 self._backoff_s.pop(opened.vendor, None)
             for event in self._guard(f"{opened.vendor} events", opened.source.events) or ():
                 self._record_event(event)
@@ -288,6 +292,10 @@ class Sampler:
     def _call_device(self, opened: OpenSource, device: Device, question: Callable[[Device], T]) -> T | None:
         try:
             return question(device)
+        except Outdated:
+            # At once, but not with each sample if that does not help.
+            self._retry_at_s.setdefault(opened.vendor, max(self._clock(), opened.opened_s + RETRY_S))
+            return None
         except DeviceLost:
             opened.devices.remove(device)
             opened.lost.append(device)
@@ -324,7 +332,8 @@ class Sampler:
 
     def _guard(self, name: str, call: Callable[..., T], *arguments: Any) -> T | None:
         if name not in self._guards:
-            self._guards[name] = Guard(f"gpu {name}", alone=True)
+            # A source that fails is tried again. The energy accounts of a listener that failed would be wrong.
+            self._guards[name] = Guard(f"gpu {name}", alone=True, lasting=name != "listener")
         return self._guards[name](call, *arguments)
 
 

@@ -61,13 +61,15 @@ def _of_vendor(
     vendor: str, devices: Sequence[Device], held: Mapping[Key, bool | None], variables: Mapping[str, str]
 ) -> Selection:
     candidates = attributable(devices)
+    values = [variables[name] for name in VARIABLES.get(vendor, ()) if name in variables]
+    named = cuda_devices(values[0], devices, variables.get(ORDER, "")) if values and vendor == "nvidia" else None
     own = [device for device in candidates if held.get(device.key)]
     if own:
-        return Selection(own, PROCESS_LIST)
-    values = [variables[name] for name in VARIABLES.get(vendor, ()) if name in variables]
+        # A device that cannot be read may be held, too: without it, a request would have a part of its energy only.
+        unread = [device for device in candidates if device.key not in held]
+        return Selection([*own, *(device for device in unread if named is None or device in named)], PROCESS_LIST)
     if not values:
         return Selection(candidates, CONTAINER)
-    named = cuda_devices(values[0], devices, variables.get(ORDER, "")) if vendor == "nvidia" else None
     if named is not None:
         return Selection(named, ENVIRONMENT)
     return Selection(candidates, CONTAINER) if len(candidates) == 1 else Selection((), None)

@@ -45,6 +45,14 @@ class DeviceLost(Exception):
     """The device has stopped answering. The source continues with the others."""
 
 
+class Outdated(DeviceLost):
+    """
+    The enumeration is not valid any more: the source has to be opened again.
+
+    Instances were created or removed, or the library was shut down by other code of this process.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """
@@ -155,6 +163,9 @@ class Options:
 class GpuSource(Protocol):
     """
     Source of one vendor. Constructed with `Options`, then opened. All calls come from one thread.
+
+    A source may have an attribute `unopened`: devices that exist and could not be opened. They are reported as failed,
+    and the source is opened again later.
 
     The module imports the vendor's library in `open`, never at module level.
     """

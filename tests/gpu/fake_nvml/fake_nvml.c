@@ -225,7 +225,7 @@ static int text(const Device *d, const char *name, char *out, unsigned size) {
 /* ------------------------------------------------------------------ for the tests only */
 
 void ai_otel_fake_nvml_use(const char *path) { snprintf(scenario, sizeof scenario, "%s", path); }
-void ai_otel_fake_nvml_forget_calls(void) { memset(counted, 0, sizeof counted); }
+void ai_otel_fake_nvml_forget_calls(void) { memset(counted, 0, sizeof counted); live_samples = live_sets = 0; }
 int ai_otel_fake_nvml_calls(const char *call) {
     for (int i = 0; i < 160; i++) if (!strcmp(counted[i].name, call)) return counted[i].calls;
     return 0;

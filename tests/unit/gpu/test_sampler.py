@@ -13,7 +13,7 @@ import pytest
 
 from ai_otel.gpu import sampler as sampling
 from ai_otel.gpu.sampler import RETRY_S, Sampler
-from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Support, Unavailable
+from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Outdated, Support, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.testing import FakeGpu
 from harness.polling import eventually, wait_until
@@ -276,6 +276,52 @@ def test_a_bug_in_a_source_affects_that_device_only() -> None:
         assert set(bench.sample()) == {"GPU-2"}
     assert [type(failure) for failure in failures] == [ZeroDivisionError]
     guard.errors.clear()
+
+
+def test_a_source_that_fails_more_than_ten_times_is_still_retried() -> None:
+    """A hook of the engine would be switched off: it is on the path of requests."""
+
+    class Failing(FakeGpu):
+        broken = True
+
+        def open(self) -> list[Device]:
+            if self.broken:
+                raise ZeroDivisionError("a bug in a source")
+            return super().open()
+
+    gpu = Failing(two().readings)
+    bench = Bench(gpu)
+    with guard.strict() as failures:
+        for _ in range(15):
+            assert bench.sample(after_s=sampling.MAX_RETRY_S) == {}
+        assert len(failures) == 15
+        gpu.broken = False
+        assert set(bench.sample(after_s=sampling.MAX_RETRY_S)) == {"GPU-1", "GPU-2"}
+    guard.errors.clear()
+
+
+def test_devices_that_could_not_be_opened_are_failed_and_retried() -> None:
+    class Partial(FakeGpu):
+        unopened: Sequence[Device] = (TWO,)
+
+    recorder = Recorder()
+    gpu = Partial({ONE: GpuReading(status="ok")})
+    bench = Bench(gpu, listener=recorder)
+    assert {name: reading.status for name, reading in bench.sample().items()} == {"GPU-1": "ok", "GPU-2": "failed"}
+    gpu.unopened, gpu.readings[TWO] = (), GpuReading(status="ok")
+    assert {reading.status for reading in bench.sample(after_s=RETRY_S).values()} == {"ok"}
+    assert recorder.devices == [[ONE, TWO], [ONE, TWO]], "the energy of one is not that of a request on both"
+
+
+def test_an_outdated_source_is_reopened_at_once_and_at_most_once_a_minute() -> None:
+    class Changing(FakeGpu):
+        def read(self, device: Device) -> GpuReading:
+            raise Outdated("its instances have changed")
+
+    bench = Bench(Changing(two().readings))
+    for _ in range(3 * int(RETRY_S)):
+        bench.sample()
+    assert bench.gpu.opened <= 4
 
 
 # ---------------------------------------------------------------- the thread

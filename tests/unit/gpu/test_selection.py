@@ -16,6 +16,8 @@ PARTS = [
     Device("GPU-e000-1", "nvidia", model="H200", index=4, instance_id=str(n), instance_uuid=f"MIG-{n}000-1")
     for n in (1, 2)
 ]
+NONE = dict.fromkeys(range(4), False)
+"""None of the four is held."""
 TWO_AMD = [Device("amd-0", "amd"), Device("amd-1", "amd")]
 
 
@@ -92,7 +94,19 @@ def test_numbers_of_different_devices_are_certain_in_pci_order_only() -> None:
 def test_the_process_list_is_trusted_before_the_variable() -> None:
     assert chosen(FOUR, "0,1", held={0: False, 1: False, 2: False, 3: True}) == ([3], PROCESS_LIST)
     assert chosen(FOUR, held={0: True, 1: True, 2: False, 3: None}) == ([0, 1], PROCESS_LIST)
-    assert chosen([*FOUR, PARENT, *PARTS], held={6: True}) == ([6], PROCESS_LIST)
+    assert chosen([*FOUR, PARENT, *PARTS], held={**NONE, 5: False, 6: True}) == ([6], PROCESS_LIST)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "one of the GPUs cannot be read, so it is unknown whether the server holds it, too",
+    "requests have no energy until it can be read, unless `CUDA_VISIBLE_DEVICES` excludes it: a part is not reported",
+)
+def test_a_device_that_cannot_be_read_may_be_held_too() -> None:
+    held = {0: True, 1: False, 2: False}
+    assert chosen(FOUR, held=held) == ([0, 3], PROCESS_LIST)
+    assert chosen(FOUR, "0,3", held=held) == ([0, 3], PROCESS_LIST)
+    assert chosen(FOUR, "0,1", held=held) == ([0], PROCESS_LIST)
 
 
 @pytest.mark.parametrize("held", [{}, {0: False, 1: False}, {0: None, 1: None}])
@@ -111,6 +125,7 @@ def test_a_variable_that_cannot_be_resolved_leaves_several_devices_unknown(vendo
 
 def test_the_least_trusted_way_is_named() -> None:
     both = [*FOUR, *TWO_AMD]
-    assert select(both, {FOUR[0].key: True}, {}).known_by == CONTAINER
-    assert select(both, {FOUR[0].key: True}, {}).devices == [FOUR[0], *TWO_AMD]
+    held = {device.key: device == FOUR[0] for device in FOUR}
+    assert select(both, held, {}).known_by == CONTAINER
+    assert select(both, held, {}).devices == [FOUR[0], *TWO_AMD]
     assert select([], {}, {}).known_by is None

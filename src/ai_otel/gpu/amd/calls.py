@@ -97,4 +97,6 @@ def text(answer: Any, key: str | None = None) -> str | None:
     """Return a text of a result; `None` if it is empty or unavailable."""
     if key is not None:
         answer = answer.get(key) if isinstance(answer, Mapping) else None
-    return answer if isinstance(answer, str) and answer.strip() and answer != "N/A" else None
+    if not isinstance(answer, str) or isinstance(answer, Support):  # a reason of absence is a `str`, too
+        return None
+    return answer if answer.strip() and answer != "N/A" else None

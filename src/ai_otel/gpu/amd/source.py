@@ -16,7 +16,7 @@ from typing import Any
 from ai_otel.gpu.amd import library as amdsmi_library
 from ai_otel.gpu.amd.calls import Calls, number, text
 from ai_otel.gpu.amd.device import Gpu, Partition
-from ai_otel.gpu.library_source import LibrarySource
+from ai_otel.gpu.library_source import LibrarySource, place
 from ai_otel.gpu.source import Device, Options, Support
 
 
@@ -40,10 +40,11 @@ class AmdSmiSource(LibrarySource[Gpu | Partition]):
 
     def _discover(self) -> None:
         by_uuid: dict[str, list[Any]] = {}
-        for handle in amdsmi_library.handles(self._library):
-            uuid = text(self._calls(handle).ask("amdsmi_get_gpu_device_uuid"))
-            if uuid is not None:
-                by_uuid.setdefault(uuid, []).append(handle)
+        for index, handle in enumerate(amdsmi_library.handles(self._library)):
+            calls = self._calls(handle)
+            uuid = text(calls.ask("amdsmi_get_gpu_device_uuid"))
+            name = uuid or place(self.vendor, index, text(calls.ask("amdsmi_get_gpu_device_bdf")))
+            by_uuid.setdefault(name, []).append(handle)
         for uuid, handles in by_uuid.items():
             self._add(uuid, handles)
         if not self._units:

@@ -18,7 +18,7 @@ from ai_otel.gpu import TRACES
 from ai_otel.gpu.intel.components import Card
 from ai_otel.gpu.intel.device import Unit
 from ai_otel.gpu.intel.sysman import Sysman
-from ai_otel.gpu.library_source import LibrarySource
+from ai_otel.gpu.library_source import LibrarySource, place
 from ai_otel.gpu.source import Device, DeviceLost, Options, Support, Unavailable
 
 TRACE = Path(TRACES["intel"][0])
@@ -49,8 +49,13 @@ class LevelZeroSource(LibrarySource[Unit]):
         return sysman
 
     def _discover(self) -> None:
-        for handle in self._library.gpus():
-            self._add(self._library, handle)
+        self.unopened = unopened = list[Device]()
+        for index, handle in enumerate(self._library.gpus()):
+            try:
+                self._add(self._library, handle, index)
+            except DeviceLost:  # before it could be identified
+                self._log_once(f"Intel GPU {index} does not answer and is left out: see its driver's log.")
+                unopened.append(Device(place(self.vendor, index), self.vendor))
         if not self._units:
             raise Unavailable(
                 "Level Zero finds no Intel GPU: give this container its /dev/dri/renderD*.",
@@ -60,20 +65,19 @@ class LevelZeroSource(LibrarySource[Unit]):
     def _shut_down(self, library: Any, units: Sequence[Unit]) -> None:
         """Do nothing: Sysman has no shutdown that leaves the server's own use of Level Zero intact."""
 
-    def _add(self, sysman: Sysman, handle: Any) -> None:
-        try:
-            device, tiles = identify(sysman, handle)
-            if device is None:
-                return
-            card = Card(sysman, handle)
-            found = [Unit(card, device, None, processes=self._options.processes)]
-            found += [
-                Unit(card, replace(device, instance_id=str(tile)), tile, processes=False)
-                for tile in range(tiles if tiles > 1 else 0)
-            ]
-            self._units.update({unit.device.key: unit for unit in found})
-        except DeviceLost:  # before it could be identified
+    def _add(self, sysman: Sysman, handle: Any, index: int) -> None:
+        """Add a GPU and its tiles. Raises `DeviceLost`."""
+        device, tiles = identify(sysman, handle)
+        if device is None:
             return
+        device = self._distinct(device, index)
+        card = Card(sysman, handle)
+        found = [Unit(card, device, None, processes=self._options.processes)]
+        found += [
+            Unit(card, replace(device, instance_id=str(tile)), tile, processes=False)
+            for tile in range(tiles if tiles > 1 else 0)
+        ]
+        self._units.update({unit.device.key: unit for unit in found})
 
 
 def binding() -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ai_otel.gpu.source import DeviceLost, Support
+from ai_otel.gpu.source import DeviceLost, Outdated, Support
 
 # NVML's return codes by number: older bindings lack the newer names.
 SUCCESS = 0
+UNINITIALIZED = 1
 INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
@@ -29,6 +30,8 @@ ARGUMENT_VERSION_MISMATCH = 25
 DEPRECATED = 26
 GPU_NOT_FOUND = 28
 
+CLOSED = frozenset({UNINITIALIZED, DRIVER_NOT_LOADED})
+"""Returned by every call after other code shut NVML down, or after the driver was unloaded."""
 LOST = frozenset({GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND})
 _SUPPORT: Mapping[int, Support] = {
     # Returned by older libraries for an unknown field id or sensor.
@@ -54,6 +57,8 @@ RETRY_AFTER_S: Mapping[Support, float] = {
 
 def support_of(code: int) -> Support:
     """Return the reason of absence for a return code other than success. Raises `DeviceLost`."""
+    if code in CLOSED:
+        raise Outdated(f"NVML return code {code}")
     if code in LOST:
         raise DeviceLost(f"NVML return code {code}")
     return _SUPPORT.get(code, Support.ERROR)

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ai_otel.gpu.library_source import place
 from ai_otel.gpu.nvidia.calls import Calls, scaled
 from ai_otel.gpu.nvidia.fields import LANE_BYTES_PER_S, Fields, celsius, joules, watts
 from ai_otel.gpu.nvidia.gpm import METRICS, Gpm
 from ai_otel.gpu.nvidia.memory import MEMORY, read_memory
+from ai_otel.gpu.nvidia.mig import Layout, instances_of, is_enabled, layout_of
 from ai_otel.gpu.nvidia.processes import Processes
-from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
+from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Outdated, Support
 from ai_otel.gpu.values import percent, set_value, valid_count
 
 CODECS: Mapping[str, str] = {
@@ -40,6 +42,8 @@ GA100 = (8, 0)
 """Compute capability of the only Ampere GPU whose `PowerUsage` is instantaneous."""
 
 MOST_MHZ = 100_000
+TRIES = 3
+"""How often the UUID is read: it is the GPU's name in every series."""
 SLOW_INTERVAL_S = 10.0
 """
 Seconds between two reads of slowly changing values: limits, errors, state, fans, codecs and secondary clocks. Together
@@ -55,11 +59,21 @@ def hertz(megahertz: int) -> int | Support:
 class Gpu:
     """One GPU that NVML enumerates, with or without MIG instances."""
 
-    def __init__(self, calls: Calls, handle: Any, device: Device, *, mig: bool, processes: bool, holders: bool) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        handle: Any,
+        device: Device,
+        *,
+        layout: Layout | None,
+        processes: bool,
+        holders: bool,
+    ) -> None:
         self.device = device
         self.handle = handle
         self._calls = calls
-        self._mig = mig
+        self._layout = layout
+        self._mig = mig = layout is not None
         self._fields = Fields(calls, handle, device.driver_version)
         self._gpm = Gpm(calls, handle)
         self._processes = Processes(
@@ -107,6 +121,7 @@ class Gpu:
         now_s = self._calls.clock()
         if now_s >= self._slow_until_s:
             self._slow_until_s = now_s + SLOW_INTERVAL_S
+            self._check_layout()
             self._slow = self._read_slow_values()
         slow = self._slow
         return GpuReading(
@@ -119,6 +134,17 @@ class Gpu:
             errors=slow.errors,
             status=slow.status,
         )
+
+    def _check_layout(self) -> None:
+        """Raise `Outdated` if MIG mode was toggled, or instances were created or removed."""
+        enabled = is_enabled(self._calls, self.handle)
+        if enabled is None or not (enabled or self._mig):
+            return
+        # Without what the first calls have cached: an index without an instance may have one now.
+        calls = Calls(self._calls.library, self._calls.clock)
+        instances = instances_of(calls, self.handle, self.device)
+        if instances is None or layout_of(instances) != self._layout:
+            raise Outdated("the MIG instances of the GPU have changed")
 
     def _read_slow_values(self) -> GpuReading:
         reading = GpuReading()
@@ -214,21 +240,20 @@ class Gpu:
         return None if lane is None or isinstance(width, Support) else lane * width
 
 
-def identify(calls: Calls, handle: Any, driver: str | None, index: int | None = None) -> Device | None:
-    """Return the GPU's constants; `None` if it reports no UUID."""
-    uuid = text(calls.ask("nvmlDeviceGetUUID", handle))
-    if uuid is None:
-        return None
+def identify(calls: Calls, handle: Any, driver: str | None, index: int) -> Device:
+    """Return the GPU's constants. Without a UUID, its `id` is that of its place in the host. Raises `DeviceLost`."""
+    uuid = next((uuid for _ in range(TRIES) if (uuid := text(calls.ask("nvmlDeviceGetUUID", handle)))), None)
     minor = text(calls.ask("nvmlDeviceGetMinorNumber", handle))
+    pci_bus_id = text(scaled(calls.ask("nvmlDeviceGetPciInfo_v3", handle), lambda pci: pci.busId))
     return Device(
-        id=uuid,
+        id=uuid or place("nvidia", index, pci_bus_id),
         vendor="nvidia",
         model=text(calls.ask("nvmlDeviceGetName", handle)),
         name=None if minor is None else f"nvidia{minor}",
         driver_version=driver,
         firmware_version=text(calls.ask("nvmlDeviceGetVbiosVersion", handle)),
         serial_number=text(calls.ask("nvmlDeviceGetSerial", handle)),
-        pci_bus_id=text(scaled(calls.ask("nvmlDeviceGetPciInfo_v3", handle), lambda pci: pci.busId)),
+        pci_bus_id=pci_bus_id,
         index=index,
     )
 

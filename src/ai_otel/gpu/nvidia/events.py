@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ai_otel.gpu.nvidia.calls import LOST, TIMED_OUT, Calls, code_of
@@ -61,7 +62,10 @@ class XidMonitor:
     def _register(self) -> bool:
         """Create an event set of every GPU that supports events. Returns `False` if none does."""
         self._free()
-        self._set = self._calls.ask("nvmlEventSetCreate")
+        try:
+            self._set = self._calls.ask("nvmlEventSetCreate")
+        except DeviceLost:
+            return False
         if isinstance(self._set, Support):
             return False
         registered = [self._registered(handle, device) for handle, device in self._gpus]
@@ -78,7 +82,8 @@ class XidMonitor:
 
     def _free(self) -> None:
         if self._set is not None and not isinstance(self._set, Support):
-            self._calls.ask("nvmlEventSetFree", self._set)
+            with suppress(DeviceLost):  # NVML was shut down
+                self._calls.ask("nvmlEventSetFree", self._set)
         self._set = None
 
     def _listen(self) -> None:

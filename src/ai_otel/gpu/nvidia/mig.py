@@ -8,7 +8,7 @@ to the GI. A GI is therefore one device here, identified by the UUID of its firs
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -21,6 +21,9 @@ from ai_otel.gpu.source import Device, DeviceLost, GpuReading, Support
 from ai_otel.gpu.values import set_value
 
 ENABLED = 1
+
+Layout = Mapping[int, "str | None"]
+"""GPU instance id → UUID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,7 @@ class GpuInstance:
 
 def instances_of(calls: Calls, gpu: Any, whole: Device) -> list[GpuInstance] | None:
     """Return the visible instances of a GPU; `None` if it is not in MIG mode. Raises `DeviceLost`."""
-    mode = calls.ask("nvmlDeviceGetMigMode", gpu)
-    if isinstance(mode, Support) or mode[0] != ENABLED:
+    if not is_enabled(calls, gpu):
         return None
     most = calls.ask("nvmlDeviceGetMaxMigDeviceCount", gpu)
     handles = [_handle(calls, gpu, index) for index in range(0 if isinstance(most, Support) else most)]
@@ -46,6 +48,19 @@ def instances_of(calls: Calls, gpu: Any, whole: Device) -> list[GpuInstance] | N
         if not isinstance(number, Support) and number not in instances:
             instances[number] = GpuInstance(_identify(calls, handle, whole, number), handle, number)
     return list(instances.values())
+
+
+def is_enabled(calls: Calls, gpu: Any) -> bool | None:
+    """Return whether a GPU is in MIG mode; `None` if NVML does not answer that. Raises `DeviceLost`."""
+    mode = calls.ask("nvmlDeviceGetMigMode", gpu)
+    if isinstance(mode, Support):
+        return False if mode is Support.NOT_SUPPORTED else None
+    return bool(mode[0] == ENABLED)
+
+
+def layout_of(instances: Sequence[GpuInstance]) -> Layout:
+    """Return what identifies the instances: an instance that is created again has another UUID."""
+    return {instance.number: instance.device.instance_uuid for instance in instances}
 
 
 def _handle(calls: Calls, gpu: Any, index: int) -> Any:

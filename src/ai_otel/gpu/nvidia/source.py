@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ai_otel.gpu.library_source import LibrarySource
+from ai_otel.gpu.library_source import LibrarySource, place
 from ai_otel.gpu.nvidia import library as nvml_library
 from ai_otel.gpu.nvidia.calls import NO_PERMISSION, Calls, code_of
 from ai_otel.gpu.nvidia.device import Gpu, identify, text
 from ai_otel.gpu.nvidia.events import XidMonitor
-from ai_otel.gpu.nvidia.mig import MigInstance, instances_of
-from ai_otel.gpu.source import DeviceLost, GpuEvent, Options
+from ai_otel.gpu.nvidia.mig import MigInstance, instances_of, layout_of
+from ai_otel.gpu.source import Device, DeviceLost, GpuEvent, Options
 
 log = logging.getLogger("ai_otel")
 
@@ -61,59 +61,58 @@ class NvmlSource(LibrarySource[Gpu | MigInstance]):
             count = self._library.nvmlDeviceGetCount()
         except self._library.NVMLError as error:
             raise nvml_library.unavailable(error) from None
-        handles = [self._handle(index) for index in range(count)]
-        gpus = [
-            gpu
-            for index, handle in enumerate(handles)
-            if handle is not None and (gpu := self._gpu(handle, driver, index)) is not None
-        ]
+        self.unopened = unopened = list[Device]()
+        gpus = [gpu for index in range(count) if (gpu := self._open(index, driver, unopened)) is not None]
         if not gpus:
             raise nvml_library.unreadable() if count else nvml_library.no_gpu()
         log_persistence([gpu.device.id for gpu in gpus if gpu.sleeps])
         log_power_smoothing([gpu.device.id for gpu in gpus if gpu.smoothed])
         self._monitor_xids(calls, gpus)
 
-    def _handle(self, index: int) -> Any:
+    def _open(self, index: int, driver: str | None, unopened: list[Device]) -> Gpu | None:
+        """Add a GPU and its MIG instances; `None` if it cannot be opened. If that is a fault, it is in `unopened`."""
+        device = Device(place(self.vendor, index), self.vendor, driver_version=driver, index=index)
         try:
-            return self._library.nvmlDeviceGetHandleByIndex(index)
+            handle = self._library.nvmlDeviceGetHandleByIndex(index)
+            calls = Calls(self._library, self._clock)
+            device = self._distinct(identify(calls, handle, driver, index), index)
+            return self._gpu(calls, handle, device)
         except self._library.NVMLError as error:
+            denied = code_of(error) == NO_PERMISSION
             next_step = (
-                f"give this user access to /dev/nvidia{index}"
-                if code_of(error) == NO_PERMISSION
-                else "see what nvidia-smi reports about it"
+                f"give this user access to /dev/nvidia{index}" if denied else "see what nvidia-smi reports about it"
             )
-            log.warning("ai-otel: GPU %d cannot be opened (%s) and is left out: %s.", index, error, next_step)
-            return None
+            self._log_once(f"GPU {index} cannot be opened ({error}) and is left out: {next_step}.")
+            if not denied:  # schedulers hide the GPUs of other jobs this way
+                unopened.append(device)
+        except DeviceLost:
+            self._log_once(f"GPU {index} does not answer and is left out: see what nvidia-smi reports about it.")
+            unopened.append(device)
+        return None
 
-    def _gpu(self, handle: Any, driver: str | None, index: int) -> Gpu | None:
-        """Add a GPU and its MIG instances; `None` if it is lost or reports no UUID."""
-        calls, options = Calls(self._library, self._clock), self._options
-        units: list[Gpu | MigInstance] = []
-        try:
-            device = identify(calls, handle, driver, index)
-            if device is None:
-                return None
-            instances = instances_of(calls, handle, device)
-            gpu = Gpu(
-                calls, handle, device, mig=instances is not None, processes=options.processes, holders=options.holders
+    def _gpu(self, calls: Calls, handle: Any, device: Device) -> Gpu:
+        """Add a GPU and its MIG instances. Raises `DeviceLost`."""
+        options = self._options
+        instances = instances_of(calls, handle, device)
+        layout = None if instances is None else layout_of(instances)
+        gpu = Gpu(calls, handle, device, layout=layout, processes=options.processes, holders=options.holders)
+        units: list[Gpu | MigInstance] = [gpu] + [
+            MigInstance(
+                Calls(self._library, self._clock),
+                handle,
+                instance,
+                processes=options.processes,
+                holders=options.holders,
             )
-            units = [gpu] + [
-                MigInstance(
-                    Calls(self._library, self._clock),
-                    handle,
-                    instance,
-                    processes=options.processes,
-                    holders=options.holders,
-                )
-                for instance in instances or ()
-            ]
+            for instance in instances or ()
+        ]
+        try:
             for unit in units:
                 unit.start()
         except DeviceLost:
-            log.warning("ai-otel: a GPU does not answer and is left out: see what nvidia-smi reports about it.")
             for unit in units:
                 unit.close()
-            return None
+            raise
         self._units |= {unit.device.key: unit for unit in units}
         return gpu
 
