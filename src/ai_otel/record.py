@@ -227,6 +227,8 @@ class RequestRecord:
     cost: Cost | None = None
     device_events: tuple[DeviceEvent, ...] = ()
     closed: bool = False
+    queued_bytes: int = 0
+    """What it adds to the bytes that wait; 0 where that is not measured."""
     generation: int = 0
     _started: int = 0
 

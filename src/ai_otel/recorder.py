@@ -27,6 +27,12 @@ from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
 """The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""
 
+MAX_WAITING_BYTES = 64 * 2**20
+"""Of the records that wait, beside their number: a call may have thousands of inferences, or large headers."""
+_MEASURED_FROM = 256
+"""Fewer waiting records are not measured."""
+_INFERENCE_BYTES = 2048
+
 Step = Callable[[RequestRecord], None]
 
 
@@ -38,13 +44,28 @@ def _nothing() -> None:
     return None
 
 
+def _size_of(record: RequestRecord) -> int:
+    """About how many bytes a closed record keeps in memory."""
+    headers = record.headers
+    size = getattr(headers, "size", None) if headers else 0
+    if size is None:
+        size = sum(len(name) + len(value) for name, value in (headers or {}).items())
+    return int(size) + _INFERENCE_BYTES * (1 + len(record.inferences))
+
+
 class Recorder:
     """
     Opens, closes and queues records.
 
+<<<<<<< HEAD
     `deliver` is called on the recorder's own thread, once for each closed record; `prepare` before the first, `finish`
     after the last. What they raise is counted, and the thread goes on. `capture` returns the caller's current
     OpenTelemetry context. Beyond `limit` waiting records, more are dropped and counted in `dropped`.
+=======
+    `deliver` is called on the recorder's own thread, once for each closed record, and does not raise. `capture`
+    returns the caller's current OpenTelemetry context. Beyond `limit` waiting records, or `MAX_WAITING_BYTES` of them,
+    more are dropped and counted in `dropped`.
+>>>>>>> 0eaede7 (Keep no prompt, answer or argument in a waiting record)
     """
 
     def __init__(
@@ -73,6 +94,8 @@ class Recorder:
         self._queue: deque[tuple[Step, RequestRecord]] = deque()
         # An Event's lock would be held when garbage collection ends a dropped stream, which wakes us from inside it.
         self._bell: SimpleQueue[None] = SimpleQueue()
+        # Added to where records are closed, and where they are taken out: one writer each.
+        self._bytes_in = self._bytes_out = 0
         self._signalled = False
         self._prepared = False
         self._thread = DaemonThread("ai-otel", self._run)
@@ -146,8 +169,19 @@ class Recorder:
         elif len(self._queue) >= self._limit:
             self.dropped["queue_full"] += 1
             record.release()
+        elif len(self._queue) >= _MEASURED_FROM and not self._has_room_for(record):
+            self.dropped["queue_bytes"] += 1
+            record.release()
         else:
             self.schedule(self._deliver, record)
+
+    def _has_room_for(self, record: RequestRecord) -> bool:
+        size = _size_of(record)
+        if self._bytes_in - self._bytes_out + size > MAX_WAITING_BYTES:
+            return False
+        record.queued_bytes = size
+        self._bytes_in += size
+        return True
 
     def schedule(self, step: Step, record: RequestRecord) -> None:
         """Have `step` called with a record on the recorder's thread. May be called on any thread; no limit applies."""
@@ -215,8 +249,15 @@ class Recorder:
         while True:
             while queue:
                 step, record = queue.popleft()
+<<<<<<< HEAD
                 with FORKS.held_off():
                     self._guard(step, record)
+=======
+                if record.queued_bytes:
+                    self._bytes_out += record.queued_bytes
+                    record.queued_bytes = 0
+                step(record)
+>>>>>>> 0eaede7 (Keep no prompt, answer or argument in a waiting record)
             self._signalled = False
             # A record that came before this line saw that we were awake, a later one wakes us.
             if not queue:

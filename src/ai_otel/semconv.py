@@ -178,7 +178,7 @@ TELEMETRY_SDK_VERSION: Final = "telemetry.sdk.version"
 
 # Legal values of closed enums; of open ones, those that we use
 CACHE_TIERS: Final = ("device", "host", "disk", "remote", "unknown")
-DROP_REASONS: Final = ("queue_full", "fork", "stopped")
+DROP_REASONS: Final = ("queue_full", "queue_bytes", "fork", "stopped")
 # fmt: off
 ENERGY_ABSENCES: Final = (
     "shared", "unknown_sharing", "unknown_devices", "no_counter", "not_sampled", "other_server", "gap", "short",

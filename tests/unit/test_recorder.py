@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from ai_otel import recorder as recorder_module
+from ai_otel.http.asgi import Headers
 from ai_otel.record import Inference, Outcome, RequestRecord
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -158,6 +161,48 @@ def test_records_beyond_the_limit_are_dropped_and_counted() -> None:
         sink.released.set()
         assert recorder.flush()
     assert len(sink.delivered) == 4
+
+
+@pytest.mark.fault(
+    "requests",
+    "requests with large headers, or calls with thousands of prompts, end faster than they are exported",
+    "beyond 64 MiB of waiting records more are dropped and counted in ai_otel.record.dropped (queue_bytes)",
+)
+@pytest.mark.parametrize("kind", ["trace headers", "HTTP headers", "inferences"])
+def test_records_beyond_the_limit_of_bytes_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(recorder_module, "MAX_WAITING_BYTES", 3_000_000)
+    sink = Stuck()
+
+    def a_large_record() -> None:
+        headers: Any = {"traceparent": "x" * 100_000} if kind == "trace headers" else None
+        if kind == "HTTP headers":
+            headers = Headers([(b"x-large", b"x" * 100_000)])
+        record = recorder.open("chat", headers)
+        if kind == "inferences":
+            record.inferences += [Inference("fake")] * 50
+        recorder.close(record)
+
+    with recorder_of(sink) as recorder:
+        a_closed_record(recorder)
+        assert sink.entered.wait(5)
+        for _ in range(256):
+            a_closed_record(recorder)  # so few are not measured
+        for _ in range(100):
+            a_large_record()
+        waiting = len(recorder._queue) - 256
+        assert 28 <= waiting <= 30
+        assert recorder.dropped == {"queue_bytes": 100 - waiting}
+        assert recorder.open_count == 0
+        sink.released.set()
+        assert recorder.flush()
+        sink.entered.clear()
+        sink.released.clear()
+        a_closed_record(recorder)
+        assert sink.entered.wait(5)
+        for _ in range(256 + 20):
+            a_large_record()  # what was delivered makes room
+        assert recorder.dropped == {"queue_bytes": 100 - waiting}
+        sink.released.set()
 
 
 def test_flush_waits_for_the_record_that_is_being_delivered() -> None:

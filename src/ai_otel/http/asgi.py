@@ -40,6 +40,11 @@ class Headers(Mapping[str, str]):
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         self._raw = raw
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the headers take in memory."""
+        return sum(128 + len(name) + len(value) for name, value in self._raw)
+
     def get(self, name: str, default: Any = None) -> Any:
         """Return the first line of a header; `Mapping` would raise and catch for each that is absent."""
         wanted = name.lower().encode("latin-1")

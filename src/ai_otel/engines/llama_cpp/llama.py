@@ -120,7 +120,9 @@ class LlamaListener:
         inference.choices = [run.choice() for run in self.runs]
         if len(self.runs) == 1:
             inference.choices[0].output_tokens = self._produced(self.runs[0])
-        self.llama = None  # a record that waits for its turn must not keep a model in memory
+        inference.parameters = read_parameters(self._asked)
+        # A record that waits for its turn must not keep a model in memory, nor the answer, nor what the client sent.
+        self.llama, self.last, self._asked = None, None, {}
         inference.read_engine = self._read_engine
         self._recorder.end(inference, outcome, error_type)
 
@@ -144,7 +146,6 @@ class LlamaListener:
         return run.tokens - ending
 
     def _read_engine(self, inference: Inference) -> None:
-        inference.parameters = read_parameters(self._asked)
         inference.finish_reasons = (self._finish_reason,) if self._finish_reason is not None else None
         for choice in inference.choices:
             choice.finish_reason = self._finish_reason

@@ -75,11 +75,13 @@ class NativeListener:
         for piece in self._raw:
             self._reply.add(_parsed(piece))
         outcome, error_type = self._reply.judge(error, expected=self._expected, closed=closed)
+        self.inference.parameters = read_parameters(self._asked)
+        # The record may wait for long: what it keeps holds neither the answer nor what the client sent.
+        self._raw, self._asked, self.last = [], {}, None
         self.inference.read_engine = self._read_engine
         self._recorder.end(self.inference, outcome, error_type)
 
     def _read_engine(self, inference: Inference) -> None:
-        inference.parameters = read_parameters(self._asked)
         self._reply.fill(inference, prompts=self._prompts, expected=self._expected)
         if self._expected == 1 and inference.choices:
             _place_first_token(inference)

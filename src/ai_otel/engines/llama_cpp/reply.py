@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ai_otel.export.limits import cut, cut_all
 from ai_otel.record import Choice, Inference, Outcome, Parameters
 
 Json = Mapping[str, Any]
@@ -45,9 +46,9 @@ class Reply:
         if self.model is None:
             self.request_id, self.model = piece.get("id"), model_name(piece.get("model"))
         if isinstance(piece.get("error"), Mapping):
-            self.error = piece["error"]
+            self.error = _name_of(piece["error"])
         elif "code" in piece and "message" in piece:
-            self.error = piece  # xllamacpp's own, where it could not read the server's answer
+            self.error = _name_of(piece)  # xllamacpp's own, where it could not read the server's answer
         if "data" in piece:
             self.dimensions = _dimensions(piece["data"])
 
@@ -106,6 +107,11 @@ def model_name(model: Any) -> str | None:
     return PurePath(model).name if model.endswith(".gguf") else model
 
 
+def _name_of(error: Json) -> Json:
+    """The parts of an error that are read. Its message may hold the client's words."""
+    return {name: error.get(name) for name in ("code", "type")}
+
+
 def _judge_error(error: Json) -> tuple[Outcome, str]:
     code, kind = error.get("code"), error.get("type")
     name = kind if isinstance(kind, str) else str(code)
@@ -144,11 +150,11 @@ def read_parameters(request: Json) -> Parameters:
         top_p=_number(request.get("top_p")),
         top_k=_whole(request.get("top_k")),
         seed=_whole(request.get("seed")),
-        stop_sequences=tuple(each for each in stops if isinstance(each, str)) or None,
+        stop_sequences=cut_all(stops) or None,
         frequency_penalty=_number(request.get("frequency_penalty")) or None,
         presence_penalty=_number(request.get("presence_penalty")) or None,
         choice_count=choices if choices > 1 else None,
-        encoding_formats=(encoding,) if isinstance(encoding, str) else None,
+        encoding_formats=(cut(encoding),) if isinstance(encoding, str) else None,
     )
 
 

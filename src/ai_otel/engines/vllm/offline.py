@@ -7,8 +7,8 @@ from contextvars import Token
 from functools import partial
 from typing import Any, Protocol
 
-from ai_otel.engines.vllm.reading import fill, judge, read_sampling, reasons_of
-from ai_otel.engines.vllm.request_states import OFFLINE, RequestState, read_progress
+from ai_otel.engines.vllm.reading import ended_output, fill, judge, read_sampling, reasons_of, sampled
+from ai_otel.engines.vllm.request_states import OFFLINE, RequestState, State, ended_states, read_progress
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, RequestRecord
 from ai_otel.recorder import CURRENT, Recorder
@@ -25,13 +25,14 @@ class OfflineCall:
 
     def __init__(self, recorder: Recorder, llm: LLM, operation: str, params: Any) -> None:
         self._recorder = recorder
-        self._params = params
+        kept = sampled(params)
+        self._parameters = read_sampling(kept) if kept is not None else None
         self._operation = operation
         served = llm.llm_engine.model_config.served_model_name
         self._model = served if isinstance(served, str) else served[0]
         self.record: RequestRecord = recorder.open(operation)
         self._tokens: tuple[Token[Any], Token[Any]] = (CURRENT.set(self.record), OFFLINE.set(self.collect))
-        self._inferences: dict[str, tuple[Inference, list[RequestState]]] = {}
+        self._inferences: dict[str, tuple[Inference, list[State]]] = {}
 
     def collect(self, state: RequestState) -> None:
         """The engine made a state for one choice of one prompt."""
@@ -39,7 +40,7 @@ class OfflineCall:
         request_id = parent.request_id if parent is not None else state.request_id
         if request_id not in self._inferences:
             inference = Inference("vllm", self._operation, request_id, self._model, self._model)
-            states: list[RequestState] = []
+            states: list[State] = []
             inference.progress = partial(read_progress, states)
             self._inferences[request_id] = (self._recorder.begin(inference), states)
         self._inferences[request_id][1].append(state)
@@ -57,14 +58,17 @@ class OfflineCall:
             self.record.outcome, self.record.error_type = judge(error, {}, finished=False, produced=False, closed=False)
         self._recorder.close(self.record)
 
-    def _end(self, inference: Inference, states: list[RequestState], output: Any, error: BaseException | None) -> None:
+    def _end(self, inference: Inference, states: list[State], output: Any, error: BaseException | None) -> None:
         reasons = dict(reasons_of(output))
-        params = self._params
+        parameters = self._parameters
+        # The record may wait for long: what it keeps holds neither prompts nor answers.
+        states[:] = ended_states(states)
+        last = ended_output(output)
 
         def read_engine(ended: Inference) -> None:
-            if hasattr(params, "n"):
-                ended.parameters = read_sampling(params)
-            fill(ended, states, output, reasons)
+            if parameters is not None:
+                ended.parameters = parameters
+            fill(ended, states, last, reasons)
 
         inference.read_engine = read_engine
         if error is None:

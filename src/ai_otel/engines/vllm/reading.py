@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
-from ai_otel.engines.vllm.request_states import RequestState, first_stats, read_choice
+from ai_otel.engines.vllm.request_states import State, first_stats, read_choice
+from ai_otel.export.limits import cut_all
 from ai_otel.record import Inference, Outcome, Parameters
 
 # Exceptions that refuse a request before the engine works on it, by class name: most are younger than 0.11.1.
@@ -49,24 +52,66 @@ class RequestOutput(Protocol):
     num_cached_tokens: int | None
 
 
+@dataclass(slots=True)
+class EndedOutput:
+    """What is kept of the last output of a request that has ended; the output itself holds prompt and answer."""
+
+    finished: bool
+    pooling: bool
+    prompt_tokens: int | None
+
+
+def ended_output(output: Any, reasons: dict[int, str] | None = None) -> EndedOutput | None:
+    """What is kept of an output, `None` where there was none. Adds the reasons of the answers that have ended."""
+    if output is None or isinstance(output, EndedOutput):
+        return output
+    answers: Any = getattr(output, "outputs", None)
+    prompt = getattr(output, "prompt_token_ids", None)
+    pooling = not isinstance(answers, list)
+    if reasons is not None and not pooling:
+        for answer in answers:
+            if answer.finish_reason is not None:
+                reasons[answer.index] = answer.finish_reason
+    return EndedOutput(bool(getattr(output, "finished", False)), pooling, None if prompt is None else len(prompt))
+
+
+Sampled = tuple[Any, ...]
+
+# In one call: it is made before a request ends. `Parameters` are made of it afterwards.
+_sampled = attrgetter(
+    "n", "max_tokens", "temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty", "stop"
+)
+
+
+def sampled(params: Any) -> Sampled | None:
+    """What is kept of sampling parameters; `None` for other parameters. A schema for the answer can be large."""
+    if isinstance(params, tuple):
+        return params
+    if not hasattr(params, "n"):
+        return None
+    kept: Sampled = _sampled(params)
+    stop = kept[-1]
+    return kept if not stop else (*kept[:-1], cut_all([stop] if isinstance(stop, str) else stop))
+
+
 def is_stream(params: Any) -> bool:
     """Whether the answer is delivered in pieces (`RequestOutputKind.DELTA`)."""
     return getattr(getattr(params, "output_kind", None), "name", "") == "DELTA"
 
 
-def read_sampling(params: SamplingParams) -> Parameters:
+def read_sampling(kept: Sampled) -> Parameters:
     """What the client asked for; neutral values are left out."""
-    stop = [params.stop] if isinstance(params.stop, str) else params.stop
+    n, max_tokens, temperature, top_p, top_k, seed, frequency_penalty, presence_penalty, stop = kept
     return Parameters(
-        max_tokens=params.max_tokens,
-        temperature=params.temperature,
-        top_p=params.top_p,
-        top_k=params.top_k if params.top_k > 0 else None,
-        seed=params.seed,
-        stop_sequences=tuple(stop) if stop else None,
-        frequency_penalty=params.frequency_penalty or None,
-        presence_penalty=params.presence_penalty or None,
-        choice_count=params.n if params.n != 1 else None,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k if top_k > 0 else None,
+        seed=seed,
+        stop_sequences=stop or None,
+        frequency_penalty=frequency_penalty or None,
+        presence_penalty=presence_penalty or None,
+        choice_count=n if n != 1 else None,
     )
 
 
@@ -84,21 +129,21 @@ def reasons_of(output: Any) -> Iterable[tuple[int, str]]:
             yield answer.index, answer.finish_reason
 
 
-def finished_by_engine(last: Any, states: Sequence[RequestState]) -> bool:
+def finished_by_engine(last: Any, states: Sequence[State]) -> bool:
     """Whether the engine came to the end by itself, be it that the caller had left before it took the last output."""
     waiting = [getattr(getattr(state, "queue", None), "output", None) for state in states]
     ends = [output for output in (last, *waiting) if getattr(output, "finished", False)]
     return any("abort" not in dict(reasons_of(output)).values() for output in ends)
 
 
-def fill(inference: Inference, states: Sequence[RequestState], last: Any, reasons: Mapping[int, str]) -> None:
+def fill(inference: Inference, states: Sequence[State], last: EndedOutput | None, reasons: Mapping[int, str]) -> None:
     """
     Fill counts and timings from the engine's states and the last output.
 
     Token counts are the client's figures: the prompt once, however many choices were made of it.
     """
-    done = bool(getattr(last, "finished", False))
-    pooling = last is not None and not isinstance(getattr(last, "outputs", None), list)
+    done = last is not None and last.finished
+    pooling = last is not None and last.pooling
     for index, state in enumerate(states):
         reason = reasons.get(index)
         completed = reason not in (None, "abort") or (pooling and done)
@@ -110,13 +155,12 @@ def fill(inference: Inference, states: Sequence[RequestState], last: Any, reason
             inference.output_tokens = sum(tokens or 0 for tokens in produced)
         inference.cached_tokens = inference.choices[-1].cached_tokens
         _fill_times(inference, states)
-    prompt = getattr(last, "prompt_token_ids", None)
-    if prompt is not None:
-        inference.input_tokens = len(prompt)
+    if last is not None and last.prompt_tokens is not None:
+        inference.input_tokens = last.prompt_tokens
     inference.finish_reasons = tuple(reasons[index] for index in sorted(reasons)) or None
 
 
-def _fill_times(inference: Inference, states: Sequence[RequestState]) -> None:
+def _fill_times(inference: Inference, states: Sequence[State]) -> None:
     stats = first_stats(states)
     if stats is not None:
         inference.arrival_ns = int(stats.arrival_time * 1e9)

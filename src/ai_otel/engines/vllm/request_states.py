@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ai_otel.hooks.arguments import Arguments
@@ -26,14 +27,30 @@ class RequestStateStats(Protocol):
     first_token_latency: float
 
 
-class RequestState(Protocol):
-    """One choice of one request. `stats` is `None` where statistics are off."""
+class State(Protocol):
+    """What is read of one choice of one request. `stats` is `None` where statistics are off."""
 
-    request_id: str
     prompt_len: int
     is_prefilling: bool
     num_cached_tokens: int
     stats: RequestStateStats | None
+
+
+class RequestState(State, Protocol):
+    """vLLM's own state of one choice, which also holds the prompt, its tokens and the answer."""
+
+    request_id: str
+
+
+@dataclass(slots=True)
+class EndedState:
+    """What is kept of a request state that has ended: a record that waits must not keep prompts in memory."""
+
+    prompt_len: int
+    is_prefilling: bool
+    num_cached_tokens: int
+    stats: RequestStateStats | None
+    """An object of its own that holds numbers only."""
 
 
 class ParentRequest(Protocol):
@@ -141,7 +158,12 @@ class RequestStates:
         return None
 
 
-def read_choice(state: RequestState, finish_reason: str | None, *, completed: bool) -> Choice:
+def ended_states(states: Sequence[State]) -> list[State]:
+    """What is kept of these states."""
+    return [EndedState(s.prompt_len, s.is_prefilling, s.num_cached_tokens, s.stats) for s in states]
+
+
+def read_choice(state: State, finish_reason: str | None, *, completed: bool) -> Choice:
     """What the engine knows of one choice, derived from its stamps as its own statistics derive it."""
     choice = Choice(finish_reason=finish_reason, completed=completed)
     choice.counted_input_tokens = 0 if state.is_prefilling else state.prompt_len
@@ -161,7 +183,7 @@ def read_choice(state: RequestState, finish_reason: str | None, *, completed: bo
     return choice
 
 
-def read_progress(states: Sequence[RequestState]) -> Progress | None:
+def read_progress(states: Sequence[State]) -> Progress | None:
     """
     How far the choices of a running request are, together; `None` where vLLM keeps no statistics.
 
@@ -191,7 +213,7 @@ def read_progress(states: Sequence[RequestState]) -> Progress | None:
     )
 
 
-def first_stats(states: Sequence[RequestState]) -> RequestStateStats | None:
+def first_stats(states: Sequence[State]) -> RequestStateStats | None:
     """The statistics of the choice whose first token came first."""
     with_token = [s.stats for s in states if s.stats is not None and s.stats.first_token_latency]
     return min(with_token, key=lambda stats: stats.first_token_latency, default=None)

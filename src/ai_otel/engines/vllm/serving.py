@@ -8,10 +8,11 @@ recorder's thread, after the request has ended.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ai_otel.engines.vllm.reading import (
+    ended_output,
     fill,
     finished_by_engine,
     is_stream,
@@ -20,9 +21,11 @@ from ai_otel.engines.vllm.reading import (
     read_sampling,
     reasons_of,
     refusal_of,
+    sampled,
 )
-from ai_otel.engines.vllm.request_states import InFlight, RequestState, RequestStates, read_progress
+from ai_otel.engines.vllm.request_states import InFlight, RequestStates, State, ended_states, read_progress
 from ai_otel.engines.vllm.stats import StatsState
+from ai_otel.export.limits import MAX_CHARACTERS, cut
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference, Progress, clock
 from ai_otel.recorder import Recorder
@@ -55,9 +58,9 @@ class ServedListener:
     """Observes one stream and fills one inference."""
 
     __slots__ = (
-        "_arguments",
         "_engine",
         "_hooks",
+        "_lora",
         "_params",
         "_reasons",
         "_tokens",
@@ -79,14 +82,16 @@ class ServedListener:
     ) -> None:
         self._hooks = hooks
         self._engine = engine
-        self._arguments = arguments
+        self._lora = arguments.get("lora_request")
         self._params = params
         self._reasons: dict[int, str] = {}
         self._tokens: dict[int, int] = {}
         self.inference = inference
-        self.states: list[RequestState] = []
+        self.states: list[State] = []
         self.last: Any = None
         self.item: Callable[[Any], None] | None = self._item if every_item else None
+        inference.priority = arguments.get("priority") or None
+        inference.engine_index = arguments.get("data_parallel_rank")
         inference.read_engine = self._read_engine
         inference.progress = self._progress
 
@@ -101,17 +106,28 @@ class ServedListener:
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The stream has ended."""
-        inference = self.inference
+        inference, states, last = self.inference, self.states, self.last
         self._hooks.forget(inference)
-        self._reasons.update(reasons_of(self.last))
+        kept = self.last = ended_output(last, self._reasons)
         outcome, error_type = judge(
             error,
             self._reasons,
-            finished=bool(getattr(self.last, "finished", False)),
-            produced=self.last is not None,
+            finished=kept is not None and kept.finished,
+            produced=kept is not None,
             closed=closed,
         )
-        self._hooks.recorder.end(inference, outcome, error_type)
+        try:
+            self._let_go(inference, states, last)
+        finally:
+            self._hooks.recorder.end(inference, outcome, error_type)
+
+    def _let_go(self, inference: Inference, states: Sequence[State], last: Any) -> None:
+        """Keep what is read later, and not what holds prompt and answer: the record may wait for long."""
+        self.states = ended_states(states)
+        self._params = sampled(self._params)
+        if inference.request_id is not None and len(inference.request_id) > MAX_CHARACTERS:
+            inference.request_id = cut(inference.request_id)
+        inference.traced = self._is_traced(states, last)
 
     def _progress(self) -> Progress | None:
         if self.inference.model is None:
@@ -119,41 +135,57 @@ class ServedListener:
         return read_progress(self.states)
 
     def _read_engine(self, inference: Inference) -> None:
+        # The call may still run, if the client left: its objects are live then.
+        states, last, kept = self.states, ended_output(self.last), sampled(self._params)
         self._describe(inference)
-        inference.traced = self._is_traced() and finished_by_engine(self.last, self.states)
-        if hasattr(self._params, "n"):
-            inference.parameters = read_sampling(self._params)
-        fill(inference, self.states, self.last, self._reasons)
+        if inference.outcome is None:
+            inference.traced = self._is_traced(states, self.last)
+        if kept is not None:
+            inference.parameters = read_sampling(kept)
+        fill(inference, states, last, self._reasons_of(states))
         if inference.output_tokens is None and self._tokens:
             inference.output_tokens = sum(self._tokens.values())
 
-    def _is_traced(self) -> bool:
+    def _reasons_of(self, _states: Sequence[State]) -> Mapping[int, str]:
+        return self._reasons
+
+    def _is_traced(self, states: Sequence[State], last: Any) -> bool:
+        if self._engine.observability_config.otlp_traces_endpoint is None:
+            return False
         # vLLM's own tracing leaves out what it pools.
-        return self._engine.observability_config.otlp_traces_endpoint is not None and self.inference.operation is None
+        return self.inference.operation is None and self._was_finished(states, last)
+
+    def _was_finished(self, states: Sequence[State], last: Any) -> bool:
+        return finished_by_engine(last, states)
 
     def _describe(self, inference: Inference) -> None:
-        arguments = self._arguments
         served = self._engine.model_config.served_model_name
         model = served if isinstance(served, str) else served[0]
-        lora = getattr(arguments.get("lora_request"), "lora_name", None)
+        lora = getattr(self._lora, "lora_name", None)
         inference.model = lora or model
         inference.response_model = model
         inference.lora = lora
-        inference.priority = arguments.get("priority") or None
-        inference.engine_index = arguments.get("data_parallel_rank")
 
 
 class BeamListener(ServedListener):
     """Observes one beam search: its many engine requests are the choices of one inference."""
 
-    __slots__ = ("_steps",)
+    __slots__ = ("_answers", "_live", "_steps")
 
     def __init__(self, hooks: ServingHooks, inference: Inference, engine: AsyncLLM, arguments: Arguments) -> None:
         super().__init__(hooks, inference, engine, arguments, arguments.get("params"))
+        inference.beam_width = getattr(self._params, "beam_width", None)
+        inference.parameters.max_tokens = getattr(self._params, "max_tokens", None)
         self._steps: list[str] = []
+        self._live = 0
+        self._answers: list[tuple[int, str]] = []
 
     def step(self, request_id: str) -> None:
         """One more engine request of this search begins."""
+        if request_id.endswith("-beam-0"):
+            # A new round of requests: those of the round before have ended. Each holds the whole prompt.
+            self.states[self._live :] = ended_states(self.states[self._live :])
+            self._live = len(self.states)
         self._steps.append(request_id)
         self._hooks.states.expect(request_id, owner_of(self.inference), self.states.append)
 
@@ -161,21 +193,28 @@ class BeamListener(ServedListener):
         """The search has ended, and all its steps with it."""
         for request_id in self._steps:
             self._hooks.states.release(request_id, owner_of(self.inference))
+        self._steps = []
         super().ended(error, closed=closed)
 
-    def _read_engine(self, inference: Inference) -> None:
-        self._describe(inference)
-        inference.traced = self._is_traced() and self.last is not None
-        answers = getattr(self.last, "outputs", None) or []
+    def _let_go(self, inference: Inference, states: Sequence[State], last: Any) -> None:
+        answers = getattr(last, "outputs", None) or []
+        self._answers = [(len(answer.token_ids), answer.finish_reason or "length") for answer in answers]
+        super()._let_go(inference, states, last)
+
+    def _was_finished(self, _states: Sequence[State], last: Any) -> bool:
+        return last is not None
+
+    def _reasons_of(self, states: Sequence[State]) -> Mapping[int, str]:
         # Every step was a request of its own and was finished by the engine.
-        fill(inference, self.states, self.last, dict.fromkeys(range(len(self.states)), "length"))
-        prompt = getattr(self.last, "prompt_token_ids", None)
-        inference.input_tokens = len(prompt) if prompt is not None else None
-        inference.output_tokens = sum(len(answer.token_ids) for answer in answers) if answers else None
+        return dict.fromkeys(range(len(states)), "length")
+
+    def _read_engine(self, inference: Inference) -> None:
+        super()._read_engine(inference)
+        answers, last = self._answers, ended_output(self.last)
+        inference.input_tokens = last.prompt_tokens if last is not None else None
+        inference.output_tokens = sum(tokens for tokens, _ in answers) if answers else None
         inference.cached_tokens = None
-        inference.finish_reasons = tuple(answer.finish_reason or "length" for answer in answers) or None
-        inference.beam_width = getattr(self._params, "beam_width", None)
-        inference.parameters.max_tokens = getattr(self._params, "max_tokens", None)
+        inference.finish_reasons = tuple(reason for _, reason in answers) or None
 
 
 def owner_of(inference: Inference) -> int:
