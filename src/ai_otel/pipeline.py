@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
@@ -34,13 +36,51 @@ if TYPE_CHECKING:
     from ai_otel.providers import Providers
 
 
+class StopTime:
+    """
+    The time that all stop actions of a process may take together: the end of a server, `uninstrument()`, the exit.
+
+    Time in which several run counts once. Time between them does not count: a process may live on after a server.
+    """
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._spent_s = 0.0
+        self._running = 0
+        self._since_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        with self._lock:
+            running_s = self._clock() - self._since_s if self._running else 0.0
+            return max(0.0, self._timeout_s - self._spent_s - running_s)
+
+    @contextmanager
+    def spend(self) -> Iterator[None]:
+        """Count the time until the block ends."""
+        with self._lock:
+            if not self._running:
+                self._since_s = self._clock()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self._spent_s += self._clock() - self._since_s
+
+
 class Pipeline:
     """
     The recorder and the stages behind it.
 
     `build` is called on the recorder's thread before the first record, and calls `connect`. `engine` returns the name
     for a record in which no engine was reached. `queue_limit` is a number of records, `interval_s` the time in
-    seconds over which they gather, `stop_timeout_s` the time that stopping may take.
+    seconds over which they gather, `stop_timeout_s` the time that all stop actions may take together.
     """
 
     def __init__(
@@ -56,6 +96,9 @@ class Pipeline:
         self._build = build
         self._engine = engine
         self._stop_timeout_s = stop_timeout_s
+        self._stop_time = StopTime(stop_timeout_s)
+        self._serves_again_ns: int | None = None
+        """A request that begins later shows that the process lives on after a server has stopped."""
         self._providers: Providers | None = None
         self.exports: ExportCounts | None = None
         self._spans: SpanEmitter | None = None
@@ -81,6 +124,7 @@ class Pipeline:
     def _after_fork(self) -> None:
         # The parent's exporters and their locks. `_metrics` stays: a user's provider has its instruments in the child.
         self._providers = self._spans = None
+        self._stop_time, self._serves_again_ns = StopTime(self._stop_timeout_s), None
 
     # Health, as `emit/health.py` reads it.
 
@@ -129,6 +173,8 @@ class Pipeline:
     # The stages.
 
     def _process(self, record: RequestRecord) -> None:
+        if self._serves_again_ns is not None and record.start_ns > self._serves_again_ns:
+            self._stop_time, self._serves_again_ns = StopTime(self._stop_timeout_s), None
         self._emit_guard(self._read_and_settle, record)
         if not self._device_guard(self.devices.defer, record):
             self._emit_and_release(record)
@@ -173,13 +219,35 @@ class Pipeline:
                     done = bool(force_flush(int(timeout_s * 1000))) and done
         return done
 
+    def hand_over(self, done: Callable[[], None]) -> float:
+        """
+        Flush on a thread of its own because a server stops, then call `done` there.
+
+        Returns the seconds that the caller may wait: what is left of the stop timeout.
+        """
+        stop_time, left_s = self._stop_time, self._stop_time.left_s
+        self._serves_again_ns = time.time_ns() + int(left_s * 1e9)
+        if not left_s:
+            done()
+            return left_s
+
+        def flush() -> None:
+            with stop_time.spend():
+                Guard("flush", alone=True)(self.flush, left_s)
+            done()
+
+        threading.Thread(target=flush, name="ai-otel flush", daemon=True).start()
+        return left_s
+
     def _finish(self) -> None:
-        self._device_guard(self.devices.stop, self._emit_and_release, self._stop_timeout_s / 2)
+        self._device_guard(self.devices.stop, self._emit_and_release, self._stop_time.left_s / 2)
         if self._providers is not None:
             Guard("stop", alone=True)(self._providers.shutdown)
         # A user's provider lives on: it would export the last values without end.
         self._silence()
 
     def stop(self) -> None:
-        """Emit what is left, and stop. Returns after the stop timeout at the latest."""
-        self.recorder.stop(self._stop_timeout_s)
+        """Emit what is left, and stop. Returns at the latest when the stop timeout of all stop actions is spent."""
+        left_s = self._stop_time.left_s
+        with self._stop_time.spend():
+            self.recorder.stop(left_s)

@@ -57,15 +57,10 @@ class Recorder:
     """
     Opens, closes and queues records.
 
-<<<<<<< HEAD
     `deliver` is called on the recorder's own thread, once for each closed record; `prepare` before the first, `finish`
     after the last. What they raise is counted, and the thread goes on. `capture` returns the caller's current
-    OpenTelemetry context. Beyond `limit` waiting records, more are dropped and counted in `dropped`.
-=======
-    `deliver` is called on the recorder's own thread, once for each closed record, and does not raise. `capture`
-    returns the caller's current OpenTelemetry context. Beyond `limit` waiting records, or `MAX_WAITING_BYTES` of them,
-    more are dropped and counted in `dropped`.
->>>>>>> 0eaede7 (Keep no prompt, answer or argument in a waiting record)
+    OpenTelemetry context. Beyond `limit` waiting records, or `MAX_WAITING_BYTES` of them, more are
+    dropped and counted in `dropped`.
     """
 
     def __init__(
@@ -249,15 +244,11 @@ class Recorder:
         while True:
             while queue:
                 step, record = queue.popleft()
-<<<<<<< HEAD
-                with FORKS.held_off():
-                    self._guard(step, record)
-=======
                 if record.queued_bytes:
                     self._bytes_out += record.queued_bytes
                     record.queued_bytes = 0
-                step(record)
->>>>>>> 0eaede7 (Keep no prompt, answer or argument in a waiting record)
+                with FORKS.held_off():
+                    self._guard(step, record)
             self._signalled = False
             # A record that came before this line saw that we were awake, a later one wakes us.
             if not queue:

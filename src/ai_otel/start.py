@@ -7,7 +7,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -129,14 +129,11 @@ class Handle:
         self.patchers["uvicorn"] = patcher
         UvicornShutdown(self._hand_over).attach(patcher)
 
-    def _hand_over(self) -> None:
-        if not self.adapters:
-            return
-        # On a thread of its own: a sink that does not answer must not keep the server from ending.
-        timeout_s = self.settings.stop_timeout
-        thread = threading.Thread(target=self.flush, args=(timeout_s,), name="ai-otel flush", daemon=True)
-        thread.start()
-        thread.join(timeout_s)
+    def _hand_over(self, done: Callable[[], None]) -> float:
+        if self.adapters:
+            return self.pipeline.hand_over(done)
+        done()
+        return 0.0
 
     @property
     def engine(self) -> str | None:

@@ -90,7 +90,6 @@ LISTENS_TO = {
     "after_call": Kind.FUNCTION,
     "defaults": Kind.FUNCTION,
     "coroutine": Kind.COROUTINE,
-    "after_coroutine": Kind.COROUTINE,
     "stream": Kind.GENERATOR,
     "async_stream": Kind.ASYNC_GENERATOR,
 }

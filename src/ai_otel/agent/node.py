@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ class Agent:
             lambda: self.sampler.snapshot.taken_s is not None,
         )
         self._running = ExitStack()
+        self._stop_by_s = 0.0
 
     def devices(self) -> list[Device]:
         """Return every device of the last snapshot, including lost ones."""
@@ -63,20 +65,30 @@ class Agent:
         """Start all threads. Raises `OSError` if the address of `/healthz` is in use."""
         self.port = self._running.enter_context(health.serving(self.settings.agent_listen, self.status))
         providers = _providers(self.environment, self.node)
-        self._running.callback(providers.shutdown)
+        self._running.callback(self._shut_down, providers)
         hw = providers.meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
         own = providers.meter_provider.get_meter(semconv.SCOPE, __version__)
         self._monitor.observe(hw, own)
         observe_exports(own, lambda: providers.exports)
         observe_allocations(own, lambda: self.poller.view.allocated)
         self.sampler.start()
-        self._running.callback(self.sampler.stop, self.settings.stop_timeout)
+        self._running.callback(lambda: self.sampler.stop(self._left_s()))
         self.poller.start()
-        self._running.callback(self.poller.stop, self.settings.stop_timeout)
+        self._running.callback(lambda: self.poller.stop(self._left_s()))
 
     def stop(self) -> None:
-        """Stop all threads and export the last points."""
+        """Stop all threads and export the last points, all within the stop timeout."""
+        self._stop_by_s = time.monotonic() + self.settings.stop_timeout
         self._running.close()
+
+    def _left_s(self) -> float:
+        return max(0.0, self._stop_by_s - time.monotonic())
+
+    def _shut_down(self, providers: Providers) -> None:
+        # On a thread of its own: the SDK waits 30 s for an exporter that hangs.
+        thread = threading.Thread(target=providers.shutdown, name="ai-otel stop", daemon=True)
+        thread.start()
+        thread.join(self._left_s())
 
     def status(self) -> HealthStatus:
         """

@@ -108,17 +108,6 @@ class Patcher:
 
         self._when_imported(point, make, "call")
 
-    def after_coroutine(self, point: HookPoint, after: AfterOnly) -> None:
-        """Listen to the outcome of an `async def` function; like `after_call`."""
-
-        def make(guard: Guard, _: Mapping[str, int]) -> Wrapper:
-            def wrapper(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
-                return _start(functools.partial(wrapped, *args, **kwargs), after, guard)
-
-            return wrapper
-
-        self._when_imported(point, make, "call")
-
     def async_stream(self, point: HookPoint, listener: OpenListener) -> None:
         """
         Listen to a function that returns an asynchronous iterator; `listener` may decline with `None`.

@@ -140,15 +140,13 @@ def test_the_result_of_a_coroutine_is_reported(engine: Any, patcher: Patcher) ->
     assert heard.after == [(result, None)]
 
 
-@pytest.mark.parametrize("method", ["call", "coroutine"])
-def test_an_outcome_is_reported_without_a_state(engine: Any, patcher: Patcher, method: str) -> None:
+def test_an_outcome_is_reported_without_a_state(engine: Any, patcher: Patcher) -> None:
     outcomes: list[Any] = []
-    getattr(patcher, f"after_{method}")(at(f"Server.{method}"), lambda result, error: outcomes.append((result, error)))
+    patcher.after_call(at("Server.call"), lambda result, error: outcomes.append((result, error)))
     server = engine.Server()
-    result = getattr(server, method)(1)
-    result = asyncio.run(result) if method == "coroutine" else result
+    result = server.call(1)
     with pytest.raises(TypeError, match="missing 1 required") as raised:
-        getattr(server, method)()
+        server.call()
     assert outcomes == [(result, None), (None, raised.value)]
 
 
