@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ai_otel.record import Choice, Cost, DeviceEvent, Energy, Exchange, Inference, Outcome, Parameters, RequestRecord
+from ai_otel.recorder import Recorder
 from ai_otel.testing import Captured
 
 START_NS = 1_700_000_000_000_000_000
@@ -198,3 +199,21 @@ EVERY_KIND: Mapping[str, Make] = {
     "counted by the engine": lambda: call(inference(counted_by_engine=True), exchange=exchange()),
     "behind a socket file": lambda: call(inference(), exchange=exchange(server_address="/run/s", server_port=None)),
 }
+
+
+class WaitingRecorder(Recorder):
+    """A recorder whose records wait: no thread takes them out."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _record: None)
+
+    def wake(self) -> None:
+        """Start nothing."""
+
+    def read(self) -> RequestRecord:
+        """The newest record, its inferences read as the recorder's thread does it."""
+        _, record = self._queue[-1]
+        for inference in record.inferences:
+            assert inference.read_engine is not None
+            inference.read_engine(inference)
+        return record

@@ -9,7 +9,7 @@ from typing import Any
 
 from ai_otel.engines.llama_cpp.llama import LlamaHooks
 from ai_otel.hooks.arguments import Arguments
-from ai_otel.recorder import Recorder
+from records import WaitingRecorder
 
 
 class Answer(dict[str, Any]):
@@ -25,9 +25,7 @@ class Stops(list[str]):
 
 
 def test_a_waiting_record_holds_no_object_of_the_call() -> None:
-    recorder = Recorder(lambda _record: None)
-    recorder._signalled = True
-    recorder._thread = object()  # type: ignore[assignment]
+    recorder = WaitingRecorder()
     llama: Any = SimpleNamespace(model_path="/models/tiny.gguf")
     stops, vector = Stops(["s" * 1_000_000]), Vector([0.5] * 4096)
     answer = Answer(id="1", data=[{"embedding": vector}], usage={"prompt_tokens": 7, "completion_tokens": 5})
@@ -44,9 +42,6 @@ def test_a_waiting_record_holds_no_object_of_the_call() -> None:
     alive = [reference() for reference in references]
     gc.enable()
     assert alive == [None] * 3
-    ((_, record),) = recorder._queue
-    (inference,) = record.inferences
-    assert inference.read_engine is not None
-    inference.read_engine(inference)
+    (inference,) = recorder.read().inferences
     assert (inference.embedding_dimensions, inference.input_tokens) == (4096, 7)
     assert (inference.parameters.max_tokens, inference.parameters.stop_sequences) == (5, ("s" * 1024,))

@@ -11,7 +11,7 @@ import pytest
 from ai_otel.engines.llama_cpp.native import NativeHooks
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Inference
-from ai_otel.recorder import Recorder
+from records import WaitingRecorder
 
 ANSWER = {
     "id": "chatcmpl-1",
@@ -25,9 +25,7 @@ REFUSED = {"error": {"code": 400, "type": "invalid_request_error", "message": "m
 
 def served(request: dict[str, Any], *answers: Any) -> tuple[Inference, int]:
     """The read inference of one call, and the bytes that its record kept while it waited."""
-    recorder = Recorder(lambda _record: None)
-    recorder._signalled = True
-    recorder._thread = object()  # type: ignore[assignment]
+    recorder = WaitingRecorder()
     opener = NativeHooks(recorder).opener("chat")
     tracemalloc.start()
     listener: Any = opener(None, Arguments({"prompt": 0}, (json.dumps(request),), {}))
@@ -39,10 +37,7 @@ def served(request: dict[str, Any], *answers: Any) -> tuple[Inference, int]:
     del listener
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    ((_, record),) = recorder._queue
-    (inference,) = record.inferences
-    assert inference.read_engine is not None
-    inference.read_engine(inference)
+    (inference,) = recorder.read().inferences
     return inference, kept
 
 

@@ -12,7 +12,7 @@ import pytest
 from ai_otel.engines.vllm.offline import OfflineHooks
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Outcome
-from ai_otel.recorder import Recorder
+from records import WaitingRecorder
 
 
 class Held:
@@ -29,9 +29,7 @@ def params(**changes: Any) -> Held:
 
 @pytest.mark.parametrize("error", [None, ValueError()], ids=["finished", "failed"])
 def test_a_waiting_record_holds_no_object_of_the_call(error: ValueError | None) -> None:
-    recorder = Recorder(lambda _record: None)
-    recorder._signalled = True
-    recorder._thread = object()  # type: ignore[assignment]
+    recorder = WaitingRecorder()
     hooks = OfflineHooks(recorder)
     llm: Any = SimpleNamespace(llm_engine=SimpleNamespace(model_config=SimpleNamespace(served_model_name="m")))
     sampling = params(stop=["s" * 1_000_000])
@@ -53,10 +51,7 @@ def test_a_waiting_record_holds_no_object_of_the_call(error: ValueError | None) 
     alive = [reference() for reference in references]
     gc.enable()
     assert alive == [None] * 10
-    ((_, record),) = recorder._queue
-    for inference in record.inferences:
-        assert inference.read_engine is not None
-        inference.read_engine(inference)
+    for inference in recorder.read().inferences:
         assert inference.input_tokens == 9
         assert inference.outcome is (Outcome.FAILED if error else Outcome.FINISHED)
         assert (inference.parameters.seed, len((inference.parameters.stop_sequences or ("",))[0])) == (7, 1024)

@@ -15,8 +15,8 @@ from ai_otel.engines.vllm.serving import BeamListener, ServedListener, ServingHo
 from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.export.limits import MAX_CHARACTERS
 from ai_otel.hooks.arguments import Arguments
-from ai_otel.record import Inference, Outcome, RequestRecord
-from ai_otel.recorder import Recorder
+from ai_otel.record import Inference, Outcome
+from records import WaitingRecorder
 
 
 class Held:
@@ -26,32 +26,18 @@ class Held:
         self.__dict__.update(fields)
 
 
-class Waiting:
-    """A recorder whose records wait: no thread takes them out."""
-
-    def __init__(self) -> None:
-        self.recorder = Recorder(lambda _record: None)
-        self.recorder._signalled = True
-        self.recorder._thread = object()  # type: ignore[assignment]
-
-    @property
-    def records(self) -> list[RequestRecord]:
-        return [record for _, record in self.recorder._queue]
-
-    def read(self) -> Inference:
-        """The inference of the newest record, as the recorder's thread reads it."""
-        (inference,) = self.records[-1].inferences
-        assert inference.read_engine is not None
-        inference.read_engine(inference)
-        return inference
-
-
 @pytest.fixture
-def waiting() -> Iterator[Waiting]:
+def waiting() -> Iterator[WaitingRecorder]:
     gc.collect()
-    gc.disable()  # what is kept is to be seen without it
-    yield Waiting()
+    gc.disable()  # objects must be free without it
+    yield WaitingRecorder()
     gc.enable()
+
+
+def read(waiting: WaitingRecorder) -> Inference:
+    """The only inference of the newest record."""
+    (inference,) = waiting.read().inferences
+    return inference
 
 
 def engine(*, traced: bool = False) -> Any:
@@ -107,7 +93,7 @@ def params(**changes: Any) -> Held:
     return Held(**{**usual, **changes})
 
 
-def serve(waiting: Waiting, *, served: Any = None, **passed: Any) -> list[weakref.ref[Any]]:
+def serve(waiting: WaitingRecorder, *, served: Any = None, **passed: Any) -> list[weakref.ref[Any]]:
     """One call from its beginning to its end; references to what must not be kept."""
     prompt = Held(prompt_token_ids=list(range(25_000)))
     lora = SimpleNamespace(lora_name="adapter")
@@ -119,7 +105,7 @@ def serve(waiting: Waiting, *, served: Any = None, **passed: Any) -> list[weakre
         "data_parallel_rank": 1,
     }
     arguments = Arguments({"prompt": 0}, (prompt,), {**given, **passed})
-    hooks = ServingHooks(waiting.recorder, StatsState())
+    hooks = ServingHooks(waiting, StatsState())
     listener = hooks.generate(served or engine(), arguments)
     assert isinstance(listener, ServedListener)
     held = [prompt, arguments._kwargs["sampling_params"], state(prompt), output(prompt)]
@@ -134,9 +120,9 @@ def serve(waiting: Waiting, *, served: Any = None, **passed: Any) -> list[weakre
     "requests with long prompts end faster than they are exported",
     "a record that waits holds numbers and names; prompts and answers are free when their call has ended",
 )
-def test_a_waiting_record_holds_no_object_of_the_call(waiting: Waiting) -> None:
+def test_a_waiting_record_holds_no_object_of_the_call(waiting: WaitingRecorder) -> None:
     assert [reference() for reference in serve(waiting)] == [None] * 4
-    inference = waiting.read()
+    inference = read(waiting)
     (choice,) = inference.choices
     assert (inference.model, inference.response_model, inference.lora) == ("adapter", "served", "adapter")
     assert (inference.priority, inference.engine_index, inference.outcome) == (2, 1, Outcome.FINISHED)
@@ -157,7 +143,7 @@ def test_a_waiting_record_holds_no_object_of_the_call(waiting: Waiting) -> None:
     assert progress.output_tokens == 5
 
 
-def test_many_waiting_records_take_little_memory(waiting: Waiting) -> None:
+def test_many_waiting_records_take_little_memory(waiting: WaitingRecorder) -> None:
     """Each prompt is 25,000 tokens: 200 kB at least."""
     serve(waiting)
     tracemalloc.start()
@@ -166,40 +152,40 @@ def test_many_waiting_records_take_little_memory(waiting: Waiting) -> None:
         serve(waiting)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(waiting.records) == 101
+    assert len(waiting._queue) == 101
     assert (after - before) / 100 < 8_000
 
 
-def test_what_the_client_wrote_is_cut_before_the_record_waits(waiting: Waiting) -> None:
+def test_what_the_client_wrote_is_cut_before_the_record_waits(waiting: WaitingRecorder) -> None:
     tracemalloc.start()
     serve(waiting, request_id="r" * 60_000, sampling_params=params(stop=["s" * 1_000_000] * 8))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after < 50_000
-    inference = waiting.read()
+    inference = read(waiting)
     assert inference.request_id == "r" * MAX_CHARACTERS
     assert inference.parameters.stop_sequences == ("s" * MAX_CHARACTERS,) * 4
     serve(waiting, sampling_params=params(stop="END", n=2))
-    assert waiting.read().parameters.stop_sequences == ("END",)
+    assert read(waiting).parameters.stop_sequences == ("END",)
 
 
 @pytest.mark.parametrize("traced", [True, False])
-def test_a_request_that_the_engine_traced_is_known_as_such(waiting: Waiting, *, traced: bool) -> None:
+def test_a_request_that_the_engine_traced_is_known_as_such(waiting: WaitingRecorder, *, traced: bool) -> None:
     serve(waiting, served=engine(traced=traced))
-    assert waiting.read().traced is traced
+    assert read(waiting).traced is traced
 
 
-def test_a_failure_while_letting_go_does_not_keep_the_request_open(waiting: Waiting) -> None:
+def test_a_failure_while_letting_go_does_not_keep_the_request_open(waiting: WaitingRecorder) -> None:
     broken = SimpleNamespace(n=1)  # of another version: not one of the other fields
     with pytest.raises(AttributeError):
         serve(waiting, sampling_params=broken)
-    assert len(waiting.records) == 1
-    assert waiting.recorder.open_count == 0
+    assert len(waiting._queue) == 1
+    assert waiting.open_count == 0
 
 
-def test_a_call_that_still_runs_is_read_as_it_is(waiting: Waiting) -> None:
+def test_a_call_that_still_runs_is_read_as_it_is(waiting: WaitingRecorder) -> None:
     """Its client has left, and the record is closed before the engine's stream has ended."""
-    hooks = ServingHooks(waiting.recorder, StatsState())
+    hooks = ServingHooks(waiting, StatsState())
     arguments = Arguments({}, (), {"sampling_params": params(), "request_id": "r"})
     listener = hooks.generate(engine(traced=True), arguments)
     assert listener is not None
@@ -214,8 +200,8 @@ def test_a_call_that_still_runs_is_read_as_it_is(waiting: Waiting) -> None:
 # ---------------------------------------------------------------- beam search
 
 
-def test_a_beam_search_keeps_the_prompt_of_the_running_round_only(waiting: Waiting) -> None:
-    hooks = ServingHooks(waiting.recorder, StatsState())
+def test_a_beam_search_keeps_the_prompt_of_the_running_round_only(waiting: WaitingRecorder) -> None:
+    hooks = ServingHooks(waiting, StatsState())
     beams = Held(beam_width=2, max_tokens=3)
     server = SimpleNamespace(engine_client=engine())
     listener = hooks.beam_search(server, Arguments({}, (), {"request_id": "r", "params": beams}))
@@ -237,7 +223,7 @@ def test_a_beam_search_keeps_the_prompt_of_the_running_round_only(waiting: Waiti
     del last, answer, beams
     listener.ended(None, closed=False)
     assert [reference() for reference in references] == [None] * 9
-    inference = waiting.read()
+    inference = read(waiting)
     assert len(inference.choices) == 6
     assert (inference.beam_width, inference.parameters.max_tokens) == (2, 3)
     assert (inference.input_tokens, inference.output_tokens, inference.cached_tokens) == (100, 6, None)
