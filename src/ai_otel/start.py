@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -48,6 +49,7 @@ class Handle:
         self.patchers: dict[str, Patcher] = {}
         self.providers: Providers | None = None
         self.active = True
+        self._attached_children = False
         self._passed = (tracer_provider, meter_provider)
         self._users: UserProviders | None = None
         self._born = os.getpid()
@@ -87,6 +89,8 @@ class Handle:
                     run(self._attach, name, engine)
 
                 wrapt.register_post_import_hook(attach, package)
+        children = Guard("attach multiprocessing")
+        wrapt.register_post_import_hook(lambda util: children(self._attach_children, util), "multiprocessing.util")
         if self.settings.edge:
             http = Guard("attach edge")
             wrapt.register_post_import_hook(lambda _: http(self._attach_http), "starlette.applications")
@@ -128,6 +132,20 @@ class Handle:
         patcher = Patcher("uvicorn", lambda: imported_version("uvicorn", ("uvicorn",)))
         self.patchers["uvicorn"] = patcher
         UvicornShutdown(self._hand_over).attach(patcher)
+
+    def _attach_children(self, util: ModuleType) -> None:
+        """Have the children of `multiprocessing` export at their end: `os._exit` ends them, without exit handlers."""
+        if self._attached_children:
+            return
+        self._attached_children = True
+
+        def at_end(handle: Handle) -> None:
+            # The lowest priority is the last: after the application's own.
+            util.Finalize(None, handle.stop, exitpriority=-1_000_000)
+
+        util.register_after_fork(self, at_end)
+        if util.process.parent_process() is not None:
+            at_end(self)
 
     def _hand_over(self, done: Callable[[], None]) -> float:
         if self.adapters:
