@@ -248,7 +248,7 @@ def test_the_gpus_of_an_unloaded_driver_have_failed_until_it_is_loaded(bench: Be
 
 
 @pytest.mark.parametrize("bench", [[Gpu()]], indirect=True)
-def test_a_library_that_is_shut_down_again_and_again_is_started_once_a_minute(bench: Bench) -> None:
+def test_a_library_shut_down_repeatedly_is_started_once_a_minute(bench: Bench) -> None:
     bench.sample()
     for _ in range(int(3 * RETRY_S)):
         if bench.fake.live("inits"):

@@ -39,7 +39,6 @@ LAPSE_S = 30.0
 """Seconds without a write after which a leader is replaced; three sampling intervals if that is longer."""
 MOST_LAPSE_S = 300.0
 MOST_BYTES = 16_384
-TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +150,15 @@ class LeaderElection:
     def step_down(self) -> None:
         """Stop leading: no device is left, or another process leads."""
         held, self._leading = self._leading, None
+        if held is not None and held.descriptor >= 0 and os.getpid() == self._pid:
+            with suppress(OSError):
+                os.ftruncate(held.descriptor, 0)
         if held is not None:
-            if held.descriptor >= 0 and os.getpid() == self._pid:
-                with suppress(OSError):
-                    os.ftruncate(held.descriptor, 0)
             held.close()
 
     def _take(self, path: Path) -> _Lock | None:
         """Lock the file; `None` if another process leads."""
-        for _ in range(TRIES):
+        for _ in range(4):  # other candidates may replace the file meanwhile
             try:
                 opened = _open(path, os.O_RDWR | os.O_CREAT)
             except OSError as error:
@@ -167,17 +166,21 @@ class LeaderElection:
                     f"no directory for lock files ({error}): each process samples the GPUs. Mount a writable /tmp."
                 )
                 return _Lock(path, -1)
-            if _locked(opened, fcntl.LOCK_EX):
-                if _is_at(opened, path):
-                    return _Lock(path, opened)
-            elif not self._lapsed(path, opened):
-                self._compare(opened)
-                os.close(opened)
-                return None
-            elif _is_at(opened, path):
-                with suppress(OSError):
-                    path.unlink()
-            os.close(opened)
+            won = False
+            try:
+                if _locked(opened, fcntl.LOCK_EX):
+                    won = _is_at(opened, path)
+                    if won:
+                        return _Lock(path, opened)
+                elif not self._lapsed(path, opened):
+                    self._compare(opened)
+                    return None
+                elif _is_at(opened, path):
+                    with suppress(OSError):
+                        path.unlink()
+            finally:
+                if not won:
+                    os.close(opened)
         return None
 
     def _lapsed(self, path: Path, opened: int) -> bool:
@@ -186,10 +189,11 @@ class LeaderElection:
 
         Only changes count, by this process's clock: the clocks of two containers may differ.
         """
-        state, now_s = (os.fstat(opened).st_ino, _read(opened)), self._clock()
+        file, text, now_s = os.fstat(opened), _read(opened), self._clock()
+        state = file.st_ino, file.st_mtime_ns, text
         if path not in self._seen or self._seen[path][0] != state:
             self._seen[path] = state, now_s
-        written = leader_of(state[1])
+        written = leader_of(text)
         return now_s - self._seen[path][1] > (written.lapse_s if written is not None else LAPSE_S)
 
     def _compare(self, opened: int) -> None:
@@ -210,14 +214,15 @@ class LeaderElection:
         written = {
             "pid": self._pid,
             "since_s": held.since_s,
-            "written_s": time.time(),
             "lapse_s": min(lapse_s, MOST_LAPSE_S),
             "devices": self._devices,
         }
         text = json.dumps(written).encode()
-        with suppress(OSError):  # a full disk: the lock still holds until it lapses
+        with suppress(OSError):  # a full disk: the time of the file changes nevertheless
             os.pwrite(held.descriptor, text, 0)
             os.ftruncate(held.descriptor, len(text))
+        with suppress(OSError):
+            os.utime(held.descriptor, ns=(time.time_ns(), time.time_ns()))
 
     # ---------------------------------------------------------------- processes that serve
 
@@ -329,6 +334,8 @@ def _locked(opened: int, kind: int) -> bool:
         fcntl.flock(opened, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:
+        return True  # a file system without locks: every process leads, as without a directory
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -170,6 +171,43 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert second.lead(ONE)
     second.resign()
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+@pytest.mark.fault(
+    "gpu",
+    "the disk with the temporary directory is full",
+    "the process that samples continues, and no other one takes over",
+)
+def test_a_leader_on_a_full_disk_stays(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = both
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ai_otel.gpu.leader.os.pwrite", full)
+    for _ in range(20):
+        first.now_s += BEAT_S
+        second.now_s += BEAT_S
+        assert first.lead(ONE)
+        assert not second.vacant()
+
+
+@pytest.mark.fault(
+    "gpu",
+    "the file system of the temporary directory has no locks",
+    "each process samples",
+)
+def test_without_locks_every_process_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("ai_otel.gpu.leader.fcntl.flock", unsupported)
+    first, second = Candidate(tmp_path, serves=True), Candidate(tmp_path, serves=True)
+    assert first.lead(ONE)
+    assert second.lead(ONE)
+    assert first.vacant()
+    first.resign()
+    second.resign()
 
 
 # ---------------------------------------------------------------- processes that serve
