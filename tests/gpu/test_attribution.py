@@ -186,7 +186,13 @@ def test_the_intervals_alone_say_little(seed: int, rate: float) -> None:
     median, p90 = median_and_p90(run.errors())
     assert median <= REFERENCE["time_share", rate][0] + 0.01
     assert p90 <= REFERENCE["time_share", rate][1] + 0.01
-    assert counted(run, TIME_SHARE) > 0.8 * len(run.load.jobs)
+    figures = [each.energy for each in run.settled.values() if each.energy is not None]
+    assert len(figures) < (0.7 if rate == 4 else 0.1) * len(run.load.jobs), "in small batches only"
+    assert all(energy.uncertainty < 1 for energy in figures)
+    absences = [each.absence for each in run.settled.values() if each.energy is None]
+    assert absences.count("uncertain") > 0.9 * len(absences)
+    posted = zip((each.posted_j for _, each in sorted(run.settled.items())), run.load.jobs, strict=True)
+    median = statistics.median(abs(posted_j / job.true_j - 1) for posted_j, job in posted)
     assert median > 2 * median_and_p90(metered(seed, rate, REPORTINGS["bin_tokens"]).errors())[0]
 
 

@@ -6,11 +6,16 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from ai_otel.energy.cost_model import StepCost, Work
+from ai_otel.energy.cost_model import PRIOR, StepCost, Work
 from ai_otel.energy.timeline import AFFINE, BIN_TOKENS, EXCLUSIVE, TIME_SHARE, Activity
 
 TOKENS_PER_STEP = 2048
 """Prompt tokens per step of an engine that does not report its steps."""
+MOST_FITTED = 64
+"""
+Requests in a bin up to which the fitted cost is used. In larger batches most steps also compute a full chunk of
+prompts, so that bins do not distinguish what a step costs from what its prompts cost.
+"""
 _SAME_S = 1e-9
 
 
@@ -66,11 +71,12 @@ def divide(
     if not all(activity.known for activity in activities):
         return Division(_by_time(activities), TIME_SHARE)
     works = works_of(activities)
-    costs = [cost.cost.times(work) for work in works]
+    fitted = cost.trusted and len(activities) <= MOST_FITTED
+    costs = [(cost.cost if fitted else PRIOR).times(work) for work in works]
     if sum(costs) <= 0:
         return Division(_by_time(activities), TIME_SHARE)
     seen = all(activity.seen for activity in activities)
-    method = AFFINE if seen and cost.trusted else BIN_TOKENS
+    method = AFFINE if seen and fitted else BIN_TOKENS
     return Division(_normalised(costs), method, _total(works) if seen else None)
 
 
@@ -99,14 +105,15 @@ def works_of(activities: Sequence[Activity]) -> list[Work]:
 
 def _by_steps(activities: Sequence[Activity], steps: Sequence[tuple[Step, float]], cost: StepCost) -> Division:
     works = _works_by_key(steps)
-    costs = {key: cost.cost.times(work) for key, work in works.items()}
+    fitted = cost.trusted and len(activities) <= MOST_FITTED
+    costs = {key: (cost.cost if fitted else PRIOR).times(work) for key, work in works.items()}
     total = sum(costs.values())
     if total <= 0:
         return Division(_by_time(activities), EXCLUSIVE if len(activities) == 1 else TIME_SHARE)
     shares = [costs.get(activity.timeline.key, 0.0) / total for activity in activities]
     if len(works) == 1 and shares == [1.0]:
         return Division((1.0,), EXCLUSIVE, _total(works.values()))
-    return Division(shares, AFFINE if cost.trusted else BIN_TOKENS, _total(works.values()))
+    return Division(shares, AFFINE if fitted else BIN_TOKENS, _total(works.values()))
 
 
 def _works_by_key(steps: Sequence[tuple[Step, float]]) -> Mapping[Hashable, Work]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ai_otel.energy.ledger import Ledger
     from ai_otel.gpu.leader import LeaderElection
     from ai_otel.gpu.monitor import GpuMonitor
+    from ai_otel.gpu.roles import Election
     from ai_otel.gpu.selection import Selection
     from ai_otel.gpu.snapshot import Snapshot
 
@@ -132,20 +133,23 @@ class DeviceStage:
 
         from ai_otel.energy.feed import EnergyFeed
         from ai_otel.gpu.leader import LeaderElection
+        from ai_otel.gpu.selection import OwnElection
         from ai_otel.gpu.source import Options
 
         self._observe(hw, own, observed=observed)
         assert self._monitor is not None  # noqa: S101 - `_observe` made it
         # Without an exporter of metrics, leading would only keep the processes that have one from sampling.
         self._election = LeaderElection(stands=not isinstance(hw, NoOpMeter), serves=options.energy)
+        election: Election = self._election
         if options.energy:
-            self._feed = EnergyFeed(
+            self._feed = feed = EnergyFeed(
                 self._attribute, shared=options.energy_shared, variables=options.variables, detach=self._unfollow
             )
+            election = OwnElection(self._election, lambda: feed.selection)
         self._monitor.sample(
             lambda: make_sources(wanted, Options(processes=options.processes, holders=True)),
             listener=self._feed,
-            election=self._election,
+            election=election,
             lasting=False,
         ).start()
 

@@ -6,16 +6,20 @@ from bisect import bisect_right
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from ai_otel.energy.absence import NO_COUNTER, SHORT, UNOBSERVED
+from ai_otel.energy.absence import NO_COUNTER, SHORT, UNCERTAIN, UNOBSERVED
 from ai_otel.record import Energy, Progress
 
 EXCLUSIVE, AFFINE, BIN_TOKENS, TIME_SHARE = "exclusive", "affine", "bin_tokens", "time_share"
 
-ERROR = {EXCLUSIVE: 0.0, AFFINE: 0.10, BIN_TOKENS: 0.35, TIME_SHARE: 0.90}
+SMALL_BATCH = 4.0
+SMALL_ERROR = {EXCLUSIVE: 0.0, AFFINE: 0.15, BIN_TOKENS: 0.35, TIME_SHARE: 0.50}
+ERROR = {EXCLUSIVE: 0.0, AFFINE: 0.30, BIN_TOKENS: 0.65, TIME_SHARE: 1.50}
 """
 Relative error below which nine of ten requests stay on the worst of the simulated machines and loads
-(`tests/gpu/test_attribution.py`): batches of up to 37, six models and devices.
+(`tests/gpu/test_uncertainty.py`), in batches of up to `SMALL_BATCH` requests on average and in larger ones.
 """
+MOST_UNCERTAIN = 1.0
+"""A figure that may be wrong by all of itself says nothing: it is absent."""
 SENSOR_ERROR = 0.05
 """Accuracy class of the boards' power sensors."""
 MATTERS = 0.1
@@ -228,7 +232,7 @@ class RequestTimeline:
         Return the attributed energy; `None` where it would be a guess, with the reason in `absence`.
 
         That is so if too much of its time is unobserved, or if it is too short: below two quanta of the counter, a
-        request's energy is mostly that of its neighbours.
+        request's energy is mostly that of its neighbours. A figure with an uncertainty of all of itself is absent, too.
         """
         attributed_j = sum(self.attributed_j.values())
         if self.unobserved_s > MATTERS * (self.run_s + self.unobserved_s):
@@ -244,13 +248,19 @@ class RequestTimeline:
         others = [method for method in shares if method != EXCLUSIVE]
         method = max(mattering or others, key=lambda each: ERROR[each], default=EXCLUSIVE)
         edges = quantum_s * (self.most_w - self.least_w) / self.device_j
-        estimate = sum(share * ERROR[each] for each, share in shares.items())
+        batch_mean = self.batch_s / self.run_s
+        errors = SMALL_ERROR if batch_mean <= SMALL_BATCH else ERROR
+        estimate = sum(share * errors[each] for each, share in shares.items())
+        uncertainty = max(SENSOR_ERROR, edges, estimate)
+        if uncertainty >= MOST_UNCERTAIN:
+            self.unattribute(UNCERTAIN)
+            return None
         return Energy(
             gpu_j=attributed_j,
             idle_share=min(1.0, self.idle_j / attributed_j) if self.idle_known else None,
             method=method,
-            uncertainty=max(SENSOR_ERROR, edges, estimate),
+            uncertainty=uncertainty,
             gpu_time_s=self.gpu_time_s,
             power_mean_w=self.device_j / self.run_s,
-            batch_mean=self.batch_s / self.run_s,
+            batch_mean=batch_mean,
         )

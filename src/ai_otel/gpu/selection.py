@@ -8,10 +8,11 @@ devices are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ai_otel.gpu.registry import attributable
+from ai_otel.gpu.roles import Election
 from ai_otel.gpu.source import Device
 
 PROCESS_LIST, ENVIRONMENT, CONTAINER = "process_list", "environment", "container"
@@ -111,3 +112,28 @@ def _named(entry: str, devices: Sequence[Device], whole: Sequence[Device]) -> li
 
 def _index(device: Device, place: int) -> int:
     return place if device.index is None else device.index
+
+
+class OwnElection:
+    """
+    Stands for election with the server's own devices, so that each of several servers of a host samples its own.
+
+    `own` returns the own devices. If none of the opened ones is known to be one, the process stands with all.
+    """
+
+    def __init__(self, election: Election, own: Callable[[], Selection]) -> None:
+        self._election = election
+        self._own = own
+
+    def vacant(self) -> bool:
+        """Return whether no other process samples the own devices."""
+        return self._election.vacant()
+
+    def lead(self, devices: Sequence[str], interval_s: float) -> bool:
+        """Stand with those devices that are own; return whether this process samples."""
+        own = {"/".join(filter(None, device.key)) for device in self._own().devices}
+        return self._election.lead([device for device in devices if device in own] or devices, interval_s)
+
+    def step_down(self) -> None:
+        """Leave it to others: no device answers."""
+        self._election.step_down()

@@ -178,6 +178,7 @@ def simulate(
     arrivals: Arrivals,
     truth: Callable[[Sequence[Part]], list[float]] | None = None,
     machine: Machine = DEFAULT,
+    batch_limit: int = BATCH_LIMIT,
 ) -> Load:
     """Run the engine until all requests have ended; sums `truth` of each step."""
     jobs: list[Job] = []
@@ -188,7 +189,7 @@ def simulate(
         while arrivals.next_s <= now_s:
             jobs.append(arrivals.take())
             jobs[-1].left = jobs[-1].prompt
-        joining = range(admitted, len(jobs))[: BATCH_LIMIT - len(running)]
+        joining = range(admitted, len(jobs))[: batch_limit - len(running)]
         running += joining
         admitted += len(joining)
         if not running:

@@ -41,6 +41,8 @@ class Reporting:
     exact: bool = False
     """Whether the counter is exact and sampled at the start and end of each step, as in the reference simulation."""
     patience_s: float = 60.0
+    devices: int = 1
+    """Number of devices, each with an equal part of the energy and a counter of its own (tensor parallelism)."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,8 @@ def sample_times(load: Load, reporting: Reporting) -> Iterator[float]:
 
 def meter(load: Load, reporting: Reporting, cost: StepCost | None = None) -> Metered:
     """Run the ledger on a load. `cost` is the cost model of an earlier run."""
-    ledger = Ledger([DEVICE], patience_s=reporting.patience_s)
+    devices = [DEVICE, *(Device(f"GPU-{number}", "nvidia") for number in range(1, reporting.devices))]
+    ledger = Ledger(devices, patience_s=reporting.patience_s)
     if cost is not None:
         ledger.cost = cost
     metered = Metered(load, ledger, first_sample_s=next(sample_times(load, reporting)))
@@ -108,9 +111,12 @@ def meter(load: Load, reporting: Reporting, cost: StepCost | None = None) -> Met
         if reporting.progress:
             for number in live:
                 _report_progress(ledger, number, load.jobs[number], now_s)
-        counter_j = energy.until(now_s) if reporting.exact else energy.counter(now_s, quantum_s=reporting.quantum_s)
-        ledger.add_energy(DEVICE.key, now_s, counter_j)
-        for settled in ledger.settle(now_s):
+        for number, device in enumerate(devices):
+            phase_s = reporting.quantum_s * number / len(devices)
+            counter_j = energy.counter(now_s, quantum_s=reporting.quantum_s, phase_s=phase_s)
+            counter_j = energy.until(now_s) if reporting.exact else counter_j
+            ledger.add_energy(device.key, now_s + 1e-4 * number, counter_j / len(devices))
+        for settled in ledger.settle(now_s + 1e-4 * len(devices)):
             assert isinstance(settled.key, int)
             metered.settled[settled.key] = settled
             metered.latest_settled_s = max(metered.latest_settled_s, now_s - load.jobs[settled.key].end_s)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from ai_otel.gpu.selection import CONTAINER, ENVIRONMENT, PROCESS_LIST, select
+from ai_otel.gpu.leader import LeaderElection
+from ai_otel.gpu.selection import CONTAINER, ENVIRONMENT, PROCESS_LIST, OwnElection, select
 from ai_otel.gpu.source import Device
 
 FOUR = [Device(f"GPU-{letter}000-1", "nvidia", model="H200", index=n) for n, letter in enumerate("abcd")]
@@ -129,3 +131,40 @@ def test_the_least_trusted_way_is_named() -> None:
     assert select(both, held, {}).known_by == CONTAINER
     assert select(both, held, {}).devices == [FOUR[0], *TWO_AMD]
     assert select([], {}, {}).known_by is None
+
+
+# ---------------------------------------------------------------- several servers of a host
+
+
+def candidates(directory: Path, *values: str) -> list[tuple[LeaderElection, bool]]:
+    """Return the election of each server and whether it samples. All see four GPUs, a variable names their own."""
+    found = []
+    for value in values:
+        selection = select(FOUR, {}, {"CUDA_VISIBLE_DEVICES": value})
+        election = LeaderElection(directory, serves=True)
+        own = OwnElection(election, lambda selection=selection: selection)  # type: ignore[misc]
+        found.append((election, own.vacant() and own.lead([device.id for device in FOUR], 1.0)))
+    return found
+
+
+@pytest.mark.fault(
+    "gpu",
+    "two servers run on different GPUs of one host",
+    "each samples, and the requests of each have the energy of its own GPUs",
+)
+def test_servers_on_different_devices_sample_both(tmp_path: Path) -> None:
+    first, second = candidates(tmp_path, "0,1", "2,3")
+    assert (first[1], second[1]) == (True, True)
+    assert not first[0].others_serving()
+    assert not second[0].others_serving()
+
+
+def test_of_servers_on_the_same_devices_one_samples(tmp_path: Path) -> None:
+    first, second = candidates(tmp_path, "0,1", "0,1")
+    assert (first[1], second[1]) == (True, False)
+    assert first[0].others_serving()
+
+
+def test_a_server_without_own_devices_stands_with_all(tmp_path: Path) -> None:
+    first, second = candidates(tmp_path, "", "0")
+    assert (first[1], second[1]) == (True, False)
