@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-import string
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from generator.model import read
 from generator.redaction import patterns as expressions
 from harness.collector.process import Tree, composed, exports, running, validate
 from harness.collector.redaction import Case, arrived, cases, requests, wrong
+from harness.collector.redaction_innocents import innocents
 from harness.polling import eventually
 from harness.telemetry.otlp_json import any_value, attributes, plain_attributes, send, span
 
@@ -169,30 +167,20 @@ def test_every_attribute_of_the_conventions_that_is_no_content_survives(tmp_path
     assert {key: value for key, value in sent.items() if not content.fullmatch(key)} == found
 
 
-def test_ids_numbers_and_times_drawn_at_random_survive(tmp_path: Path) -> None:
-    draw = random.Random(20261123)
-    letters, hexadecimal = string.ascii_letters + string.digits, "0123456789abcdef"
-    kinds: dict[str, Callable[[], str]] = {
-        "UUID": lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)),
-        "UUID in capitals": lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)).upper(),
-        "trace id": lambda: f"{draw.getrandbits(128):032x}",
-        "digest": lambda: f"sha256:{draw.getrandbits(256):064x}",
-        "response id": lambda: "chatcmpl-" + "".join(draw.choices(letters, k=29)),
-        "random text": lambda: "".join(draw.choices(letters, k=40)),
-        "fraction": lambda: repr(draw.random()),
-        "fractions": lambda: json.dumps([draw.uniform(-10, 10) for _ in range(6)]),
-        "nanoseconds": lambda: str(draw.randrange(1_700_000_000_000_000_000, 2_000_000_000_000_000_000)),
-        "microseconds": lambda: str(draw.randrange(1_700_000_000_000_000, 2_000_000_000_000_000)),
-        "milliseconds": lambda: str(draw.randrange(1_700_000_000_000, 2_000_000_000_000)),
-        "address": lambda: f"{'.'.join(str(draw.randrange(256)) for _ in range(4))}:{draw.randrange(65536)}",
-        "version": lambda: ".".join(str(draw.randrange(most)) for most in (600, 200, 10_000, 300)),
-        "pod": lambda: f"vllm-{''.join(draw.choices(hexadecimal, k=10))}-{''.join(draw.choices(letters.lower(), k=5))}",
-    }
-    sent = [f"{kind} {value()}" for kind, value in kinds.items() for _ in range(500)]
+@pytest.mark.fault(
+    "collector",
+    "10,000 values that are no secrets run through redaction: ids, digests, paths, models, times, log lines, JSON",
+    "at most one in a thousand is changed",
+)
+def test_values_that_are_no_secrets_survive(tmp_path: Path) -> None:
+    drawn = list(innocents(seed=20261123, each=250))
+    sent = [value for _, value in drawn]
+    assert len(sent) == 10_000
     exported = through([logs(sent)], tmp_path, lambda found: len(bodies(found)) == len(sent))
-    changed = [(before, after) for before, after in zip(sent, bodies(exported), strict=True) if before != after]
-    print(f"{len(changed)} of {len(sent)} changed")
-    assert not changed
+    pairs = zip(drawn, bodies(exported), strict=True)
+    changed = [(kind, before, after) for (kind, before), after in pairs if before != after]
+    print(f"{len(changed)} of {len(sent)} changed: {changed}")
+    assert len(changed) <= len(sent) // 1000, "\n".join(map(str, changed))
 
 
 # ---------------------------------------------------------------- the rest

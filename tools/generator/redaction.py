@@ -38,10 +38,14 @@ COUNTS = ("redaction.masked.count", "redaction.ignored.count", "redaction.allowe
 MASKED = "ai_otel.redaction.masked"
 SUMMED = ("SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM")
 # A name without any of these has nothing that a pattern could match.
-SUSPECT = "[@=:+%>'\"$]|--|(?i:bearer|basic) |[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
+SUSPECT = "[@=:+%>'\"$]|--|eyJ|login |(?i:bearer|basic) |[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
 # The longest expression for keys of content, in characters, and what stands in their words for more than itself.
 LONGEST = 1200
 SIGNS = {".": "[.]", "*": ".*", "#": "[0-9]"}
+# Bytes are no text before they are decoded; OTTL has no word for them.
+IS_BYTES = "log.body != nil and " + " and ".join(
+    f"not Is{kind}(log.body)" for kind in ("String", "Map", "List", "Int", "Double", "Bool")
+)
 # An expression that matches nothing.
 NONE = r"\z."
 # Attributes whose members are a set on paper only: anybody may put another word there.
@@ -151,6 +155,7 @@ def _begin(table: Tree) -> Tree:
             _group(
                 "log",
                 *_clean("log.attributes", content, words),
+                ottl.do(ottl.call("set", "log.body", 'Decode(log.body, "utf-8")'), IS_BYTES),
                 *_clean("log.body", content, words, "IsMap(log.body)"),
             ),
             {
