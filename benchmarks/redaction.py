@@ -23,8 +23,7 @@ sys.path[:0] = [str(ROOT / place) for place in ("src", "tools", "tests")]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
 from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: E402
 
-from ai_otel.collector.compose import Choice, compose  # noqa: E402
-from harness.collector.process import Collector, running  # noqa: E402
+from harness.collector.process import Collector, composed, running  # noqa: E402
 from harness.telemetry.traffic import attributes as attributes_of  # noqa: E402
 
 SPANS = 100
@@ -108,8 +107,9 @@ def rate(collector: Collector, body: bytes, count: int) -> float:
 
 def start(stack: ExitStack, features: Sequence[str], directory: Path) -> Collector:
     """A Collector whose spans go nowhere."""
-    choice = Choice("gateway_stateful", (), ("local", *features), ("persistence",), ("file",))
-    tree = compose(choice).tree
+    tree = composed(
+        role="gateway_stateful", features=("local", *features), without=("persistence",), backends=("file",)
+    )
     tree["exporters"] = {"nop": {}}
     for pipeline in tree["service"]["pipelines"].values():
         pipeline["exporters"] = ["nop" if name == "file/backend" else name for name in pipeline["exporters"]]

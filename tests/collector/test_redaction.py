@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-import string
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,11 @@ import yaml
 
 from ai_otel.collector.fragments import ROLES
 from ai_otel.contract import load
+from generator.model import read
+from generator.redaction import patterns as expressions
 from harness.collector.process import Tree, composed, exports, running, validate
 from harness.collector.redaction import Case, arrived, cases, requests, wrong
+from harness.collector.redaction_innocents import innocents
 from harness.polling import eventually
 from harness.telemetry.otlp_json import any_value, attributes, plain_attributes, send, span
 
@@ -73,18 +73,28 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, Any]
     return {case.id: readers[case.id](case) for case in corpus}, json.dumps(exported, ensure_ascii=False)
 
 
+@pytest.mark.fault(
+    "collector",
+    "a secret, a card or an address stands in a query, a header, YAML, JSON, XML or a command line",
+    "redaction masks it; a corpus of more than 500 forms runs through the Collector, and each leak fails the test",
+)
+@pytest.mark.fault(
+    "collector",
+    "a framework writes prompts under keys of its own, or in another case (`genkit:input`, `Gen_AI.Prompt`)",
+    "redaction deletes the attribute",
+)
 def test_no_secret_of_the_corpus_leaves(outcome: tuple[Mapping[str, Any], str]) -> None:
     found, _ = outcome
-    misses = {case: complaint for case in POSITIVES if (complaint := wrong(case, found[case.id]))}
+    misses = [(case, complaint) for case in POSITIVES if (complaint := wrong(case, found[case.id]))]
     print(f"{len(POSITIVES) - len(misses)} of {len(POSITIVES)} positives right")
     assert not misses, report(found, misses)
-    assert len(POSITIVES) >= 200
+    assert len(POSITIVES) >= 500
 
 
 def test_what_is_no_secret_arrives_as_it_was_sent(outcome: tuple[Mapping[str, Any], str]) -> None:
     found, _ = outcome
     # With their types: 1 is not 1.0 and not true.
-    misses = {case: "it was changed" for case in NEGATIVES if repr(found[case.id]) != repr(case.value)}
+    misses = [(case, "it was changed") for case in NEGATIVES if repr(found[case.id]) != repr(case.value)]
     print(f"{len(NEGATIVES) - len(misses)} of {len(NEGATIVES)} negatives right")
     assert not misses, report(found, misses)
     assert len(NEGATIVES) >= 200
@@ -120,10 +130,9 @@ def test_a_scanner_of_repositories_finds_nothing_in_the_corpus() -> None:
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     """What is masked, by its name, in Python's spelling."""
-    for value in yaml.safe_load((SCHEMA / "redaction.yaml").read_text())["values"]:
-        for start in value.get("each", [""]):
-            regex = re.sub(r"\\x\{([0-9A-F]+)\}", lambda code: chr(int(code[1], 16)), start + value["regex"])
-            yield value["name"], re.compile(regex.replace(r"\z", r"\Z"))
+    for name, expression in expressions(read(SCHEMA / "redaction.yaml")):
+        regex = re.sub(r"\\x\{([0-9A-F]+)\}", lambda code: chr(int(code[1], 16)), expression)
+        yield name, re.compile(regex.replace(r"\z", r"\Z"))
 
 
 def as_text(value: Any) -> str:
@@ -131,10 +140,10 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def report(found: Mapping[str, Any], misses: Mapping[Case, str]) -> str:
+def report(found: Mapping[str, Any], misses: Sequence[tuple[Case, str]]) -> str:
     """Each miss in three lines."""
     lines = [f"{len(misses)} are wrong:"]
-    for case, complaint in misses.items():
+    for case, complaint in misses:
         lines.append(f"{case.id} ({case.kind}; {case.where} {case.key}): {complaint}")
         lines.append(f"    {case.value!r}\n    {found[case.id]!r}")
     return "\n".join(lines)
@@ -148,7 +157,8 @@ def test_every_attribute_of_the_conventions_that_is_no_content_survives(tmp_path
     types = {**pinned, **{key: attribute.type for key, attribute in load().attributes.items()}}
     content = re.compile(
         "gen_ai[.](input[.]messages|output[.]messages|system_instructions|tool[.]definitions|tool[.]call[.](arguments|result)|"
-        "retrieval[.](documents|query[.]text)|memory[.](records|query[.]text)|prompt[.]variable|evaluation[.]explanation)"
+        "retrieval[.](documents|query[.]text)|memory[.](records|query[.]text)|prompt[.]variable|evaluation[.]explanation|"
+        "request[.]stop_sequences)"
     )
     samples = {"int": 4111111111111111, "double": 0.4111111111111111, "boolean": True, "string[]": ["word"]}
     sent = {key: samples.get(kind, "word") for key, kind in types.items()}
@@ -157,30 +167,20 @@ def test_every_attribute_of_the_conventions_that_is_no_content_survives(tmp_path
     assert {key: value for key, value in sent.items() if not content.fullmatch(key)} == found
 
 
-def test_ids_numbers_and_times_drawn_at_random_survive(tmp_path: Path) -> None:
-    draw = random.Random(20261123)
-    letters, hexadecimal = string.ascii_letters + string.digits, "0123456789abcdef"
-    kinds: dict[str, Callable[[], str]] = {
-        "UUID": lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)),
-        "UUID in capitals": lambda: str(uuid.UUID(int=draw.getrandbits(128), version=4)).upper(),
-        "trace id": lambda: f"{draw.getrandbits(128):032x}",
-        "digest": lambda: f"sha256:{draw.getrandbits(256):064x}",
-        "response id": lambda: "chatcmpl-" + "".join(draw.choices(letters, k=29)),
-        "random text": lambda: "".join(draw.choices(letters, k=40)),
-        "fraction": lambda: repr(draw.random()),
-        "fractions": lambda: json.dumps([draw.uniform(-10, 10) for _ in range(6)]),
-        "nanoseconds": lambda: str(draw.randrange(1_700_000_000_000_000_000, 2_000_000_000_000_000_000)),
-        "microseconds": lambda: str(draw.randrange(1_700_000_000_000_000, 2_000_000_000_000_000)),
-        "milliseconds": lambda: str(draw.randrange(1_700_000_000_000, 2_000_000_000_000)),
-        "address": lambda: f"{'.'.join(str(draw.randrange(256)) for _ in range(4))}:{draw.randrange(65536)}",
-        "version": lambda: ".".join(str(draw.randrange(most)) for most in (600, 200, 10_000, 300)),
-        "pod": lambda: f"vllm-{''.join(draw.choices(hexadecimal, k=10))}-{''.join(draw.choices(letters.lower(), k=5))}",
-    }
-    sent = [f"{kind} {value()}" for kind, value in kinds.items() for _ in range(500)]
+@pytest.mark.fault(
+    "collector",
+    "10,000 values that are no secrets run through redaction: ids, digests, paths, models, times, log lines, JSON",
+    "at most one in a thousand is changed",
+)
+def test_values_that_are_no_secrets_survive(tmp_path: Path) -> None:
+    drawn = list(innocents(seed=20261123, each=250))
+    sent = [value for _, value in drawn]
+    assert len(sent) == 10_000
     exported = through([logs(sent)], tmp_path, lambda found: len(bodies(found)) == len(sent))
-    changed = [(before, after) for before, after in zip(sent, bodies(exported), strict=True) if before != after]
-    print(f"{len(changed)} of {len(sent)} changed")
-    assert not changed
+    pairs = zip(drawn, bodies(exported), strict=True)
+    changed = [(kind, before, after) for (kind, before), after in pairs if before != after]
+    print(f"{len(changed)} of {len(sent)} changed: {changed}")
+    assert len(changed) <= len(sent) // 1000, "\n".join(map(str, changed))
 
 
 # ---------------------------------------------------------------- the rest

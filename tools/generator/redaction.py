@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from generator import ottl
@@ -18,20 +18,34 @@ HEAD = """\
 # a secret are masked; what looks like a secret, a person's address or a payment card inside other text is masked. The
 # mask is ****. A nested value in which something was masked leaves as its JSON text, and points of a metric that have
 # become the same are merged; all else leaves as it came. Attributes of span links cannot be reached; exemplars keep
-# their trace's ids only.
+# their trace's ids only. docs/collector.md names what is covered, and the limits.
 #
 # AI_OTEL_REDACT_PATTERN   one more regular expression (RE2) whose matches are masked; left out: none
 """
 
-# Names and status messages are laid into attributes before the patterns run, and back after: so these are written once.
-NAME = "ai_otel.redaction.name"
-STATUS = "ai_otel.redaction.status"
+# Fields beside attributes are laid into attributes before the patterns run, and back after: so these are written once.
+# For each context, the field, and whether it is searched only if it is suspect, or always if it is not empty.
+LAID = "ai_otel.redaction."
+SPAN_FIELDS = (("status.message", False), ("trace_state", False), ("name", True))
+EVENT_FIELDS = (("name", True),)
+LOG_FIELDS = (("event_name", True), ("severity_text", True))
+SCOPE_FIELDS = (("name", True), ("version", True), ("schema_url", True))
+RESOURCE_FIELDS = (("schema_url", True),)
+# A program's words, so that a short expression does, and the whole is masked.
+METRIC_FIELDS = ("name", "description", "unit")
 # What the redaction processor says of a metric's points, and the mark on their resource that it masked any.
-COUNTS = ("redaction.masked.count", "redaction.ignored.count")
+COUNTS = ("redaction.masked.count", "redaction.ignored.count", "redaction.allowed.count")
 MASKED = "ai_otel.redaction.masked"
 SUMMED = ("SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM")
 # A name without any of these has nothing that a pattern could match.
-SUSPECT = "[@=:+]|[0-9]{3}|[0-9A-Za-z_-]{20}"
+SUSPECT = "[@=:+%>'\"$]|--|eyJ|login |(?i:bearer|basic) |[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
+# The longest expression for keys of content, in characters, and what stands in their words for more than itself.
+LONGEST = 1200
+SIGNS = {".": "[.]", "*": ".*", "#": "[0-9]"}
+# Bytes are no text before they are decoded; OTTL has no word for them.
+IS_BYTES = "log.body != nil and " + " and ".join(
+    f"not Is{kind}(log.body)" for kind in ("String", "Map", "List", "Int", "Double", "Bool")
+)
 # An expression that matches nothing.
 NONE = r"\z."
 # Attributes whose members are a set on paper only: a client may put another word there.
@@ -47,22 +61,24 @@ def render(contract: Contract) -> str:
 def fragment(table: Tree, contract: Contract) -> Tree:
     """The processors, and the pipelines that they belong into."""
     begin, end = "transform/redaction", "transform/redaction_end"
-    values, points = "redaction/values", "redaction/points"
-    secrets = _secrets(table, contract)
+    keys, values = _keys(table, contract), _values(table, contract)
+    quiet, counted = {"summary": "silent"}, {"summary": "info"}
     return {
         "processors": {
             begin: _begin(table),
-            values: {**secrets, "summary": "silent"},
-            # Marks which points it masked, so that those that have become the same are merged.
-            points: {**secrets, "summary": "info"},
+            "redaction/keys": {**keys, **quiet},
+            "redaction/values": {**values, **quiet},
+            # These mark which points they masked, so that those that have become the same are merged.
+            "redaction/point_keys": {**keys, **counted},
+            "redaction/point_values": {**values, **counted},
             end: _end(),
         },
         "service": {
             "pipelines": {
                 # Each item meets them once: what a connector hands on within one Collector has been through already.
-                "traces/otlp*": {"processors": [begin, values, end]},
-                "logs/otlp*": {"processors": [begin, values]},
-                "metrics/*": {"processors": [begin, points, end]},
+                "traces/otlp*": {"processors": [begin, "redaction/keys", "redaction/values", end]},
+                "logs/otlp*": {"processors": [begin, "redaction/keys", "redaction/values", end]},
+                "metrics/*": {"processors": [begin, "redaction/point_keys", "redaction/point_values", end]},
             }
         },
     }
@@ -71,48 +87,76 @@ def fragment(table: Tree, contract: Contract) -> Tree:
 # ---------------------------------------------------------------- content
 
 
-def content_key(table: Tree) -> str:
-    """The expression that the keys of content match."""
-    ends = {"keys": "(?:[.]|$)", "numbered": "(?:[.][0-9]|$)", "exact": "$"}
-    return f"^(?:{'|'.join(one_of(table['content'][kind]) + end for kind, end in ends.items())})"
+def content_keys(table: Tree) -> list[str]:
+    """The expressions of which the key of content matches one.
+
+    Go runs an expression in one go, at a tenth of the cost, if no choice in it is ever taken back, both its ends are
+    fixed, and it is not too long: hence the tree of letters, and several expressions.
+    """
+    content = table["content"]
+    words = {*content["exact"], *content["numbered"], *(f"{word}.#*" for word in content["numbered"])}
+    words |= {text for word in content["keys"] for text in (word, f"{word}.*")}
+    # What is below such a key needs no word of its own.
+    words = {
+        word for word in words if not any(word.startswith(f"{key}.") and word != f"{key}.*" for key in content["keys"])
+    }
+    groups: list[list[str]] = [[]]
+    for word in sorted(words):
+        if len(one_of([*groups[-1], word])) > LONGEST:
+            groups.append([])
+        groups[-1].append(word)
+    return [f"(?is)^{one_of(group)}$" for group in groups]
 
 
 def one_of(words: Iterable[str]) -> str:
-    """An expression for any of the words, each beginning written once: many times as fast as one alternative a word."""
+    """An expression for any of the words, each beginning written once; `*` is any text, `#` a digit."""
     follow: dict[str, list[str]] = {}
-    for word in dict.fromkeys(words):
+    for word in dict.fromkeys(word.lower() for word in words):
         follow.setdefault(word[:1], []).append(word[1:])
     ends = follow.pop("", None) is not None
-    choices = [("[.]" if letter == "." else letter) + one_of(rest) for letter, rest in follow.items()]
+    choices = [SIGNS.get(letter, letter) + one_of(rest) for letter, rest in follow.items()]
     text = choices[0] if len(choices) == 1 and not ends else f"(?:{'|'.join(choices)})" if choices else ""
     return f"{text}?" if ends and choices else text
 
 
 def _begin(table: Tree) -> Tree:
-    content, event = content_key(table), f"^{one_of(table['content']['event'])}$"
+    content, event = content_keys(table), [f"(?i)^{one_of(table['content']['event'])}$"]
+    words = table["words"]
+    resource = _group(
+        "resource",
+        *_clean("resource.attributes", content, words),
+        *_lay_all("resource", RESOURCE_FIELDS),
+    )
+    scope = _group(
+        "scope",
+        *_clean("scope.attributes", content, words),
+        *_lay_all("scope", SCOPE_FIELDS),
+    )
     return {
         "error_mode": "ignore",
         "trace_statements": [
-            _group("resource", _delete("resource.attributes", content)),
+            resource,
+            scope,
             _group(
                 "span",
-                _delete("span.attributes", content),
-                _lay(f'span.attributes["{STATUS}"]', "span.status.message", 'span.status.message != ""'),
-                _lay(f'span.attributes["{NAME}"]', "span.name", _suspect("span.name")),
+                *_clean("span.attributes", content, words),
+                *_lay_all("span", SPAN_FIELDS),
             ),
             _group(
                 "spanevent",
-                _delete("spanevent.attributes", content),
-                _delete("spanevent.attributes", event, 'IsMatch(spanevent.name, "^(?:gen_ai|llm|ai)[.]")'),
-                _lay(f'spanevent.attributes["{NAME}"]', "spanevent.name", _suspect("spanevent.name")),
+                *_clean("spanevent.attributes", content, words),
+                *_delete("spanevent.attributes", event, 'IsMatch(spanevent.name, "^(?:gen_ai|llm|ai)[.]")'),
+                *_lay_all("spanevent", EVENT_FIELDS),
             ),
         ],
         "log_statements": [
-            _group("resource", _delete("resource.attributes", content)),
+            resource,
+            scope,
             _group(
                 "log",
-                _delete("log.attributes", content),
-                _delete("log.body", content, "IsMap(log.body)"),
+                *_clean("log.attributes", content, words),
+                ottl.do(ottl.call("set", "log.body", 'Decode(log.body, "utf-8")'), IS_BYTES),
+                *_clean("log.body", content, words, "IsMap(log.body)"),
             ),
             {
                 "context": "log",
@@ -121,7 +165,7 @@ def _begin(table: Tree) -> Tree:
                     'log.attributes["event.name"] != nil and IsMatch(log.attributes["event.name"], "^gen_ai[.]")',
                 ],
                 "statements": [
-                    _delete("log.attributes", event),
+                    *_delete("log.attributes", event),
                     ottl.do(
                         ottl.call("keep_keys", "log.body", ottl.texts(table["content"]["body_keeps"])),
                         "IsMap(log.body)",
@@ -129,10 +173,20 @@ def _begin(table: Tree) -> Tree:
                     ottl.do(ottl.call("set", "log.body", '"****"'), "log.body != nil and not IsMap(log.body)"),
                 ],
             },
+            _group("log", *_lay_all("log", LOG_FIELDS)),
         ],
         "metric_statements": [
-            _group("resource", _delete("resource.attributes", content)),
-            _group("datapoint", _delete("datapoint.attributes", content)),
+            resource,
+            scope,
+            _group(
+                "metric",
+                *(
+                    ottl.do(ottl.call("set", f"metric.{field}", '"****"'), f"not {_is_match(f'metric.{field}', words)}")
+                    for field in METRIC_FIELDS
+                ),
+                ottl.call("keep_keys", "metric.metadata", ottl.texts(table["metadata_keeps"])),
+            ),
+            _group("datapoint", *_clean("datapoint.attributes", content, words)),
             _group("exemplar", ottl.call("keep_keys", "exemplar.filtered_attributes", "[]")),
         ],
     }
@@ -141,14 +195,20 @@ def _begin(table: Tree) -> Tree:
 def _end() -> Tree:
     masked = f"{ottl.resource(MASKED)} == true"
     summed = ottl.either(f"metric.type == METRIC_DATA_TYPE_{kind}" for kind in SUMMED)
+    resource = _group("resource", *_back_all("resource", RESOURCE_FIELDS))
+    scope = _group("scope", *_back_all("scope", SCOPE_FIELDS))
     return {
         "error_mode": "ignore",
         "trace_statements": [
-            _group("span", *_back("span.attributes", NAME, "span.name")),
-            _group("span", *_back("span.attributes", STATUS, "span.status.message")),
-            _group("spanevent", *_back("spanevent.attributes", NAME, "spanevent.name")),
+            resource,
+            scope,
+            _group("span", *_back_all("span", SPAN_FIELDS)),
+            _group("spanevent", *_back_all("spanevent", EVENT_FIELDS)),
         ],
+        "log_statements": [resource, scope, _group("log", *_back_all("log", LOG_FIELDS))],
         "metric_statements": [
+            resource,
+            scope,
             _group(
                 "datapoint",
                 ottl.do(ottl.call("set", ottl.resource(MASKED), "true"), f'datapoint.attributes["{COUNTS[0]}"] != nil'),
@@ -176,21 +236,36 @@ def _group(context: str, *statements: str) -> Tree:
     return {"context": context, "statements": list(statements)}
 
 
-def _delete(target: str, pattern: str, where: str = "") -> str:
-    return ottl.do(ottl.call("delete_matching_keys", target, ottl.text(pattern)), where)
+def _clean(target: str, content: Iterable[str], words: str, where: str = "") -> Iterator[str]:
+    """Without content, and without keys that are none."""
+    yield from _delete(target, content, where)
+    yield ottl.do(ottl.call("keep_matching_keys", target, ottl.text(words)), where)
 
 
-def _lay(target: str, source: str, where: str) -> str:
-    return ottl.do(ottl.call("set", target, source), where)
+def _delete(target: str, patterns: Iterable[str], where: str = "") -> Iterator[str]:
+    return (ottl.do(ottl.call("delete_matching_keys", target, ottl.text(pattern)), where) for pattern in patterns)
 
 
-def _suspect(name: str) -> str:
-    return ottl.call("IsMatch", name, ottl.text(SUSPECT))
+def _is_match(target: str, pattern: str) -> str:
+    return ottl.call("IsMatch", target, ottl.text(pattern))
 
 
-def _back(attributes: str, key: str, target: str) -> Iterator[str]:
-    yield ottl.do(ottl.call("set", target, f'{attributes}["{key}"]'), f'{attributes}["{key}"] != nil')
-    yield ottl.do(ottl.call("delete_key", attributes, ottl.text(key)), f'{attributes}["{key}"] != nil')
+def _laid(context: str, field: str) -> str:
+    return f'{context}.attributes["{LAID}{field}"]'
+
+
+def _lay_all(context: str, fields: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    for field, suspect in fields:
+        source = f"{context}.{field}"
+        where = _is_match(source, SUSPECT) if suspect else f'{source} != ""'
+        yield ottl.do(ottl.call("set", _laid(context, field), source), where)
+
+
+def _back_all(context: str, fields: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    for field, _ in fields:
+        held = _laid(context, field)
+        yield ottl.do(ottl.call("set", f"{context}.{field}", held), f"{held} != nil")
+        yield ottl.do(ottl.call("delete_key", f"{context}.attributes", ottl.text(LAID + field)), f"{held} != nil")
 
 
 # ---------------------------------------------------------------- secrets
@@ -200,7 +275,21 @@ def patterns(table: Tree) -> Iterator[tuple[str, str]]:
     """Each expression whose matches are masked, with its name."""
     for value in table["values"]:
         for beginning in value.get("each", [""]):
-            yield value["name"], beginning + value["regex"]
+            for start in _cases(beginning) if value.get("cases") else [beginning]:
+                yield value["name"], _with_parts(start + value["regex"], table["parts"])
+
+
+def _cases(beginning: str) -> Iterator[str]:
+    """It as it is, and with a capital where its first letter is a small one."""
+    yield beginning
+    if beginning[0].islower():
+        yield beginning[0].upper() + beginning[1:]
+
+
+def _with_parts(regex: str, parts: Mapping[str, str]) -> str:
+    while "<<" in regex:
+        regex = re.sub("<<([a-z]+)>>", lambda part: parts[part[1]], regex)
+    return regex
 
 
 def ignored(table: Tree, contract: Contract) -> list[str]:
@@ -212,18 +301,27 @@ def ignored(table: Tree, contract: Contract) -> list[str]:
     return sorted((plain | set(table["ignored"])) - OPEN)
 
 
-def _secrets(table: Tree, contract: Contract) -> dict[str, Any]:
+def _keys(table: Tree, contract: Contract) -> dict[str, Any]:
+    """Masks the values of keys that name a secret, and what the user's own expression matches."""
     return {
-        "allow_all_keys": True,
-        # Nested values and numbers are read as their text.
-        "redact_all_types": True,
-        "ignored_keys": ignored(table, contract),
+        **_common(table, contract),
         "blocked_key_patterns": [_dollars(pattern) for pattern in table["secret_keys"]],
-        "blocked_values": [
-            *(_dollars(pattern) for _, pattern in patterns(table)),
-            f"${{env:AI_OTEL_REDACT_PATTERN:-{NONE}}}",
-        ],
+        "blocked_values": [f"${{env:AI_OTEL_REDACT_PATTERN:-{NONE}}}"],
     }
+
+
+def _values(table: Tree, contract: Contract) -> dict[str, Any]:
+    """Masks what the expressions match. Apart from `_keys`, because a plain value is not masked for its key either."""
+    return {
+        **_common(table, contract),
+        "allowed_values": [_dollars(table["plain"])],
+        "blocked_values": [_dollars(pattern) for _, pattern in patterns(table)],
+    }
+
+
+def _common(table: Tree, contract: Contract) -> dict[str, Any]:
+    # Nested values and numbers are searched as their text.
+    return {"allow_all_keys": True, "redact_all_types": True, "ignored_keys": ignored(table, contract)}
 
 
 def _dollars(pattern: str) -> str:
@@ -235,9 +333,11 @@ def _commented(text: str, table: Tree) -> str:
     """The name of each expression above the first of that name."""
     lines, place = [], 0
     names = [name for name, _ in patterns(table)]
-    inside = False
+    inside = allowed = False
     for line in text.splitlines():
-        inside = line.strip() == "blocked_values:" or (inside and bool(re.match(r"\s*- ", line)))
+        allowed = allowed or line.strip().startswith("allowed_values:")
+        begins = allowed and line.strip().startswith("blocked_values:")
+        inside = begins or (inside and bool(re.match(r"\s*- ", line)))
         if inside and line.lstrip().startswith("- ") and place < len(names):
             if place == 0 or names[place] != names[place - 1]:
                 lines.append(f"{line[: len(line) - len(line.lstrip())]}# {names[place]}")
