@@ -1,4 +1,4 @@
-"""Every recorded page, changed in every way that a label, a type or a family can be: the same value, or none."""
+"""Every recorded endpoint, changed in every way that a label, a type or a family can be: the same value, or none."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from generator.model import ROOT, Contract, Tree
 from generator.normaliser import dump
 
 HOME = "collector-config/kubernetes/kustomize"
-EXAMPLES = ("vllm", "sglang", "dcgm")
+EXAMPLES = ("vllm", "sglang")
 """Engines whose sidecars are committed; `python tools/sidecar.py ENGINE` writes any other."""
 GENERATED = "# Generated from the parts in collector-config/ by `make generate`. Do not edit."
 
