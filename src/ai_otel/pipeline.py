@@ -117,7 +117,9 @@ class Pipeline:
             limit=queue_limit,
             interval_s=interval_s,
         )
-        self.devices = DeviceStage(devices, self._resume, self.recorder.follow)
+        self.devices = DeviceStage(
+            devices, self._resume, self.recorder.follow, engine_devices=lambda: self.recorder.engine_devices
+        )
         forget = WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 

@@ -99,6 +99,8 @@ class Recorder:
         self._stopped = False
         self.generation = os.getpid()
         self.open_count = 0
+        self.engine_devices: int | None = None
+        """Number of devices that the engine computes on, the first of the visible ones; `None` if it is unknown."""
         self._started: deque[Inference] | None = None
 
     def _after_fork(self) -> None:

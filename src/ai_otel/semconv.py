@@ -195,7 +195,7 @@ GPU_LINKS: Final = ("pcie", "nvlink", "xgmi", "c2c")
 GPU_PASSES: Final = ("readings", "energy", "events")
 GPU_PIPES: Final = ("tensor", "fp64", "fp32", "fp16", "int")
 GPU_POWER_WINDOWS: Final = ("average", "instant")
-GPU_SELECTIONS: Final = ("process_list", "environment", "container")
+GPU_SELECTIONS: Final = ("process_list", "engine", "environment", "container")
 GPU_SHARINGS: Final = ("exclusive", "mig", "time_slicing", "mps", "claim")
 GPU_SUPPORT_STATES: Final = ("ok", "not_supported", "no_permission", "not_found", "lost", "invalid", "error")
 # fmt: off

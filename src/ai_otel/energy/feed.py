@@ -19,8 +19,8 @@ class EnergyFeed:
     Without any energy counter nothing can be attributed: `attribution` stays `None` and no request waits for energy.
     `attribute` creates the attribution of a ledger, once the first counter has a value; `detach` is called when another
     process samples. `shared` attributes the energy of shared devices as well. `variables` is the environment, which may
-    name the server's own devices. When other devices turn out to be its own, as when the engine has started its
-    workers, the accounts start again with these.
+    name the server's own devices; `count` returns how many of them the engine computes on. When other devices turn out
+    to be its own, as when the engine has started its workers, the accounts start again with these.
     """
 
     def __init__(
@@ -29,12 +29,14 @@ class EnergyFeed:
         *,
         shared: bool = False,
         variables: Mapping[str, str] | None = None,
+        count: Callable[[], int | None] = lambda: None,
         detach: Callable[[], None] = lambda: None,
     ) -> None:
         self._attribute = attribute
         self._detach = detach
         self._shared = shared
         self._variables = variables if variables is not None else {}
+        self._count = count
         self._devices: Sequence[Device] = ()
         self._held: dict[Key, bool | None] = {}
         self._undeferred_before = 0
@@ -89,7 +91,7 @@ class EnergyFeed:
         return self._undeferred_before + (self.attribution.undeferred if self.attribution is not None else 0)
 
     def _select(self) -> Selection:
-        selection = select(self._devices, self._held, self._variables)
+        selection = select(self._devices, self._held, self._variables, self._count())
         # An engine that sleeps or restarts holds nothing for a while.
         known = self.selection.known_by == PROCESS_LIST and set(self.selection.devices) <= set(self._devices)
         return self.selection if known and selection.known_by != PROCESS_LIST else selection

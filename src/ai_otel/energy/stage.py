@@ -76,11 +76,19 @@ class DeviceStage:
 
     `start`, `defer`, `emitted` and `stop` are called on the recorder's thread. `resume` is called on the sampler's
     thread, once for each deferred record, and has the next stage run on the recorder's thread. `follow` has every
-    inference that starts appended to a queue.
+    inference that starts appended to a queue. `engine_devices` returns how many devices the engine computes on.
     """
 
-    def __init__(self, options: DeviceOptions, resume: Resume, follow: Callable[[deque[Inference]], None]) -> None:
+    def __init__(
+        self,
+        options: DeviceOptions,
+        resume: Resume,
+        follow: Callable[[deque[Inference]], None],
+        *,
+        engine_devices: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._options = options
+        self._engine_devices = engine_devices
         self._resume_later = resume
         self._follow = follow
         self._monitor: GpuMonitor | None = None
@@ -106,7 +114,7 @@ class DeviceStage:
     def _reset(self) -> None:
         self._election: LeaderElection | None = None
         self._feed: EnergyFeed | None = None
-        self._selected: tuple[Snapshot, Selection] | None = None
+        self._selected: tuple[Snapshot, int | None, Selection] | None = None
         self._resume: Resume = self._resume_later
         self._running: deque[tuple[float, float, Context]] = deque(maxlen=REMEMBERED)
 
@@ -143,7 +151,11 @@ class DeviceStage:
         election: Election = self._election
         if options.energy:
             self._feed = feed = EnergyFeed(
-                self._attribute, shared=options.energy_shared, variables=options.variables, detach=self._unfollow
+                self._attribute,
+                shared=options.energy_shared,
+                variables=options.variables,
+                count=self._engine_devices,
+                detach=self._unfollow,
             )
             election = OwnElection(self._election, lambda: feed.selection)
         self._monitor.sample(
@@ -236,13 +248,13 @@ class DeviceStage:
         """Return the server's own devices of the last sample that answer."""
         from ai_otel.gpu.selection import select
 
-        snapshot = self.snapshot
-        if self._selected is None or self._selected[0] is not snapshot:
+        snapshot, count = self.snapshot, self._engine_devices()
+        if self._selected is None or self._selected[0] is not snapshot or self._selected[1] != count:
             samples = [sample for sample in snapshot.samples if not sample.lost]
             held = {sample.device.key: sample.reading.held for sample in samples}
             devices = [sample.device for sample in samples]
-            self._selected = snapshot, select(devices, held, self._options.variables)
-        return self._selected[1]
+            self._selected = snapshot, count, select(devices, held, self._options.variables, count)
+        return self._selected[2]
 
     def _settled(self, record: RequestRecord) -> None:
         if record.energy is not None and self._options.price is not None:

@@ -1,9 +1,9 @@
 """
 Which of the visible devices are the server's own: a request must not pay for a neighbour's.
 
-In order of trust: the devices that the server's processes hold, by the driver's process list; those that a variable
-such as `CUDA_VISIBLE_DEVICES` names; all devices of the container. If a variable is set that cannot be resolved, the
-devices are unknown.
+In order of trust: the devices that the server's processes hold, by the driver's process list; the first ones of the
+visible, if the engine reports how many it computes on; those that a variable such as `CUDA_VISIBLE_DEVICES` names; all
+devices of the container. If a variable is set that cannot be resolved, the devices are unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ai_otel.gpu.registry import attributable
 from ai_otel.gpu.roles import Election
 from ai_otel.gpu.source import Device
 
-PROCESS_LIST, ENVIRONMENT, CONTAINER = "process_list", "environment", "container"
+PROCESS_LIST, ENGINE, ENVIRONMENT, CONTAINER = "process_list", "engine", "environment", "container"
 
 VARIABLES: Mapping[str, tuple[str, ...]] = {
     "nvidia": ("CUDA_VISIBLE_DEVICES",),
@@ -33,7 +33,7 @@ class Selection(NamedTuple):
 
     devices: Sequence[Device]
     known_by: str | None
-    """`process_list`, `environment` or `container`; `None` if it is unknown which of several devices are its own."""
+    """`ai_otel.gpu.selection`; `None` if it is unknown which of several devices are its own."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -41,25 +41,35 @@ class Selection(NamedTuple):
         return tuple(dict.fromkeys(device.id for device in self.devices))
 
 
-def select(devices: Sequence[Device], held: Mapping[Key, bool | None], variables: Mapping[str, str]) -> Selection:
+def select(
+    devices: Sequence[Device],
+    held: Mapping[Key, bool | None],
+    variables: Mapping[str, str],
+    count: int | None = None,
+) -> Selection:
     """
     Return the server's own devices among the attributable ones.
 
-    `held` is what the driver's process list says of each device (`GpuReading.held`), `variables` the environment.
+    `held` is what the driver's process list says of each device (`GpuReading.held`), `variables` the environment,
+    `count` the number of NVIDIA GPUs that the engine computes on, if it reports it.
     """
     parts = [
-        _of_vendor(vendor, [device for device in devices if device.vendor == vendor], held, variables)
+        _of_vendor(vendor, [device for device in devices if device.vendor == vendor], held, variables, count)
         for vendor in dict.fromkeys(device.vendor for device in devices)
     ]
     ways = [part.known_by for part in parts]
     if not parts or None in ways:
         return Selection((), None)
     own = [device for part in parts for device in part.devices]
-    return Selection(own, next(way for way in (CONTAINER, ENVIRONMENT, PROCESS_LIST) if way in ways))
+    return Selection(own, next(way for way in (CONTAINER, ENVIRONMENT, ENGINE, PROCESS_LIST) if way in ways))
 
 
 def _of_vendor(
-    vendor: str, devices: Sequence[Device], held: Mapping[Key, bool | None], variables: Mapping[str, str]
+    vendor: str,
+    devices: Sequence[Device],
+    held: Mapping[Key, bool | None],
+    variables: Mapping[str, str],
+    count: int | None,
 ) -> Selection:
     candidates = attributable(devices)
     values = [variables[name] for name in VARIABLES.get(vendor, ()) if name in variables]
@@ -70,22 +80,39 @@ def _of_vendor(
         unread = [device for device in candidates if device.key not in held]
         return Selection([*own, *(device for device in unread if named is None or device in named)], PROCESS_LIST)
     if not values:
-        return Selection(candidates, CONTAINER)
+        known = vendor == "nvidia" and count is not None and count < len(candidates)
+        return (
+            _first(candidates, count, devices, variables.get(ORDER, "")) if known else Selection(candidates, CONTAINER)
+        )
     if named is not None:
-        return Selection(named, ENVIRONMENT)
+        return Selection(named[:count], ENGINE if count is not None and count < len(named) else ENVIRONMENT)
     return Selection(candidates, CONTAINER) if len(candidates) == 1 else Selection((), None)
+
+
+def _first(candidates: Sequence[Device], count: int | None, devices: Sequence[Device], order: str) -> Selection:
+    """Return the first devices, which an engine takes, if CUDA numbers them as the driver does."""
+    divided = any(device.instance_id is not None for device in devices)
+    return Selection((), None) if divided or not is_certain(devices, order) else Selection(candidates[:count], ENGINE)
+
+
+def is_certain(devices: Sequence[Device], order: str) -> bool:
+    """
+    Return whether CUDA numbers whole devices as the driver does.
+
+    It does with `CUDA_DEVICE_ORDER=PCI_BUS_ID`. By default it puts the fastest device first: then only equal devices
+    are in the driver's order.
+    """
+    return order == "PCI_BUS_ID" or len({device.model for device in devices if device.instance_id is None}) <= 1
 
 
 def cuda_devices(value: str, devices: Sequence[Device], order: str = "") -> list[Device] | None:
     """
     Return the devices that `CUDA_VISIBLE_DEVICES` names; `None` if its numbers may mean other devices.
 
-    As CUDA does, the list ends at the first entry that names no device. Numbers follow the driver's enumeration with
-    `CUDA_DEVICE_ORDER=PCI_BUS_ID`, and by default put the fastest device first: then only those of equal devices are
-    certain.
+    As CUDA does, the list ends at the first entry that names no device.
     """
     whole = [device for device in devices if device.instance_id is None]
-    certain = order == "PCI_BUS_ID" or len({device.model for device in whole}) <= 1
+    certain = is_certain(devices, order)
     own: dict[Key, Device] = {}
     for entry in value.split(","):
         found = _named(entry.strip(), devices, whole)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ai_otel.gpu.leader import LeaderElection
-from ai_otel.gpu.selection import CONTAINER, ENVIRONMENT, PROCESS_LIST, OwnElection, select
+from ai_otel.gpu.selection import CONTAINER, ENGINE, ENVIRONMENT, PROCESS_LIST, OwnElection, select
 from ai_otel.gpu.source import Device
 
 FOUR = [Device(f"GPU-{letter}000-1", "nvidia", model="H200", index=n) for n, letter in enumerate("abcd")]
@@ -131,6 +131,30 @@ def test_the_least_trusted_way_is_named() -> None:
     assert select(both, held, {}).known_by == CONTAINER
     assert select(both, held, {}).devices == [FOUR[0], *TWO_AMD]
     assert select([], {}, {}).known_by is None
+
+
+# ---------------------------------------------------------------- the engine
+
+
+@pytest.mark.fault(
+    "gpu",
+    "an engine computes on two of eight visible GPUs, and the driver does not list its processes",
+    "the first two are the server's, as far as CUDA's order is certain",
+)
+def test_an_engine_takes_the_first_of_the_visible_devices() -> None:
+    assert select(FOUR, {}, {}, 2) == (FOUR[:2], ENGINE)
+    assert select(FOUR, {}, {"CUDA_VISIBLE_DEVICES": "3,1,0"}, 2) == ([FOUR[3], FOUR[1]], ENGINE)
+    assert select(MIXED, {}, {}, 1) == ((), None)
+    assert select(MIXED, {}, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 1) == (MIXED[:1], ENGINE)
+    assert select([*FOUR, PARENT, *PARTS], {}, {}, 1) == ((), None)
+    assert select(FOUR, {FOUR[3].key: True}, {}, 1).known_by == PROCESS_LIST
+
+
+@pytest.mark.parametrize("count", [None, 4, 8])
+def test_an_engine_on_all_visible_devices_decides_nothing(count: int | None) -> None:
+    assert select(FOUR, {}, {}, count).known_by == CONTAINER
+    assert select(FOUR, {}, {"CUDA_VISIBLE_DEVICES": "1,2,3"}, count).known_by == ENVIRONMENT
+    assert select(TWO_AMD, {}, {}, 1) == (TWO_AMD, CONTAINER)
 
 
 # ---------------------------------------------------------------- several servers of a host

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ai_otel.engines.vllm.activation import blocked
 from ai_otel.engines.vllm.offline import OfflineHooks
 from ai_otel.engines.vllm.serving import ServingHooks
-from ai_otel.engines.vllm.stats import EngineStats, StatsState, front_ends_of
+from ai_otel.engines.vllm.stats import EngineStats, StatsState, devices_of, front_ends_of
 from ai_otel.hooks.point import HookPoint, Rung
 
 if TYPE_CHECKING:
@@ -122,4 +122,5 @@ class VllmAdapter:
         """Return the statistics of an engine. They are the source of its counters from the first call on."""
         self.stats.attached = True
         self.stats.front_ends = front_ends_of(vllm_config)
+        recorder.engine_devices = devices_of(vllm_config)
         return EngineStats(recorder, vllm_config, engine_index, front_ends=self.stats.front_ends)

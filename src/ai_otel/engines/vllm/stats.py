@@ -180,3 +180,20 @@ def front_ends_of(vllm_config: Any) -> int:
     """How many API servers share the engine."""
     count = getattr(getattr(vllm_config, "parallel_config", None), "_api_process_count", 1)
     return count if isinstance(count, int) and count > 0 else 1
+
+
+def devices_of(vllm_config: Any) -> int | None:
+    """
+    Return how many of the visible GPUs the engine computes on, which are the first ones; `None` if that is unknown.
+
+    Of several data-parallel ranks some may run on other hosts, and Ray assigns devices itself.
+    """
+    parallel = getattr(vllm_config, "parallel_config", None)
+    kind = getattr(getattr(vllm_config, "device_config", None), "device_type", None)
+    ranks, backend = (
+        getattr(parallel, "data_parallel_size", None),
+        getattr(parallel, "distributed_executor_backend", None),
+    )
+    count = getattr(parallel, "world_size", None)
+    local = ranks == 1 and getattr(parallel, "nnodes", 1) == 1 and backend in (None, "mp", "uni")
+    return count if kind == "cuda" and local and isinstance(count, int) and count > 0 else None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ai_otel.engine_counters import EngineCounter
-from ai_otel.engines.vllm.stats import EngineStats, capacity_of
+from ai_otel.engines.vllm.stats import EngineStats, capacity_of, devices_of
 
 CAPACITY = "ai_otel.kv_cache.capacity"
 CACHED = "ai_otel.usage.cache_read.input_tokens"
@@ -75,3 +75,31 @@ def test_a_negative_increment_does_not_lower_a_sum() -> None:
         )
         stats.record(None, iteration)
     assert [value for (name, _), value in counter.sums.items() if name == CACHED] == [192]
+
+
+def config(**changes: Any) -> Any:
+    """What vLLM's configuration says of devices."""
+    parallel = {"world_size": 2, "data_parallel_size": 1, "nnodes": 1, "distributed_executor_backend": "mp"}
+    device = SimpleNamespace(device_type=changes.pop("device_type", "cuda"))
+    return SimpleNamespace(device_config=device, parallel_config=SimpleNamespace(**{**parallel, **changes}))
+
+
+def test_the_devices_of_a_local_engine_are_counted() -> None:
+    assert devices_of(config()) == 2
+    assert devices_of(config(distributed_executor_backend="uni", world_size=1)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_parallel_size": 2},
+        {"nnodes": 2},
+        {"distributed_executor_backend": "ray"},
+        {"distributed_executor_backend": type},
+        {"device_type": "cpu"},
+        {"world_size": None},
+    ],
+)
+def test_devices_that_the_engine_does_not_choose_by_number_are_unknown(changes: dict[str, Any]) -> None:
+    assert devices_of(config(**changes)) is None
+    assert devices_of(SimpleNamespace()) is None
