@@ -92,7 +92,7 @@ def scraped(tmp_path_factory) -> Scraped:
     tree, out = sidecar(), directory / "out.jsonl"
     # Else of equal messages it keeps ten in ten seconds.
     tree["service"]["telemetry"]["logs"]["sampling"] = {"enabled": False}
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    job, _ = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
     (targets,) = job["static_configs"]
     every = {"AI_OTEL_SCRAPE_INTERVAL": "3s", "AI_OTEL_SCRAPE_TIMEOUT": "3s"}
     with engines(GOOD) as addresses:
