@@ -209,7 +209,7 @@ def pages(seconds: float) -> None:
             role="sidecar", engines=engines, features=("local",), without=("persistence",), backends=("otlp",)
         )
         tree["exporters"]["otlp_grpc/backend"]["tls"] = {"insecure": True}
-        (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+        job, _ = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
         with Pages({f"/{n}": page for n in range(PAGES)}) as served, tempfile.TemporaryDirectory() as directory:
             job["static_configs"] = [
                 {

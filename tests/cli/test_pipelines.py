@@ -106,16 +106,19 @@ def test_the_sidecar_of_an_engine_scrapes_its_usual_endpoint(engine: str) -> Non
     if not page["path"]:
         assert f"transform/{engine}" in tree["service"]["pipelines"]["metrics/otlp"]["processors"]
         return
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    assert job["metrics_path"] == f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
-    assert job["static_configs"][0]["targets"] == [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
+    for job in tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]:
+        (static,) = job["static_configs"]
+        assert static["labels"]["__tmp_ai_otel_path"] == f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
+        assert static["targets"] == [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
 
 
 def test_annotations_override_the_usual_endpoint_of_an_engine() -> None:
-    (job,) = compose(Selection("agent")).tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    job, protected = compose(Selection("agent")).tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+    assert protected["relabel_configs"] == job["relabel_configs"]
     addresses = [rule for rule in job["relabel_configs"] if rule.get("target_label") == "__address__"]
     assert addresses[0]["replacement"] == "$${1}:8000"
-    assert "annotation_ai_otel_io_port" in addresses[-1]["source_labels"][-1]
+    assert "annotation_ai_otel_io_port" in addresses[-2]["source_labels"][-1]
+    assert addresses[-1]["replacement"] == "[$${1}]:$${2}"
     assert {"source_labels": addresses[1]["source_labels"], "regex": "(.+);triton"}.items() <= next(
         rule for rule in addresses if rule["regex"] == "(.+);triton"
     ).items()

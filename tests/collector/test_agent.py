@@ -13,39 +13,13 @@ from typing import Any
 
 import pytest
 
-from harness.collector.process import Pages, Tree, attributes_of, composed, exports, running
+from harness.collector.agent import agent, pod
+from harness.collector.process import Pages, attributes_of, exports, running
 from harness.polling import eventually
 
 pytestmark = pytest.mark.requires(part="collector")
 
 ENGINES = Path(__file__).parents[1] / "engines"
-META = "__meta_kubernetes_"
-
-
-def pod(name: str, phase: str = "Running", **annotations: str) -> Tree:
-    """One target, as the discovery of pods makes it for one of a pod's ports."""
-    labels = {
-        f"{META}pod_ip": "127.0.0.1",
-        f"{META}pod_phase": phase,
-        f"{META}pod_name": name,
-        f"{META}pod_uid": f"uid-of-{name}",
-        f"{META}namespace": "llm",
-        **{f"{META}pod_annotation_ai_otel_io_{key}": value for key, value in annotations.items()},
-    }
-    return {"targets": ["127.0.0.1:1"], "labels": labels}
-
-
-def agent(pods: list[Tree]) -> Tree:
-    """The agent without what only a cluster has: the API server and the kubelet."""
-    tree = composed(role="agent", features=("local",), without=("persistence",), backends=("file",))
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    del job["kubernetes_sd_configs"], tree["receivers"]["kubelet_stats"], tree["processors"]["k8s_attributes"]
-    del tree["service"]["pipelines"]["metrics/kubelet"]
-    for pipeline in tree["service"]["pipelines"].values():
-        known = ("k8s_attributes", "filter/unknown_pod")
-        pipeline["processors"] = [name for name in pipeline["processors"] if name not in known]
-    job["static_configs"] = pods
-    return tree
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,12 @@ def test_a_part_of_ones_own_is_joined_by_the_same_rules(tmp_path: Path) -> None:
     assert tree["exporters"]["otlp_grpc/backend"]["timeout"] == "3s"
     pipelines = tree["service"]["pipelines"]
     assert "logs/otlp" not in pipelines
-    assert pipelines["metrics/otlp"]["processors"] == ["memory_limiter", "transform/zone", "delta_to_cumulative"]
+    assert pipelines["metrics/otlp"]["processors"] == [
+        "memory_limiter",
+        "filter/empty",
+        "transform/zone",
+        "delta_to_cumulative",
+    ]
     assert pipelines["traces/kept"]["exporters"] == ["otlp_grpc/backend", "debug/own"]
 
 

@@ -92,6 +92,20 @@ def test_every_container_is_asked_whether_it_is_well(objects: list[Tree]) -> Non
             assert (asked["path"], ports[asked["port"]]) == (path, port), (name, probe)
 
 
+def test_probes_and_monitors_reach_what_listens_on_loopback_by_default(objects: list[Tree]) -> None:
+    shared = [tree["data"] for tree in of_kind(objects, "ConfigMap") if "AI_OTEL_SELF_HOST" in tree["data"]]
+    for name, _, container in chart_containers(objects):
+        if name == GPU_AGENT:
+            continue
+        given = {each["name"]: each.get("value") for each in container.get("env", ())}
+        declared = shared[0] if container["name"] == "ai-otel" else given
+        assert declared["AI_OTEL_HEALTH_LISTEN"] == "0.0.0.0:13133", name
+        assert declared["AI_OTEL_SELF_HOST"] == "0.0.0.0", name
+        opened = {port["containerPort"] for port in container["ports"]}
+        assert ("AI_OTEL_OTLP_GRPC" in declared) == (4317 in opened), name
+        assert ("AI_OTEL_PROMETHEUS_LISTEN" in declared) == (9464 in opened), name
+
+
 def test_go_holds_back_before_the_kernel_does(objects: list[Tree]) -> None:
     """GOMEMLIMIT is four fifths of the memory limit, as memory_limiter's share is."""
     for name, _, container in chart_containers(objects):

@@ -111,6 +111,7 @@ def _sidecar(engine: str, _: Contract) -> str:
     }
     fields["env"] += [
         {"name": "GOMEMLIMIT", "value": "409MiB"},
+        {"name": "AI_OTEL_HEALTH_LISTEN", "value": "0.0.0.0:13133"},
         {"name": "AI_OTEL_GATEWAY_ENDPOINT", "value": f"ai-otel-gateway-collector.{NAMESPACE}.svc:4317"},
         # Whether ai-otel is in the server, so that nothing is counted twice; and as what the Operator names the server.
         _annotation("AI_OTEL_LIBRARY", "ai-otel.io/library"),

@@ -158,20 +158,21 @@ def _pipelines(tree: Tree) -> Tree:
 
 def _aim(tree: Tree, selection: Selection) -> None:
     """Point the scrape at the usual endpoints of the selected engines; variables and annotations override it."""
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
     chosen = [
         name for name in selection.engines or fragments.names("engines") if contract().engines[name]["page"]["path"]
     ]
-    if "relabel_configs" in job:
-        rules = job["relabel_configs"]
-        at = next(index for index, rule in enumerate(rules) if rule.get("target_label") == "__address__") + 1
-        rules[at:at] = [rule for name in chosen for rule in _where(name)]
-    elif len(selection.engines) == 1 and chosen:
-        page = contract().engines[chosen[0]]["page"]
-        job["metrics_path"] = f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
-        (static,) = job["static_configs"]
-        static["targets"] = [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
-        static["labels"]["ai_otel_engine"] = f"${{env:AI_OTEL_ENGINE:-{chosen[0]}}}"
+    for job in tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]:
+        if "kubernetes_sd_configs" in job:
+            rules = job["relabel_configs"]
+            at = next(index for index, rule in enumerate(rules) if rule.get("target_label") == "__address__") + 1
+            # Replaced, not changed in place: in the fragment all jobs have the same list.
+            job["relabel_configs"] = [*rules[:at], *(rule for name in chosen for rule in _where(name)), *rules[at:]]
+        elif len(selection.engines) == 1 and chosen:
+            page = contract().engines[chosen[0]]["page"]
+            (static,) = job["static_configs"]
+            static["targets"] = [f"${{env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:{page['port']}}}"]
+            static["labels"]["__tmp_ai_otel_path"] = f"${{env:AI_OTEL_ENGINE_PATH:-{page['path']}}}"
+            static["labels"]["ai_otel_engine"] = f"${{env:AI_OTEL_ENGINE:-{chosen[0]}}}"
 
 
 def _where(name: str) -> Iterator[Tree]:

@@ -27,6 +27,7 @@ ORDER = (
     "memory_limiter",
     "filter/empty",
     "filter/values",
+    "filter/labels",
     # A scrape: its engine, the engines' normalisers, what remains of it.
     "metric_start_time",
     "transform/page_begin",

@@ -51,6 +51,26 @@ def many_labels(count: int) -> str:
     return head + "".join(f'vllm:prompt_tokens_total{{model_name="m{number}"}} 1\n' for number in range(count))
 
 
+def adapters(count: int) -> str:
+    """vLLM's page with so many LoRA adapters: all of them in one label; and its configuration in another."""
+    names = ",".join(f"adapter-with-a-rather-long-name-{number}" for number in range(count))
+    return (
+        "# TYPE vllm:lora_requests_info gauge\n"
+        f'vllm:lora_requests_info{{max_lora="{count}",running_lora_adapters="{names}",waiting_lora_adapters=""}} 1\n'
+        "# TYPE vllm:vllm_config_info gauge\n"
+        f'vllm:vllm_config_info{{model_config="{"x" * 4000}"}} 1\n'
+    )
+
+
+def ranks(good: str, count: int) -> str:
+    """The page of so many data-parallel ranks: each family with the series of all of them."""
+    lines: list[str] = []
+    for line in good.splitlines():
+        same = not line.startswith("#") and 'engine="0"' in line
+        lines += [line.replace('engine="0"', f'engine="{rank}"') for rank in range(count)] if same else [line]
+    return "\n".join(lines) + "\n"
+
+
 def _pages(good: str) -> dict[str, Answer]:
     half = good[: len(good) // 2]
     series = 'vllm:num_requests_running{engine="0",model_name="m"}'
@@ -60,10 +80,14 @@ def _pages(good: str) -> dict[str, Answer]:
         "huge": text("# HELP a " + "x" * 80 + "\n" + "vllm:num_requests_running 1\n" * 700_000),
         "bomb": text(gzip.compress(bytes(200_000_000), 1), encoding="gzip"),
         "endless": endless,
-        "many_labels": text(many_labels(100_000)),
-        "many_names": text("".join(f"vllm:made_up_{number} 1\n" for number in range(100_000))),
-        "wide": text("vllm:num_requests_running{" + ",".join(f'l{n}="x"' for n in range(500)) + "} 1\n"),
-        "long_value": text('vllm:num_requests_running{model_name="' + "m" * 100_000 + '"} 1\n'),
+        "many_labels": text(many_labels(150_000)),
+        "many_names": text("".join(f"vllm:made_up_{number} 1\n" for number in range(150_000))),
+        "wide": text("vllm:num_requests_running{" + ",".join(f'l{n}="x"' for n in range(2000)) + "} 1\n"),
+        # Read, without the series that is too much.
+        "wide_series": text(good + "vllm:wide{" + ",".join(f'l{n}="x"' for n in range(100)) + "} 1\n"),
+        "long_value": text(good + 'vllm:num_requests_running{model_name="' + "m" * 100_000 + '"} 1\n'),
+        "adapters": text(good + adapters(500)),
+        "ranks": text(ranks(good, 200)),
         "garbage": text(random.Random(1).randbytes(100_000)),
         "html": text("<html><body><h1>It works!</h1></body></html>"),
         "not_utf8": text(b'vllm:num_requests_running{model_name="\xff\xfe"} 1\n'),

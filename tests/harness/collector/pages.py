@@ -30,7 +30,7 @@ class ManyPages:
 
     def __init__(self, pages: Mapping[str, Page], directory: Path, *, times: int = 2, interval: str = "1s") -> None:
         tree = composed(role="sidecar", features=("local",), without=("persistence",), backends=("file", "prometheus"))
-        (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
+        job, _ = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
         with Pages({f"/{one}": page.text for one, page in pages.items()}) as served:
             job["static_configs"] = [_target(one, page, served.address) for one, page in pages.items()]
             environment = {"AI_OTEL_SCRAPE_INTERVAL": interval, "AI_OTEL_SCRAPE_TIMEOUT": interval}

@@ -14,8 +14,8 @@ from harness.kubernetes.cluster import Cluster
 def agent(cluster: Cluster, node: str, directory: Path, *, every: str = "1s") -> Iterator[Collector]:
     """Run that of `node` until the block ends; it reads the pages of vLLM `every` so often."""
     tree = composed(role="agent", engines=("vllm",), features=("local",), without=("persistence",), backends=("file",))
-    (job,) = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
-    job["kubernetes_sd_configs"][0]["kubeconfig_file"] = str(cluster.kubeconfig)
+    for job in tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]:
+        job["kubernetes_sd_configs"][0]["kubeconfig_file"] = str(cluster.kubeconfig)
     tree["processors"]["k8s_attributes"]["auth_type"] = "kubeConfig"
     del tree["receivers"]["kubelet_stats"], tree["service"]["pipelines"]["metrics/kubelet"]
     variables = {

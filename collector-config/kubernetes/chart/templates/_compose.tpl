@@ -172,27 +172,28 @@ Points the scrape at where the engines' pages are unless set otherwise: by the p
 by the one engine that was chosen in a sidecar.
 */}}
 {{- define "ai-otel.aim" -}}
-  {{- $job := index (get .tree.receivers "prometheus/pages").config.scrape_configs 0 }}
-  {{- if hasKey $job "relabel_configs" }}
-    {{- $rules := list }}
-    {{- $isAimed := false }}
-    {{- range $rule := $job.relabel_configs }}
-      {{- $rules = append $rules $rule }}
-      {{- if and (not $isAimed) (eq (default "" $rule.target_label) "__address__") }}
-        {{- $isAimed = true }}
-        {{- range $name := $.engines }}
-          {{- $rules = concat $rules (include "ai-otel.where" (dict "name" $name "page" (get $.pages $name)) | fromJsonArray) }}
+  {{- range $job := (get .tree.receivers "prometheus/pages").config.scrape_configs }}
+    {{- if hasKey $job "kubernetes_sd_configs" }}
+      {{- $rules := list }}
+      {{- $isAimed := false }}
+      {{- range $rule := $job.relabel_configs }}
+        {{- $rules = append $rules $rule }}
+        {{- if and (not $isAimed) (eq (default "" $rule.target_label) "__address__") }}
+          {{- $isAimed = true }}
+          {{- range $name := $.engines }}
+            {{- $rules = concat $rules (include "ai-otel.where" (dict "name" $name "page" (get $.pages $name)) | fromJsonArray) }}
+          {{- end }}
         {{- end }}
       {{- end }}
-    {{- end }}
-    {{- $_ := set $job "relabel_configs" $rules }}
-  {{- else if .one }}
-    {{- $name := first .engines }}
-    {{- with get .pages $name }}
-      {{- $static := first $job.static_configs }}
-      {{- $_ := set $job "metrics_path" (printf "${env:AI_OTEL_ENGINE_PATH:-%s}" .path) }}
-      {{- $_ := set $static "targets" (list (printf "${env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:%v}" .port)) }}
-      {{- $_ := set $static.labels "ai_otel_engine" (printf "${env:AI_OTEL_ENGINE:-%s}" $name) }}
+      {{- $_ := set $job "relabel_configs" $rules }}
+    {{- else if $.one }}
+      {{- $name := first $.engines }}
+      {{- with get $.pages $name }}
+        {{- $static := first $job.static_configs }}
+        {{- $_ := set $static "targets" (list (printf "${env:AI_OTEL_ENGINE_TARGET:-127.0.0.1:%v}" .port)) }}
+        {{- $_ := set $static.labels "__tmp_ai_otel_path" (printf "${env:AI_OTEL_ENGINE_PATH:-%s}" .path) }}
+        {{- $_ := set $static.labels "ai_otel_engine" (printf "${env:AI_OTEL_ENGINE:-%s}" $name) }}
+      {{- end }}
     {{- end }}
   {{- end }}
 {{- end }}

@@ -159,6 +159,16 @@ topologySpreadConstraints:
 
 {{/* Variables that follow from other values, from name to what stands under `env`. */}}
 {{- define "ai-otel.derivedVariables" -}}
+# Probes and monitors ask the pod's address. In Go 0.0.0.0 is every address, IPv6 too.
+AI_OTEL_HEALTH_LISTEN: {value: "0.0.0.0:13133"}
+AI_OTEL_SELF_HOST: {value: "0.0.0.0"}
+{{- if .receives }}
+AI_OTEL_OTLP_GRPC: {value: "0.0.0.0:4317"}
+AI_OTEL_OTLP_HTTP: {value: "0.0.0.0:4318"}
+{{- end }}
+{{- if include "ai-otel.servesPrometheus" . }}
+AI_OTEL_PROMETHEUS_LISTEN: {value: "0.0.0.0:9464"}
+{{- end }}
 {{- if eq .role "gateway" }}
 AI_OTEL_STATEFUL_HOST: {value: {{ include "ai-otel.name" (dict "root" .root "component" "gateway-stateful") }}}
 {{- else if include "ai-otel.endsHere" . }}
