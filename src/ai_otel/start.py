@@ -182,6 +182,13 @@ class Handle:
         return resource.build(self.environment, engine, version, forked=os.getpid() != self._born)
 
     def _build(self) -> None:
+        from ai_otel.inputs.otel import readable
+
+        # Tracers and meters read variables too, and so do modules that are imported on the way.
+        with readable():
+            self._connect()
+
+    def _connect(self) -> None:
         from opentelemetry import metrics, trace
 
         from ai_otel import providers, semconv
