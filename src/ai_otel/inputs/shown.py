@@ -15,16 +15,16 @@ _READ = 4096
 MASK = "***"
 
 _KEYS = r"(?:api|access|private|secret|auth|license)[-_]?key|token|secret|passw(?:or)?d|pwd|credential|authorization"
-_NAMED = rf"[\w.-]*?(?:{_KEYS}|cookie)s?(?:[-_]\w+)?"
+_NAMED = rf"[\w.-]{{0,40}}?(?:{_KEYS}|cookie)s?(?:[-_]\w+)?"
 _QUOTE = r"[\"']?"
 
 _MASKED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), by)
     for pattern, by in (
-        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", MASK),
+        (r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*)", MASK),
         # `user:password@host` and `token@host`, behind a scheme or without one.
-        (r"(?<=://)[^\s/@]+@", f"{MASK}@"),
-        (r"(?<![\w/@])[^\s/@:,=\"']+:[^\s/@]+@(?=[\w\[])", f"{MASK}@"),
+        (r"(?<=://)[^\s?#]*@", f"{MASK}@"),
+        (r"(?<![^\s=,;\"'(])[^\s/@:,=\"'(]+:(?!//)\S*@(?=[\w\[])", f"{MASK}@"),
         # Every value of a URL's query and fragment.
         (r"([?&;#][^\s=&;#]+)=[^\s&;#\"']*", rf"\1={MASK}"),
         (r"\b(bearer|basic|digest|apikey)(\s+|%20)[^\s,\"']+", rf"\1 {MASK}"),
@@ -39,7 +39,7 @@ _KNOWN_TOKEN = re.compile(
     r"(?<![\w-])(?:(?:sk|pk|rk|gsk|nvapi|glpat|hf|ghp|gho|ghs|ghu|github_pat|npm|pypi|xox[abprs]|glc|glsa|dop_v1|shpat)"
     r"[-_][\w-]{6,}|AKIA[0-9A-Z]{12,}|AIza[\w-]{20,}|eyJ[\w-]+\.[\w.-]+)"
 )
-_RANDOM = re.compile(r"(?<![\w+=-])[\w+=-]{24,}(?![\w+=-])")
+_RANDOM = re.compile(r"(?<![\w+-])[\w+-]{24,}={0,2}(?![\w+-])")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
