@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from opentelemetry import metrics, trace
@@ -24,6 +25,7 @@ from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from ai_otel import semconv
 from ai_otel.hooks.guard import Guard
+from ai_otel.inputs.documents import read_text
 from ai_otel.inputs.environ import process_variables
 from ai_otel.inputs.instance import own_instance
 from ai_otel.inputs.otel import readable
@@ -196,13 +198,14 @@ def from_file(path: str, resource: Resource) -> Providers | None:
         )
         return None
     try:
+        read_text(Path(path))  # within a limit: the SDK reads to the end
         config = load_config_file(path)
         if config.disabled:
             return Providers(NoOpTracerProvider(), NoOpMeterProvider(), "file", own_traces=True, own_metrics=True)
         merged = resource.merge(_stated(create_resource(config.resource)))
         tracer_provider = create_tracer_provider(config.tracer_provider, merged, config.attribute_limits)
         meter_provider = create_meter_provider(config.meter_provider, merged)
-    except (ConfigurationError, OSError, ValueError) as error:
+    except (ConfigurationError, OSError, ValueError, RecursionError) as error:
         log.warning(
             "ai-otel: OTEL_CONFIG_FILE=%s cannot be used: %s; using the other OTEL_* variables",
             shown(path),

@@ -16,6 +16,7 @@ from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.logs import captured_messages
 from ai_otel.engines.vllm.activation import blocked
+from ai_otel.inputs.documents import DocumentError, read_text
 from ai_otel.inputs.shown import shown
 from ai_otel.settings import Environment, Settings
 
@@ -120,10 +121,10 @@ def _config_file(path: str | None) -> Iterator[Finding]:
         return
     name = "OTEL_CONFIG_FILE"
     try:
-        Path(path).read_bytes()
-    except OSError as error:
+        read_text(Path(path))
+    except DocumentError as error:
         next_step = "Correct the path; until then the OTEL_* variables decide."
-        yield Finding("switch", name, Level.WRONG, f"{shown(path)} cannot be read: {error.strerror}", next_step)
+        yield Finding("switch", name, Level.WRONG, f"{shown(path)} cannot be read: {error}", next_step)
         return
     if importlib.util.find_spec("opentelemetry.configuration") is None:
         says = f"{shown(path)} is not read: the package that reads it is not installed"
@@ -137,7 +138,7 @@ def _loaded(name: str, path: str) -> Finding:
 
     try:
         load_config_file(path)
-    except (ConfigurationError, ValueError) as error:
+    except (ConfigurationError, ValueError, RecursionError) as error:
         says = f"{shown(path)} is no valid configuration: {shown(' '.join(str(error).split()))}"
         return Finding("switch", name, Level.WRONG, says, "Correct it; until then the OTEL_* variables decide.")
     return Finding("switch", name, Level.OK, f"{shown(path)} decides where telemetry goes")
