@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context, get_current
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, SpanKind
 
+from ai_otel.inputs.otel import readable
 from ai_otel.record import RequestRecord
+
+with readable("propagation"):  # the API loads the propagators when it is imported
+    from opentelemetry import propagate
 
 FOREIGN_PARENT = ("link", "parent", "ignore")
 

@@ -13,30 +13,40 @@ import functools
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
-from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from ai_otel import semconv
-from ai_otel.export import redirects
-from ai_otel.export.counts import ExportCounts
-from ai_otel.export.points import CountedMetricExporter
-from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 from ai_otel.hooks.guard import Guard
+from ai_otel.inputs.documents import read_text
+from ai_otel.inputs.environ import process_variables
+from ai_otel.inputs.instance import own_instance
+from ai_otel.inputs.otel import readable
+from ai_otel.inputs.shown import shown
+
+with readable():  # the SDK reads limits of spans when it is imported
+    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
+
+    from ai_otel.export import redirects
+    from ai_otel.export.counts import ExportCounts
+    from ai_otel.export.points import CountedMetricExporter
+    from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 
 log = logging.getLogger("ai_otel")
 
 PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """OTLP protocol -> entry point of its exporter."""
+ADVICE = "Check the OTEL_* variables that it reads; `ai-otel doctor` shows what each exporter says."
 
 
 class Providers(NamedTuple):
@@ -90,7 +100,10 @@ def users(tracer_provider: TracerProvider | None, meter_provider: MeterProvider 
     earlier the user's may not be there yet.
     """
     origin = "global" if tracer_provider is None and meter_provider is None else "passed"
-    return UserProviders(tracer_provider or global_tracer_provider(), meter_provider or global_meter_provider(), origin)
+    with readable("globals"):  # the API makes a provider that a variable names when it is first asked
+        return UserProviders(
+            tracer_provider or global_tracer_provider(), meter_provider or global_meter_provider(), origin
+        )
 
 
 def choose(user: UserProviders, resource: Callable[[], Resource], environment: Mapping[str, str]) -> Providers:
@@ -102,7 +115,8 @@ def choose(user: UserProviders, resource: Callable[[], Resource], environment: M
     """
     if user.tracer_provider is not None and user.meter_provider is not None:
         return Providers(user.tracer_provider, user.meter_provider, user.origin)
-    built, path = resource(), environment.get("OTEL_CONFIG_FILE")
+    built = Guard("resource", alone=True)(resource) or Resource.get_empty()
+    path = environment.get("OTEL_CONFIG_FILE")
     private = (from_file(path, built) if path else None) or own(built, environment)
     if user.tracer_provider is None and user.meter_provider is None:
         return private
@@ -116,27 +130,58 @@ def choose(user: UserProviders, resource: Callable[[], Resource], environment: M
     )
 
 
-def own(resource: Resource, environment: Mapping[str, str]) -> Providers:
-    """Private providers, configured by the `OTEL_*` variables as the SDK reads them."""
+Make = Callable[[str, str, type[Any]], "tuple[Any, redirects.Redirects | None] | None"]
+"""Makes an exporter of a signal, from its name in `OTEL_<SIGNAL>_EXPORTER` and its class; `None` leaves it out."""
+
+
+def own(resource: Resource, environment: Mapping[str, str], make: Make | None = None) -> Providers:
+    """
+    Private providers, configured by the `OTEL_*` variables as the SDK reads them.
+
+    Each signal stands for itself: what fails for one does not take the other with it.
+    """
     counts = ExportCounts()
-    tracer_provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
-    for name, exporter in _exporters("traces", environment):
-        # One that cannot be made, say for its own variables, does not take the others with it.
-        processor = Guard(f"exporter {name}", alone=True)(_processor, exporter, counts, environment)
-        if processor is not None:
-            tracer_provider.add_span_processor(processor)
-    made = [
-        Guard(f"exporter {name}", alone=True)(_reader, exporter, counts, environment)
-        for name, exporter in _exporters("metrics", environment)
-    ]
-    readers = [reader for reader in made if reader is not None]
+    with readable("providers", environment={**process_variables(), **environment}) as variables:
+
+        def usual(_signal: str, _name: str, exporter: type[Any]) -> tuple[Any, redirects.Redirects | None]:
+            return redirects.made(exporter, variables)
+
+        made = functools.partial(_made, variables, make or usual, counts)
+        tracer_provider = Guard("traces", alone=True)(_traces, resource, made) or NoOpTracerProvider()
+        meter_provider = Guard("metrics", alone=True)(_metrics, resource, made) or NoOpMeterProvider()
+    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True, exports=counts)
+
+
+def _traces(resource: Resource, made: Callable[..., Iterator[Any]]) -> TracerProvider:
+    provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
+    for processor in made("traces", _processor):
+        provider.add_span_processor(processor)
+    return provider
+
+
+def _metrics(resource: Resource, made: Callable[..., Iterator[Any]]) -> MeterProvider:
+    readers = list(made("metrics", _reader))
     # Without an exporter nothing is measured: this process must not sample for others that do have one.
-    meter_provider = (
+    return (
         SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
         if readers
         else NoOpMeterProvider()
     )
-    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True, exports=counts)
+
+
+def _made(
+    environment: Mapping[str, str], make: Make, counts: ExportCounts, signal: str, use: Callable[..., Any]
+) -> Iterator[Any]:
+    """What `use` makes of each exporter. One that cannot be made does not take the others with it."""
+
+    def of(name: str, exporter: type[Any]) -> Any:
+        made = make(signal, name, exporter)
+        return None if made is None else use(made[0], counts, made[1])
+
+    for name, exporter in _exporters(signal, environment):
+        used = Guard(f"exporter {name}", alone=True, advice=ADVICE)(of, name, exporter)
+        if used is not None:
+            yield used
 
 
 def from_file(path: str, resource: Resource) -> Providers | None:
@@ -153,14 +198,19 @@ def from_file(path: str, resource: Resource) -> Providers | None:
         )
         return None
     try:
+        read_text(Path(path))  # within a limit: the SDK reads to the end
         config = load_config_file(path)
         if config.disabled:
             return Providers(NoOpTracerProvider(), NoOpMeterProvider(), "file", own_traces=True, own_metrics=True)
         merged = resource.merge(_stated(create_resource(config.resource)))
         tracer_provider = create_tracer_provider(config.tracer_provider, merged, config.attribute_limits)
         meter_provider = create_meter_provider(config.meter_provider, merged)
-    except (ConfigurationError, OSError, ValueError) as error:
-        log.warning("ai-otel: OTEL_CONFIG_FILE=%s cannot be used: %s; using the other OTEL_* variables", path, error)
+    except (ConfigurationError, OSError, ValueError, RecursionError) as error:
+        log.warning(
+            "ai-otel: OTEL_CONFIG_FILE=%s cannot be used: %s; using the other OTEL_* variables",
+            shown(path),
+            shown(error),
+        )
         return None
     for provider in (tracer_provider, meter_provider):
         # At exit they would end before us, and without our time limit.
@@ -173,11 +223,13 @@ def from_file(path: str, resource: Resource) -> Providers | None:
 
 
 def _stated(resource: Resource) -> Resource:
-    """What the file says, without the name that the SDK makes up where it says none."""
-    name = resource.attributes.get(semconv.SERVICE_NAME, "")
-    made_up = isinstance(name, str) and name.startswith("unknown_service")
-    attributes = resource.attributes.items()
-    return Resource({key: value for key, value in attributes if not (made_up and key == semconv.SERVICE_NAME)})
+    """What the file says, without the name that the SDK makes up where it says none, and with an id of this process."""
+    stated = dict(resource.attributes)
+    if str(stated.get(semconv.SERVICE_NAME, "")).startswith("unknown_service"):
+        del stated[semconv.SERVICE_NAME]
+    if semconv.SERVICE_INSTANCE_ID in stated:
+        stated[semconv.SERVICE_INSTANCE_ID] = own_instance(str(stated[semconv.SERVICE_INSTANCE_ID]))
+    return Resource(stated)
 
 
 def exporter_names(signal: str, environment: Mapping[str, str]) -> list[str]:
@@ -186,36 +238,21 @@ def exporter_names(signal: str, environment: Mapping[str, str]) -> list[str]:
     return [name for name in map(str.strip, names.split(",")) if name]
 
 
-def otlp_protocol(signal: str, environment: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
-    """The OTLP protocol of a signal, and the variables before it that have an unknown value, with that value."""
-    unknown: list[tuple[str, str]] = []
-    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        protocol = environment.get(variable, "").strip()
-        if protocol in PROTOCOLS:
-            return protocol, unknown
-        if protocol:
-            unknown.append((variable, protocol))
-    return "http/protobuf", unknown
+def otlp_protocol(signal: str, environment: Mapping[str, str]) -> str:
+    """The OTLP protocol of a signal."""
+    general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    return environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", general)
 
 
-def _exporters(signal: str, environment: Mapping[str, str]) -> Iterable[tuple[str, type[Any]]]:
+def _exporters(signal: str, environment: Mapping[str, str]) -> Iterator[tuple[str, type[Any]]]:
     for name in exporter_names(signal, environment):
         if name == "none":
             continue
-        group, entry = f"opentelemetry_{signal}_exporter", _entry(name, signal, environment)
-        exporter = Guard(f"exporter {name}", alone=True)(_load, group, entry)
+        group = f"opentelemetry_{signal}_exporter"
+        entry = PROTOCOLS[otlp_protocol(signal, environment)] if name == "otlp" else name
+        exporter = Guard(f"exporter {name}", alone=True, advice=ADVICE)(_load, group, entry)
         if exporter is not None:
             yield name, exporter
-
-
-def _entry(name: str, signal: str, environment: Mapping[str, str]) -> str:
-    if name != "otlp":
-        return name
-    protocol, unknown = otlp_protocol(signal, environment)
-    for variable, value in unknown:
-        known = " or ".join(PROTOCOLS)
-        log.warning("ai-otel: %s=%r is not known: write %s; using http/protobuf", variable, value, known)
-    return PROTOCOLS[protocol]
 
 
 _IMPORTED_BY_EXPORTS = ("encodings.idna", "netrc", "shlex", "stringprep")
@@ -230,26 +267,24 @@ def _load(group: str, name: str) -> type[Any] | None:
         try:
             loaded: type[Any] = entry.load()
         except ImportError as error:
-            log.warning("ai-otel: exporter %s cannot be loaded: %s", name, error)
+            log.warning("ai-otel: exporter %s cannot be loaded: %s", shown(name), shown(error))
             return None
         for module in _IMPORTED_BY_EXPORTS:
             importlib.import_module(module)
         return loaded
-    log.warning("ai-otel: no exporter is called %s in %s: is its package installed?", name, group)
+    log.warning("ai-otel: no exporter is called %s in %s: is its package installed?", shown(name), group)
     return None
 
 
-def _processor(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> SpanProcessor:
-    made, seen = redirects.made(exporter, environment)
-    _survive(made, "export")
-    return CountedSpanProcessor(BoundedSpanExporter(made, counts, seen), counts)
+def _processor(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> SpanProcessor:
+    _survive(exporter, "export")
+    return CountedSpanProcessor(BoundedSpanExporter(exporter, counts, seen), counts)
 
 
-def _reader(exporter: type[Any], counts: ExportCounts, environment: Mapping[str, str]) -> MetricReader:
-    if issubclass(exporter, MetricReader):
-        return _bind(exporter())
-    made, seen = redirects.made(exporter, environment)
-    return _bind(PeriodicExportingMetricReader(CountedMetricExporter(made, counts, seen)))
+def _reader(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> MetricReader:
+    if isinstance(exporter, MetricReader):
+        return _bind(exporter)
+    return _bind(PeriodicExportingMetricReader(CountedMetricExporter(exporter, counts, seen)))
 
 
 def _bind(reader: MetricReader) -> MetricReader:

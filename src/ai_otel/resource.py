@@ -1,22 +1,30 @@
-"""Who is speaking: service, host, process, pod and engine. What the user set always stands."""
+"""
+Identity of the process: service, host, process, pod and engine.
+
+What the user set always stands, but for `service.instance.id`, which also sets the processes of one server apart.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
 import socket
 import sys
 import uuid
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-
 from ai_otel import semconv
+from ai_otel.hooks.guard import Guard
+from ai_otel.inputs.instance import own_instance
+from ai_otel.inputs.otel import readable
 from ai_otel.settings import Environment
 from ai_otel.version import __version__
+
+with readable():
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource, get_aggregated_resources
 
 
 def build(
@@ -34,30 +42,52 @@ def build(
     Precedence: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, then the detectors that the user chose, then
     Kubernetes' downward API, then what the process knows of itself. `forked`: its parent may export too.
     """
-    user: dict[str, Any] = dict(OTELResourceDetector().detect().attributes)
-    own = {**_process(), **environment.pod, **_engine(engine, engine_version)}
+    with readable("resource") as variables:
+        user: dict[str, Any] = dict(OTELResourceDetector().detect().attributes)
+        detected = _detect(variables.get("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", ""))
+    own = {**_sdk(), **_process(), **environment.pod, **_engine(engine, engine_version)}
     own[semconv.SERVICE_NAME] = service or engine or "ai-otel"
-    pod = {**environment.pod, **{key: str(user[key]) for key in _NAMES if key in user}}
-    container = _container(pod)
-    own[semconv.SERVICE_INSTANCE_ID] = instance or _instance(container, forked=forked)
-    if container is not None and user.get(semconv.SERVICE_INSTANCE_ID) == container:
-        # What the OpenTelemetry Operator writes for a container, it writes for all workers of it alike.
-        del user[semconv.SERVICE_INSTANCE_ID]
     if "k8s.namespace.name" in environment.pod:
         own[semconv.SERVICE_NAMESPACE] = environment.pod["k8s.namespace.name"]
-    # The SDK makes up a name and a random id where it is given none.
-    made_up = (semconv.SERVICE_NAME, semconv.SERVICE_INSTANCE_ID)
-    detected = {key: value for key, value in _detect().items() if key not in made_up}
+    pod = {**environment.pod, **{key: str(user[key]) for key in _NAMES if key in user}}
+    given = user.get(semconv.SERVICE_INSTANCE_ID) or instance or _container(pod)
+    # A caller that knows its instance is alone. What a manifest or a user sets is the same for all workers of a server.
+    alone = instance is not None or given is None
+    user[semconv.SERVICE_INSTANCE_ID] = str(given or uuid.uuid4()) if alone else own_instance(str(given), forked=forked)
     return Resource({**own, **detected, **user})
 
 
-def _detect() -> Mapping[str, Any]:
+def _detect(names: str) -> Mapping[str, Any]:
+    """What the detectors know that the user chose, but for the name and the random id that the SDK makes up."""
+    wanted = [name.strip() for name in names.split(",")]
+    entries = {entry.name: entry for entry in entry_points(group="opentelemetry_resource_detector")} if names else {}
+    chosen = list(entries) if "*" in wanted else [name for name in wanted if name in entries]
+    made = (_detector(entries[name]) for name in chosen if name not in ("otel", "service_instance"))
+    detectors = [detector for detector in made if detector is not None]
+    if not detectors:
+        return {}
     try:
-        return Resource.create().attributes
+        found = get_aggregated_resources(detectors, Resource.get_empty()).attributes
     except RuntimeError:
         # The SDK runs detectors in an executor, which takes no more work once the interpreter shuts down: a script that
         # ends right after its first request still gets its telemetry out.
         return {}
+    return {
+        key: value for key, value in found.items() if key not in (semconv.SERVICE_NAME, semconv.SERVICE_INSTANCE_ID)
+    }
+
+
+def _detector(entry: EntryPoint) -> Any:
+    advice = "Take it out of OTEL_EXPERIMENTAL_RESOURCE_DETECTORS, or install what it needs."
+    return Guard(f"resource detector {entry.name}", alone=True, advice=advice)(lambda: entry.load()())  # noqa: PLW0108 - both calls may fail
+
+
+def _sdk() -> dict[str, str]:
+    return {
+        semconv.TELEMETRY_SDK_LANGUAGE: "python",
+        semconv.TELEMETRY_SDK_NAME: "opentelemetry",
+        semconv.TELEMETRY_SDK_VERSION: version("opentelemetry-sdk"),
+    }
 
 
 def _process() -> dict[str, str | int]:
@@ -85,18 +115,3 @@ def _container(pod: Mapping[str, str]) -> str | None:
     """`<namespace>.<pod>.<container>` as the conventions ask, where the manifest names all three."""
     names = [pod.get(key) for key in _NAMES]
     return ".".join(name for name in names if name) if all(names) else None
-
-
-def _instance(container: str | None, *, forked: bool) -> str:
-    """
-    The container, where it is known; else a random id.
-
-    Workers of one container are several sources of the same series, so a child process adds its own name, or its number
-    where it was not given a name.
-    """
-    if container is None:
-        return str(uuid.uuid4())
-    worker = multiprocessing.current_process().name
-    if worker != "MainProcess":
-        return f"{container}.{worker}"
-    return f"{container}.{os.getpid()}" if forked else container

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ai_otel.inputs.placeholders import STEP, is_resolved
+from ai_otel.inputs.shown import shown
+
 log = logging.getLogger("ai_otel")
 
 PREFIX = "AI_OTEL_"
@@ -190,7 +193,7 @@ class Settings:
         except ValueError as error:
             if text not in _logged:  # each entry point calls this
                 _logged.add(text)
-                log.warning("ai-otel: %s=%r is invalid: %s; ai-otel is off", _SWITCH, text, error)
+                log.warning("ai-otel: %s=%s is invalid: %s; ai-otel is off", _SWITCH, _quoted(text), shown(error))
             return False
 
     @classmethod
@@ -210,12 +213,12 @@ class Settings:
                 continue
             item = known.get(name)
             if item is None:
-                log.warning("ai-otel: unknown setting %s; known are %s", name, ", ".join(sorted(known)))
+                log.warning("ai-otel: unknown setting %s; known are %s", shown(name), ", ".join(sorted(known)))
                 continue
             try:
                 values[item.name] = item.metadata["read"](text)
             except ValueError as error:
-                log.warning("ai-otel: %s=%r is invalid: %s; using %r", name, text, error, item.default)
+                log.warning("ai-otel: %s=%s is invalid: %s; using %r", name, _quoted(text), shown(error), item.default)
         return cls(**{**values, **_checked(cls, overrides)})
 
 
@@ -228,7 +231,7 @@ def _checked(cls: type[Settings], overrides: Mapping[str, Any]) -> dict[str, Any
         try:
             checked[name] = options[name].metadata["read"](_text(value))
         except ValueError as error:
-            raise SettingsError(f"{name}={value!r} is invalid: {error}") from None
+            raise SettingsError(f"{name}={_quoted(value)} is invalid: {shown(error)}") from None
     return checked
 
 
@@ -239,6 +242,10 @@ def _text(value: object) -> str:
     if not isinstance(value, (str, bool, int, float, Price)):
         raise ValueError("write a string, a number, true or false")  # noqa: TRY004 - reported like every malformed value
     return str(value)
+
+
+def _quoted(value: object) -> str:
+    return repr(shown(value)) if isinstance(value, str) else shown(repr(value))
 
 
 _SWITCH = f"{PREFIX}ENABLED"
@@ -283,10 +290,20 @@ def _pod(environment: Mapping[str, str]) -> dict[str, str]:
     pod = {}
     for attribute, names in DOWNWARD_API.items():
         candidates = (*names, *_COMMON_NAMES.get(attribute, ())) if in_pod else names
-        value = next((environment[name] for name in candidates if environment.get(name)), None)
+        value = next((environment[name] for name in candidates if _is_given(name, environment)), None)
         if value is not None:
             pod[attribute] = value
     return pod
+
+
+def _is_given(name: str, environment: Mapping[str, str]) -> bool:
+    value = environment.get(name, "")
+    if is_resolved(value):
+        return bool(value)
+    if value not in _logged:
+        _logged.add(value)
+        log.warning("ai-otel: %s=%s is invalid: %s; it is left out", name, _quoted(value), STEP)
+    return False
 
 
 DOWNWARD_API: Mapping[str, tuple[str, ...]] = {

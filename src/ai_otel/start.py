@@ -19,6 +19,7 @@ from ai_otel.engines import ENGINES, EngineEntry
 from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher, imported_version
+from ai_otel.inputs.shown import shown
 from ai_otel.pipeline import Pipeline
 from ai_otel.settings import Environment, Settings
 
@@ -78,7 +79,7 @@ class Handle:
         wanted = self.settings.engines
         for name in wanted:
             if name not in engines:
-                log.warning("ai-otel: AI_OTEL_ENGINES names %s; known are %s", name, ", ".join(sorted(engines)))
+                log.warning("ai-otel: AI_OTEL_ENGINES names %s; known are %s", shown(name), ", ".join(sorted(engines)))
         for name, engine in engines.items():
             if wanted and name not in wanted:
                 continue
@@ -182,6 +183,13 @@ class Handle:
         return resource.build(self.environment, engine, version, forked=os.getpid() != self._born)
 
     def _build(self) -> None:
+        from ai_otel.inputs.otel import readable
+
+        # Tracers and meters read variables too, and so do modules that are imported on the way.
+        with readable():
+            self._connect()
+
+    def _connect(self) -> None:
         from opentelemetry import metrics, trace
 
         from ai_otel import providers, semconv

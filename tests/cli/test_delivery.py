@@ -176,17 +176,58 @@ def test_a_failing_certificate_names_the_variables_that_override_it(answering, c
     assert "REQUESTS_CA_BUNDLE" in found.next_step
 
 
-@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector:4318", "http://collector:port"])
+@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector:4318", "http://collector:port", "http://[::1"])
 def test_a_malformed_endpoint_is_reported_with_an_example(endpoint: str) -> None:
-    found = traces(EXPORTER_OTLP_ENDPOINT=endpoint)
-    assert (found.level, reach_of(found)) == (Level.WRONG, "malformed endpoint")
-    assert "http://HOST:4318" in found.next_step
+    found = {each.subject: each for each in check_export({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})}
+    malformed = found["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert (malformed.level, malformed.next_step) == (Level.WRONG, "Write it like http://HOST:4318.")
+    assert found["traces"].details["endpoint"] == "http://localhost:4318/v1/traces"
 
 
-def test_a_disabled_sdk_is_not_asked_to_send(sink, monkeypatch) -> None:
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert reach_of(traces(EXPORTER_OTLP_ENDPOINT=sink.url)) == "not tried"
+def test_a_disabled_sdk_is_not_asked_to_send(sink) -> None:
+    assert reach_of(traces(EXPORTER_OTLP_ENDPOINT=sink.url, SDK_DISABLED="true")) == "not tried"
     assert sink.spans == []
+
+
+@pytest.mark.fault(
+    "configuration",
+    "an `OTEL_*` variable of a server has a value that the SDK cannot read",
+    "`ai-otel doctor` builds the exporters as the server does: it names the variable, exits with 1, and its span and "
+    "point arrive",
+)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROPAGATORS", "tracecontext,baggage,ottrace"),
+        ("METRICS_EXEMPLAR_FILTER", "bogus"),
+        ("ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1"),
+        ("SPAN_ATTRIBUTE_COUNT_LIMIT", "abc"),
+        ("BSP_MAX_QUEUE_SIZE", "0"),
+        ("METRIC_EXPORT_INTERVAL", "-1"),
+        ("EXPORTER_OTLP_TRACES_TIMEOUT", "soon"),
+        ("EXPORTER_OTLP_CERTIFICATE", "/no/such/file.pem"),
+    ],
+)
+def test_a_value_that_the_sdk_cannot_read_is_named(sink, name: str, value: str) -> None:
+    found = {
+        each.subject: each for each in check_export({"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, f"OTEL_{name}": value})
+    }
+    assert found[f"OTEL_{name}"].level is Level.WRONG
+    assert {signal: reach_of(found[signal]) for signal in ("traces", "metrics")} == {
+        "traces": "accepted",
+        "metrics": "accepted",
+    }
+    assert len(sink.spans) == len(sink.metrics) == 1
+
+
+def test_one_point_is_sent_at_any_interval(sink) -> None:
+    list(check_export({"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_METRIC_EXPORT_INTERVAL": "1"}))
+    assert len(sink.metrics) == 1
+
+
+def test_an_unsampled_probe_is_sent_all_the_same(sink) -> None:
+    list(check_export({"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_TRACES_SAMPLER": "always_off"}))
+    assert len(sink.spans) == 1
 
 
 def test_other_exporters_are_named_and_not_tried() -> None:

@@ -16,6 +16,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 
 from ai_otel.doctor.export.destination import Destination, destinations
+from ai_otel.inputs.otel import check
 
 EXPORTERS: Mapping[tuple[str, str], Any] = {
     ("traces", "http/protobuf"): HttpSpanExporter,
@@ -78,7 +79,7 @@ def watched_channels(patch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
 
 def only(**otel: str) -> Destination:
-    return next(iter(destinations({f"OTEL_{name}": value for name, value in otel.items()})))
+    return next(iter(destinations(check({f"OTEL_{name}": value for name, value in otel.items()}).values)))
 
 
 def test_defaults_are_the_local_collectors_ports() -> None:

@@ -58,6 +58,7 @@ ALLOWED = (
     ("src/ai_otel/demo/tiny_llama.py", r".*", "its text is the model's training data, its bytes the key of a cache"),
     ("src/ai_otel/demo/gguf.py", r"^[a-z ]+$", "a list of words for the model's vocabulary"),
     ("tools/sources.py", r"archive\.tell\(\)", "a method of files"),
+    ("CHANGELOG.md", r"details\.told", "the name that a key had"),
     ("*", r"looked_up", "a lookup"),
     ("*", r"""(?:Guard\(|errors\[)"door\"""", "attribute values stay"),
     ("*", r"""["'][^"']*\b(?:Tell|tell) (?:me|us|a)\b""", "the text of a prompt"),

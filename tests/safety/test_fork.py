@@ -148,12 +148,46 @@ def test_each_process_has_a_name_of_its_own(forked: Any) -> None:
     assert found[parent] != found[child]
 
 
-def test_an_instance_id_that_the_user_set_survives_in_the_child() -> None:
-    """The SDK by itself replaces it with a random one after a fork."""
+@pytest.mark.fault(
+    "configuration",
+    "a user sets one `service.instance.id` for a server that forks its workers",
+    "the parent keeps it, each worker adds its process id, and no two processes write one series",
+)
+def test_an_instance_id_that_the_user_set_is_the_prefix_in_the_child() -> None:
     with listening() as sink:
         _, parent, child = serve("fork", sink, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=mine,service.name=server")
-        assert instances(sink) == {parent: {"mine"}, child: {"mine"}}
+        assert instances(sink) == {parent: {"mine"}, child: {f"mine.{child}"}}
         assert {span.resource["service.name"] for span in sink.spans} == {"server"}
+
+
+@pytest.mark.fault(
+    "configuration",
+    "two servers that nothing connects start with the same `service.instance.id`",
+    "the first has it, the other adds its process id, and the first's successor has it again",
+)
+def test_servers_that_inherit_one_instance_id_differ() -> None:
+    code = "import sys; from ai_otel.inputs.instance import own_instance as own; print(own('mine'), flush=True); "
+    code += "sys.stdin.read()"
+    with listening() as sink:
+
+        def started() -> tuple[subprocess.Popen[str], str]:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stdout is not None
+            return process, process.stdout.readline().strip()
+
+        first, second = started(), started()
+        assert (first[1], second[1]) == ("mine", f"mine.{second[0].pid}")
+        first[0].communicate(timeout=10)
+        third = started()
+        assert third[1] == "mine"
+        for process, _ in (second, third):
+            process.communicate(timeout=10)
 
 
 def test_workers_in_a_pod_are_separate_instances() -> None:

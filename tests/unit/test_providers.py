@@ -25,6 +25,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from ai_otel import providers
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import strict
+from ai_otel.inputs import otel
 from ai_otel.providers import Providers
 
 NOWHERE = "http://127.0.0.1:9"
@@ -48,6 +49,7 @@ class Made:
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     """Nothing is exported: what is made is only inspected."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", NOWHERE)
+    monkeypatch.setattr(otel, "_logged", set())
     seen = Made()
 
     def processor(exporter: Any, _: Any) -> Any:
@@ -112,7 +114,7 @@ def test_several_exporters_may_be_named(made: Made) -> None:
 def test_an_unknown_protocol_is_logged_and_the_default_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.own(OTEL_EXPORTER_OTLP_PROTOCOL="http/yaml", OTEL_METRICS_EXPORTER="none")
     (logged,) = caplog.messages
-    assert logged.startswith("ai-otel: OTEL_EXPORTER_OTLP_PROTOCOL='http/yaml' is not known: ")
+    assert logged.startswith("ai-otel: OTEL_EXPORTER_OTLP_PROTOCOL='http/yaml' is invalid: ")
     assert logged.endswith("write http/protobuf or grpc; using http/protobuf")
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
@@ -120,9 +122,11 @@ def test_an_unknown_protocol_is_logged_and_the_default_used(made: Made, caplog: 
 @pytest.mark.fault("configuration", "an exporter's name is unknown", "it is logged, and the others are used")
 def test_an_unknown_exporter_is_logged_and_the_others_are_used(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.own(OTEL_TRACES_EXPORTER="zipkin_old,otlp", OTEL_METRICS_EXPORTER="none")
-    assert caplog.messages == [
-        "ai-otel: no exporter is called zipkin_old in opentelemetry_traces_exporter: is its package installed?"
-    ]
+    (logged,) = caplog.messages
+    assert logged == (
+        "ai-otel: OTEL_TRACES_EXPORTER='zipkin_old,otlp' is invalid: "
+        "zipkin_old is not in opentelemetry_traces_exporter, is its package installed?; using otlp"
+    )
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
@@ -140,6 +144,29 @@ def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
     assert [type(exporter) for exporter in made.spans] == [ConsoleSpanExporter]
     assert [type(exporter) for exporter in made.metrics] == [ConsoleMetricExporter]
     assert "exporter otlp failed" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COMPRESSION", "bogus"),
+        ("TRACES_COMPRESSION", "bogus"),
+        ("METRICS_TIMEOUT", ""),
+        ("TIMEOUT", "soon"),
+        ("CERTIFICATE", "/no/such/file.pem"),
+        ("INSECURE", "perhaps"),
+        ("HEADERS", "Authorization: Bearer s3cret"),
+    ],
+)
+def test_exporters_over_grpc_are_made_beside_values_that_cannot_be_read(
+    made: Made, name: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    made.own(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert [type(exporter) for exporter in (*made.spans, *made.metrics)] == list(GRPC)
+    assert [message.split("=")[0].split(" is ")[0] for message in caplog.messages] == (
+        [f"ai-otel: OTEL_EXPORTER_OTLP_{name}"] if value else []
+    )
 
 
 def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

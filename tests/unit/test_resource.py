@@ -10,7 +10,8 @@ from typing import Any
 import oracle
 import pytest
 
-from ai_otel import resource
+from ai_otel import resource, settings
+from ai_otel.inputs import otel
 from ai_otel.settings import Environment
 from ai_otel.version import __version__
 
@@ -21,6 +22,8 @@ POD = {"K8S_POD_NAME": "vllm-0", "K8S_NAMESPACE_NAME": "models", "K8S_CONTAINER_
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
         monkeypatch.delenv(name, raising=False)
+    # Other runs of these tests on this machine are other places.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:9/{uuid.uuid4()}")
 
 
 def built(environment: Mapping[str, str] | None = None, *engine: str, forked: bool = False) -> dict[str, Any]:
@@ -114,9 +117,43 @@ def test_the_child_of_a_fork_is_another_instance_even_without_a_name() -> None:
     assert built(POD, forked=True)["service.instance.id"] == f"models.vllm-0.server.{os.getpid()}"
 
 
-def test_an_id_that_the_user_set_is_kept_in_children_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_that_the_user_set_is_the_prefix_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=mine")
-    assert built(POD, forked=True)["service.instance.id"] == "mine"
+    assert built(POD)["service.instance.id"] == "mine"
+    assert built(POD, forked=True)["service.instance.id"] == f"mine.{os.getpid()}"
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "SpawnProcess-1")
+    assert built(POD)["service.instance.id"] == "mine.SpawnProcess-1"
+
+
+def test_a_caller_that_knows_its_instance_gets_it_as_it_is() -> None:
+    attributes = resource.build(Environment.read(POD), service="agent", instance="node-1", forked=True).attributes
+    assert attributes["service.instance.id"] == "node-1"
+
+
+# ---------------------------------------------------------------- placeholders
+
+
+@pytest.mark.fault(
+    "configuration",
+    "a manifest leaves a placeholder in a value, such as `$(POD_NAME)` or `${VAR}`",
+    "the value is left out, one warning names the variable, and the other values hold",
+)
+@pytest.mark.parametrize("placeholder", ["$(POD_NAME)", "${POD_NAME}", "a-$(POD_NAME)", "{{ .Values.name }}"])
+def test_an_unresolved_placeholder_is_logged_and_left_out(
+    placeholder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settings, "_logged", set())
+    monkeypatch.setattr(otel, "_logged", set())
+    given = f"service.instance.id={placeholder},k8s.pod.name={placeholder},team=blue"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", given)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", placeholder)
+    attributes = built({"K8S_POD_NAME": placeholder, "K8S_NODE_NAME": "node-1"}, "vllm")
+    assert not [value for value in attributes.values() if placeholder in str(value)]
+    assert uuid.UUID(attributes["service.instance.id"])
+    assert (attributes["team"], attributes["k8s.node.name"]) == ("blue", "node-1")
+    assert attributes["service.name"] == "vllm"
+    for name in ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "K8S_POD_NAME"):
+        assert len([message for message in caplog.messages if message.startswith(f"ai-otel: {name}=")]) == 1
 
 
 # ---------------------------------------------------------------- the contract

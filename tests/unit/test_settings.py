@@ -8,6 +8,7 @@ import pytest
 
 import ai_otel
 from ai_otel import settings
+from ai_otel.inputs.shown import shown
 from ai_otel.settings import DOWNWARD_API, Environment, Price, Settings, SettingsError
 
 READ = Settings.from_environment
@@ -99,13 +100,13 @@ def test_a_malformed_variable_is_reported_once_and_the_server_runs_on(
 ) -> None:
     assert READ({f"AI_OTEL_{name.upper()}": text}) == Settings()
     (reported,) = caplog.messages
-    assert reported.startswith(f"ai-otel: AI_OTEL_{name.upper()}={text!r} is invalid: ")
+    assert reported.startswith(f"ai-otel: AI_OTEL_{name.upper()}={shown(text)!r} is invalid: ")
     assert reported.endswith(f"using {getattr(Settings(), name)!r}")
 
 
 @pytest.mark.parametrize(("name", "text"), MALFORMED)
 def test_a_malformed_argument_raises_because_it_is_in_the_callers_code(name: str, text: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name}='{text}' is invalid"):
+    with pytest.raises(SettingsError, match=f"{name}='{shown(text)}' is invalid"):
         READ({}, **{name: text})
 
 

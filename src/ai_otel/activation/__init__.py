@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ai_otel.engines import EngineEntry
+from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
 
@@ -33,5 +34,5 @@ def third_party_engines() -> dict[str, EngineEntry]:
         try:
             found[entry.name] = EngineEntry(entry.value, tuple(entry.load().packages))
         except (ImportError, AttributeError) as error:
-            log.warning("ai-otel: engine adapter %s (%s) cannot be used: %s", entry.name, entry.value, error)
+            log.warning("ai-otel: engine adapter %s (%s) cannot be used: %s", entry.name, entry.value, shown(error))
     return found

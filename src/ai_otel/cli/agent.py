@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import Field, fields
 from typing import Any
 
+from ai_otel.inputs.shown import shown
 from ai_otel.settings import Environment, Settings, SettingsError
 
 _DESCRIPTION = """\
@@ -95,7 +96,10 @@ def _serve(agent: Any, listen: str) -> int:
     try:
         agent.start()
     except OSError as error:
-        print(f"ai-otel agent: {listen} cannot be listened on: {error}; choose another with --listen", file=sys.stderr)
+        print(
+            f"ai-otel agent: {shown(listen)} cannot be listened on: {shown(error)}; choose another with --listen",
+            file=sys.stderr,
+        )
         return 1
     try:
         logging.getLogger("ai_otel").setLevel(logging.INFO)

@@ -12,7 +12,9 @@ from ai_otel.collector import fragments
 from ai_otel.collector.explain import explanation, page_explanation
 from ai_otel.collector.validate import COLLECTORS, NoCollectorError, ask_collector, broken_rules
 from ai_otel.contract import load
-from ai_otel.doctor.common_metrics import fetch
+from ai_otel.doctor.common_metrics import PAGE_LIMIT_BYTES, fetch
+from ai_otel.inputs.documents import DocumentError, read_text
+from ai_otel.inputs.shown import shown
 
 _DESCRIPTION = """\
 Render and validate configurations of the OpenTelemetry Collector for model servers.
@@ -102,7 +104,7 @@ def _render(arguments: argparse.Namespace) -> int:
     try:
         composed = compose(selection)
     except fragments.FragmentError as error:
-        print(f"ai-otel collector: {error}", file=sys.stderr)
+        print(f"ai-otel collector: {shown(error, 2000)}", file=sys.stderr)
         return 2
     for remark in composed.remarks:
         print(f"ai-otel collector: {remark}", file=sys.stderr)
@@ -111,15 +113,13 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _validate(file: Path, chosen: Path | None) -> int:
-    import yaml
-
     try:
         broken = broken_rules(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        print(f"ai-otel collector: {file}: {error}", file=sys.stderr)
+    except DocumentError as error:
+        print(f"ai-otel collector: {shown(file)}: {error}", file=sys.stderr)
         return 2
     for sentence in broken:
-        print(f"✗ {sentence}")
+        print(f"✗ {shown(sentence)}")
     if not broken:
         print("✓ the rules of this project hold")
     try:
@@ -137,16 +137,19 @@ def _validate(file: Path, chosen: Path | None) -> int:
 def _explain(name: str, page: str | None) -> int:
     engines = load().engines
     if name not in engines:
-        print(f"ai-otel collector: unknown engine {name}; known are {', '.join(sorted(engines))}", file=sys.stderr)
+        print(
+            f"ai-otel collector: unknown engine {shown(name)}; known are {', '.join(sorted(engines))}", file=sys.stderr
+        )
         return 2
     if page is None:
         print("\n".join(explanation(name, engines[name])))
         return 0
     try:
-        text = fetch(page) if page.startswith(("http://", "https://")) else Path(page).read_text(encoding="utf-8")
+        by_http = page.startswith(("http://", "https://"))
+        text = fetch(page) if by_http else read_text(Path(page), PAGE_LIMIT_BYTES)
         lines = list(page_explanation(name, engines[name], text))
     except (OSError, ValueError) as error:
-        print(f"ai-otel collector: {page}: {error}", file=sys.stderr)
+        print(f"ai-otel collector: {shown(page)}: {shown(error, 1000)}", file=sys.stderr)
         return 2
     print("\n".join(lines))
     return 0

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from ai_otel.inputs.shown import shown
+
 _DESCRIPTION = """\
 Checks:
 
@@ -42,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text}: write it like http://localhost:8000/metrics")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: write it like http://localhost:8000/metrics")
     return text
 
 

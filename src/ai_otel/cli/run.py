@@ -11,6 +11,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from ai_otel import activation
+from ai_otel.inputs.shown import shown
 
 _DESCRIPTION = """\
 Run a server with telemetry. Everything after `--` is your command, unchanged:
@@ -44,13 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     program = shutil.which(words[0])
     if program is None:
-        print(f"ai-otel run: {words[0]}: no such command. Is it installed in this environment?", file=sys.stderr)
+        print(f"ai-otel run: {shown(words[0])}: no such command. Is it installed in this environment?", file=sys.stderr)
         return 127
     activate(os.environ)
     try:
         os.execv(program, list(words))
     except OSError as error:
-        print(f"ai-otel run: cannot start {shlex.join(words)}: {error}", file=sys.stderr)
+        print(f"ai-otel run: cannot start {shown(shlex.join(words))}: {shown(error)}", file=sys.stderr)
         return 126
 
 

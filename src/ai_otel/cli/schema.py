@@ -9,6 +9,7 @@ from typing import Any
 
 from ai_otel.contract import load, read
 from ai_otel.contract.text import contract_lines, engine_lines
+from ai_otel.inputs.shown import shown
 
 _DESCRIPTION = """\
 Print the contract: the metrics, attributes and spans that ai-otel emits.
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     name: str | None = arguments.engine
     if name is not None and name not in engines:
         known = ", ".join(sorted(engines))
-        print(f"ai-otel schema: unknown engine {name}; known are {known}", file=sys.stderr)
+        print(f"ai-otel schema: unknown engine {shown(name)}; known are {known}", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(read() if name is None else engines[name], indent=2, ensure_ascii=False))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ai_otel.collector import fragments
+from ai_otel.inputs.documents import DocumentError, parse, read_text
+from ai_otel.inputs.shown import shown
 
 _DESCRIPTION = """\
 Render Prometheus rules for service level objectives: error ratios per window, error budgets and burn-rate alerts.
@@ -53,19 +55,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    import yaml
-
     from ai_otel.slo.objective import SloError, parsed
     from ai_otel.slo.rules import remarks, write
 
     file = arguments.file or template()
     try:
-        slo = parsed(yaml.safe_load(file.read_text(encoding="utf-8")))
+        slo = parsed(parse(read_text(file)))
         text = write(slo, plain=arguments.plain)
         if arguments.out is not None:
             arguments.out.write_text(text, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, SloError) as error:
-        print(f"ai-otel slo: {file}: {error}", file=sys.stderr)
+    except (OSError, DocumentError, SloError) as error:
+        print(f"ai-otel slo: {shown(file)}: {shown(error, 1000)}", file=sys.stderr)
         return 2
     for remark in remarks(slo):
         print(f"ai-otel slo: {remark}", file=sys.stderr)

@@ -17,10 +17,10 @@ def violations(tree: Any, *, local: bool) -> Iterator[str]:
         yield "there is no pipeline under service: this is no complete configuration"
         return
     for name, pipeline in pipelines.items():
-        yield from _pipeline(name, pipeline or {})
+        yield from _pipeline(name, _mapping(pipeline))
     yield from (f"{kind}: {name} is used by no pipeline" for kind in KINDS for name in _unused(tree, kind, pipelines))
-    for name, exporter in (tree.get("exporters") or {}).items():
-        yield from _exporter(name, exporter or {})
+    for name, exporter in _mapping(tree.get("exporters")).items():
+        yield from _exporter(str(name), _mapping(exporter))
     if not local:
         yield from (
             f"{path}: insecure; give it a ca_file, or say LOCAL in the file's first lines"
@@ -28,8 +28,17 @@ def violations(tree: Any, *, local: bool) -> Iterator[str]:
         )
 
 
+def _mapping(given: Any) -> Tree:
+    """What the Collector itself refuses where it is no mapping."""
+    return given if isinstance(given, dict) else {}
+
+
+def _texts(given: Any) -> list[str]:
+    return [str(each) for each in given] if isinstance(given, list) else []
+
+
 def _pipeline(name: str, pipeline: Tree) -> Iterator[str]:
-    processors = pipeline.get("processors") or []
+    processors = _texts(pipeline.get("processors"))
     if not processors or not processors[0].startswith("memory_limiter"):
         yield f"{name}: memory_limiter must be its first processor, or nothing holds memory back"
     if any(processor.partition("/")[0] == "batch" for processor in processors):
@@ -37,15 +46,15 @@ def _pipeline(name: str, pipeline: Tree) -> Iterator[str]:
 
 
 def _unused(tree: Tree, kind: str, pipelines: Tree) -> list[str]:
-    used = {name for pipeline in pipelines.values() for name in (pipeline or {}).get(kind) or []}
-    return [name for name in tree.get(kind) or {} if name not in used]
+    used = {name for pipeline in pipelines.values() for name in _texts(_mapping(pipeline).get(kind))}
+    return [str(name) for name in _mapping(tree.get(kind)) if str(name) not in used]
 
 
 def _exporter(name: str, exporter: Tree) -> Iterator[str]:
     if name.partition("/")[0] in ("otlp", "otlp_grpc", "otlp_http", "load_balancing", "kafka"):
-        if not (exporter.get("sending_queue") or {}).get("enabled"):
+        if not _mapping(exporter.get("sending_queue")).get("enabled"):
             yield f"exporters: {name}: without a sending_queue a slow backend stops the whole pipeline"
-        if exporter.get("retry_on_failure", {}).get("enabled") is False:
+        if _mapping(exporter.get("retry_on_failure")).get("enabled") is False:
             yield f"exporters: {name}: without retries a backend's hiccup is a loss"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -12,8 +14,10 @@ from ai_otel.contract import Engine, MetricMapping, load
 from ai_otel.contract.page import read_page, skipped
 from ai_otel.doctor.export.reach import classify
 from ai_otel.doctor.finding import Finding, Level
+from ai_otel.inputs.shown import shown
 
-_PAGE_LIMIT_BYTES = 64 * 1024 * 1024
+PAGE_LIMIT_BYTES = 64 * 1024 * 1024
+_PAGE_LIMIT_S = 20.0
 _MOST_NAMED = 5
 
 
@@ -80,9 +84,12 @@ def check_endpoint(url: str) -> Iterator[Finding]:
     except urllib.error.HTTPError as error:
         yield Finding("metrics", url, Level.WRONG, f"answers {error.code} {error.reason}", _after_status(error.code))
         return
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        yield Finding("metrics", url, Level.WRONG, str(error), "Write it like http://localhost:8000/metrics.")
+        return
+    except OSError as error:
         reach = classify(error)
-        says = f"cannot be read: {reach.value if reach else error}"
+        says = f"cannot be read: {reach.value if reach else shown(error)}"
         yield Finding("metrics", url, Level.WRONG, says, "Is the server up, and is this the port of its API?")
         return
     try:
@@ -100,10 +107,25 @@ def check_endpoint(url: str) -> Iterator[Finding]:
 
 
 def fetch(url: str) -> str:
-    """The response of an endpoint; `url` is http or https."""
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http and https only, checked by the command
-        content: bytes = answer.read(_PAGE_LIMIT_BYTES)
+    """The response of an endpoint; `url` is http or https. Raises `OSError`, or `ValueError` for a malformed URL."""
+    try:
+        content = _read(url)
+    except (ValueError, http.client.InvalidURL):
+        # The message would repeat a part of the URL, be it a password.
+        raise ValueError("is no URL") from None
+    except http.client.HTTPException as error:
+        raise OSError(f"its response is not HTTP: {type(error).__name__}") from error
     return content.decode("utf-8", errors="replace")
+
+
+def _read(url: str) -> bytes:
+    deadline, content = time.monotonic() + _PAGE_LIMIT_S, bytearray()
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - http and https only, checked by the command
+        while piece := answer.read1(65536):
+            content += piece
+            if len(content) > PAGE_LIMIT_BYTES or time.monotonic() > deadline:
+                raise OSError(f"more than {PAGE_LIMIT_BYTES >> 20} MiB, or not complete after {_PAGE_LIMIT_S:g} s")
+    return bytes(content)
 
 
 def _after_status(status: int) -> str:

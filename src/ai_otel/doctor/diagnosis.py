@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ai_otel.doctor.finding import GROUPS, Finding, Level
+from ai_otel.inputs.shown import shown
 from ai_otel.version import __version__
 
 _COLOURS = {Level.OK: "32", Level.NOTE: "33", Level.WRONG: "31"}
@@ -20,7 +21,7 @@ _SUBJECT_WIDTH = 38
 def as_text(findings: Sequence[Finding], *, coloured: bool, width: int | None = None) -> str:
     """Grouped and aligned; the last line is the summary."""
     width = width or max(72, min(shutil.get_terminal_size((120, 24)).columns, 140))
-    lines = [f"ai-otel {__version__}, Python {platform.python_version()}, {sys.prefix}"]
+    lines = [f"ai-otel {__version__}, Python {platform.python_version()}, {shown(sys.prefix)}"]
     for group, title in GROUPS.items():
         found = [finding for finding in findings if finding.group == group]
         if found:
@@ -82,7 +83,7 @@ def as_json(findings: Sequence[Finding]) -> str:
     diagnosis: dict[str, Any] = {
         "ai_otel": __version__,
         "python": platform.python_version(),
-        "prefix": sys.prefix,
+        "prefix": shown(sys.prefix),
         "well": all(finding.level is not Level.WRONG for finding in findings),
         "summary": summary(findings),
         "findings": [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_otel.doctor.finding import Finding, Level
+from ai_otel.inputs.shown import shown
 
 PROC = Path("/proc")
 
@@ -32,6 +33,8 @@ class Server:
         """Read it from `/proc`; raises `UnknownServerError`."""
         folder = PROC / str(pid)
         try:
+            if _has_ended(folder):
+                raise UnknownServerError(f"{pid}: it has ended, and its parent has not noticed yet (a zombie)")
             words = _words(folder / "cmdline")
             lines = _words(folder / "environ")
         except FileNotFoundError:
@@ -43,8 +46,24 @@ class Server:
             raise UnknownServerError(f"{pid}: {why}") from None
         except PermissionError:
             raise UnknownServerError(f"{pid}: not allowed; run doctor as the user who started it, or as root") from None
+        except OSError as error:
+            # A process that ends meanwhile, or one of the kernel's.
+            raise UnknownServerError(f"{pid}: it cannot be read: {error.strerror}") from None
         environment = dict(line.split("=", 1) for line in lines if "=" in line)
-        return cls(pid, words[0] if words else "", _named(words), frozenset(flags_of(words)), environment)
+        return cls(pid, _program(words), shown(_named(words)), frozenset(map(shown, flags_of(words))), environment)
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether only the exit status of the process is left."""
+    # The name in parentheses may hold anything; the state follows it.
+    state = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:1]
+    return state in ([b"Z"], [b"X"])
+
+
+def _program(words: list[str]) -> str:
+    """The path of the program. A process that sets its own title has its arguments in the same word."""
+    program = words[0] if words else ""
+    return program if Path(program).exists() else program.split(maxsplit=1)[0] if program.split() else ""
 
 
 def _words(path: Path) -> list[str]:
@@ -52,8 +71,8 @@ def _words(path: Path) -> list[str]:
 
 
 def _named(words: list[str]) -> str:
-    program, *rest = [*words, ""]
-    name = Path(program).name
+    rest = [*words[1:], ""]
+    name = Path(_program(words)).name
     if not name.startswith("python") or not rest[0]:
         return name
     if rest[0] == "-m":
@@ -63,7 +82,7 @@ def _named(words: list[str]) -> str:
 
 def flags_of(words: list[str]) -> Iterator[str]:
     """The names of the flags, without their values."""
-    return (word.split("=")[0] for word in words if word.startswith("--"))
+    return (word.split("=")[0].split(maxsplit=1)[0] for word in words if word.startswith("--"))
 
 
 def check_server(server: Server) -> Iterator[Finding]:
@@ -75,7 +94,7 @@ def check_server(server: Server) -> Iterator[Finding]:
         return
     yield Finding("server", f"pid {server.pid}", Level.OK, f"runs {server.runs}", details=details)
     if _elsewhere(server.program):
-        says = f"runs {server.program}; packages and engines below are those of {sys.prefix}"
+        says = f"runs {shown(server.program)}; packages and engines below are those of {sys.prefix}"
         yield Finding("server", "environment", Level.NOTE, says, "Run the ai-otel of the server's own environment.")
 
 

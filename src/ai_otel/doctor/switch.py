@@ -16,6 +16,8 @@ from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.logs import captured_messages
 from ai_otel.engines.vllm.activation import blocked
+from ai_otel.inputs.documents import DocumentError, read_text
+from ai_otel.inputs.shown import shown
 from ai_otel.settings import Environment, Settings
 
 
@@ -35,10 +37,10 @@ class Configuration:
     def read(cls, environment: Mapping[str, str] | None = None, pid: int | None = None) -> Configuration:
         """Read it as the library does; `None` is this process's environment."""
         with captured_messages("ai_otel") as messages:
-            settings = Settings.from_environment(environment)
+            settings, variables = Settings.from_environment(environment), Environment.read(environment)
         complaints = tuple(message.removeprefix("ai-otel: ") for message in messages)
         path = sys.path if environment is None else environment.get("PYTHONPATH", "").split(os.pathsep)
-        return cls(settings, Environment.read(environment), complaints, activation.DIRECTORY in path, pid)
+        return cls(settings, variables, complaints, activation.DIRECTORY in path, pid)
 
 
 def check_switch(configuration: Configuration, engines: frozenset[str]) -> Iterator[Finding]:
@@ -48,7 +50,7 @@ def check_switch(configuration: Configuration, engines: frozenset[str]) -> Itera
     if "vllm" in engines:
         yield from _disabled_by_vllm(configuration.environment)
     for complaint in configuration.complaints:
-        named = re.search(r"AI_OTEL_\w+", complaint)
+        named = re.search(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+", complaint)
         yield Finding("switch", named[0] if named else "settings", Level.WRONG, complaint)
     yield from _signals(configuration)
     yield from _config_file(configuration.environment.otel.get("OTEL_CONFIG_FILE"))
@@ -104,7 +106,7 @@ def _signals(configuration: Configuration) -> Iterator[Finding]:
         says = "true: the OpenTelemetry SDK records nothing at all"
         yield Finding("switch", "OTEL_SDK_DISABLED", Level.WRONG, says, "Unset it.")
     if otel.get("OTEL_TRACES_SAMPLER", "").strip() in ("always_off", "parentbased_always_off"):
-        says = f"{otel['OTEL_TRACES_SAMPLER']}: requests without a sampled parent have no span"
+        says = f"{shown(otel['OTEL_TRACES_SAMPLER'])}: requests without a sampled parent have no span"
         yield Finding("switch", "OTEL_TRACES_SAMPLER", Level.WRONG, says, "Unset it, or set parentbased_always_on.")
     left_out = {name.strip() for name in otel.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
     if left_out & {"ai_otel", "*"}:
@@ -119,13 +121,13 @@ def _config_file(path: str | None) -> Iterator[Finding]:
         return
     name = "OTEL_CONFIG_FILE"
     try:
-        Path(path).read_bytes()
-    except OSError as error:
+        read_text(Path(path))
+    except DocumentError as error:
         next_step = "Correct the path; until then the OTEL_* variables decide."
-        yield Finding("switch", name, Level.WRONG, f"{path} cannot be read: {error.strerror}", next_step)
+        yield Finding("switch", name, Level.WRONG, f"{shown(path)} cannot be read: {error}", next_step)
         return
     if importlib.util.find_spec("opentelemetry.configuration") is None:
-        says = f"{path} is not read: the package that reads it is not installed"
+        says = f"{shown(path)} is not read: the package that reads it is not installed"
         yield Finding("switch", name, Level.WRONG, says, "pip install 'opentelemetry-sdk[file-configuration]'")
         return
     yield _loaded(name, path)
@@ -136,7 +138,7 @@ def _loaded(name: str, path: str) -> Finding:
 
     try:
         load_config_file(path)
-    except (ConfigurationError, ValueError) as error:
-        says = f"{path} is no valid configuration: {' '.join(str(error).split())}"
+    except (ConfigurationError, ValueError, RecursionError) as error:
+        says = f"{shown(path)} is no valid configuration: {shown(' '.join(str(error).split()))}"
         return Finding("switch", name, Level.WRONG, says, "Correct it; until then the OTEL_* variables decide.")
-    return Finding("switch", name, Level.OK, f"{path} decides where telemetry goes")
+    return Finding("switch", name, Level.OK, f"{shown(path)} decides where telemetry goes")

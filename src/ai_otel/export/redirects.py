@@ -11,7 +11,8 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+
+from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
 
@@ -34,20 +35,15 @@ class Redirects:
             log.warning(
                 "ai-otel: %s answers %d, Location: %s; redirects are not followed, nothing is exported: "
                 "set the endpoint to the final URL",
-                _without_secrets(url),
+                shown(url),
                 status,
-                _without_secrets(location) or "none",
+                shown(location) or "none",
             )
 
     def take(self) -> bool:
         """Whether a redirect was seen since the last call."""
         seen, self._seen = self._seen, False
         return seen
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def made(exporter: Callable[..., Any], environment: Mapping[str, str]) -> tuple[Any, Redirects | None]:

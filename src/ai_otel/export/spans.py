@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from ai_otel.export.counts import ExportCounts
 from ai_otel.export.redirects import Redirects
+from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
 
@@ -106,7 +107,7 @@ class BoundedSpanExporter(SpanExporter):
             log.warning(
                 "ai-otel: the receiver refuses the span %r of about %d bytes, and every request that contains it; "
                 "it and later ones of its kind are counted in ai_otel.export.failed",
-                span.name,
+                shown(span.name),
                 size_of(span),
             )
 

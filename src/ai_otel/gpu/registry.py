@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ai_otel.gpu import SOURCES, TRACES
 from ai_otel.gpu.source import Device, GpuSource, Options
+from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
 
@@ -26,7 +27,9 @@ def wanted_sources(names: Sequence[str]) -> dict[str, str]:
         return {vendor: place for vendor, place in known.items() if is_present(vendor)}
     for name in names:
         if name not in known:
-            log.warning("ai-otel: AI_OTEL_GPU names %s; known are auto, none, %s", name, ", ".join(sorted(known)))
+            log.warning(
+                "ai-otel: AI_OTEL_GPU names %s; known are auto, none, %s", shown(name), ", ".join(sorted(known))
+            )
     return {name: known[name] for name in names if name in known}
 
 
@@ -44,7 +47,7 @@ def make_sources(places: Mapping[str, str], options: Options) -> dict[str, GpuSo
         try:
             made[vendor] = getattr(importlib.import_module(module), name)(options)
         except (ImportError, AttributeError) as error:
-            log.warning("ai-otel: GPU source %s (%s) cannot be used: %s", vendor, place, error)
+            log.warning("ai-otel: GPU source %s (%s) cannot be used: %s", vendor, place, shown(error))
     return made
 
 

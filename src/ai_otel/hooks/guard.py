@@ -24,6 +24,7 @@ from ai_otel.version import __version__
 log = logging.getLogger("ai_otel")
 
 FAILURES_IN_A_ROW = 10
+REPORT = "Please report this with your engine's version."
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,14 +46,16 @@ class Guard:
 
     `alone` means that the hook has no caller in the server, as on the recorder's thread: `strict` then keeps a failure
     and does not raise it. A `lasting` guard is never switched off: without its hook a whole
-    thread would be useless, and its caller waits longer after each failure.
+    thread would be useless, and its caller waits longer after each failure. `advice` is the next step that the log
+    message gives.
     """
 
-    __slots__ = ("_alone", "_in_a_row", "_lasting", "name", "off")
+    __slots__ = ("_advice", "_alone", "_in_a_row", "_lasting", "name", "off")
 
-    def __init__(self, name: str, *, alone: bool = False, lasting: bool = False) -> None:
+    def __init__(self, name: str, *, alone: bool = False, lasting: bool = False, advice: str = REPORT) -> None:
         self.name = name
         self.off = False
+        self._advice = advice
         self._alone = alone
         self._lasting = lasting
         self._in_a_row = 0
@@ -93,10 +96,10 @@ class Guard:
         self._in_a_row += 1
         if errors[self.name] == 1:
             log.warning(
-                "ai-otel %s: hook %s failed; the server is not affected, its telemetry is incomplete. "
-                "Please report this with your engine's version.",
+                "ai-otel %s: hook %s failed; the server is not affected, its telemetry is incomplete. %s",
                 __version__,
                 self.name,
+                self._advice,
                 exc_info=error,
             )
         if self._in_a_row >= FAILURES_IN_A_ROW and not self.off and not self._lasting:

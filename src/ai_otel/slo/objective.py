@@ -151,7 +151,7 @@ def _seconds(bound: float) -> str:
 
 
 def _days(given: Any) -> int:
-    match = re.fullmatch(r"(\d+)d", given) if isinstance(given, str) else None
+    match = re.fullmatch(r"(\d{1,4})d", given) if isinstance(given, str) else None
     days = int(match[1]) if match else 0
     if not SHORTEST_DAYS <= days <= LONGEST_DAYS:
         raise SloError(f"window: {given!r} is not between {SHORTEST_DAYS}d and {LONGEST_DAYS}d; 30d is usual")

@@ -208,7 +208,7 @@ def test_a_redirect_is_a_failure_that_is_not_bisected(caplog: pytest.LogCaptureF
         assert [exporter.export(made(5)) for _ in range(2)] == [SpanExportResult.FAILURE] * 2
     assert counted(counts) == (0, 10, 0)
     (line,) = caplog.messages
-    assert "http://old/v1/traces answers 301, Location: https://new/v1/traces; " in line
+    assert "http://***@old/v1/traces?key=*** answers 301, Location: https://new/v1/traces?key=***; " in line
 
 
 def test_flush_and_shutdown_reach_the_exporter() -> None:

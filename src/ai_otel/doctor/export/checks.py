@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ai_otel.doctor.export.delivery import Verdict, deliver_all
-from ai_otel.doctor.export.destination import SIGNALS, Destination, destinations
+from ai_otel.doctor.export.destination import Destination, destinations
 from ai_otel.doctor.export.reach import Reach
 from ai_otel.doctor.finding import Finding, Level
-from ai_otel.providers import PROTOCOLS
+from ai_otel.inputs.otel import check
+from ai_otel.inputs.shown import shown
 
 
 def check_export(otel: Mapping[str, str]) -> Iterator[Finding]:
@@ -17,30 +18,25 @@ def check_export(otel: Mapping[str, str]) -> Iterator[Finding]:
         says = "OTEL_CONFIG_FILE says where; what it names is not tried from here"
         yield Finding("export", "traces, metrics", Level.NOTE, says)
         return
-    yield from _unknown_protocols(otel)
-    found = list(destinations(otel))
-    verdicts = deliver_all([destination for destination in found if destination.exporter == "otlp"])
+    checked = check(otel)
+    for complaint in checked.complaints:
+        next_step = f"{complaint.step[:1].upper()}{complaint.step[1:]}."
+        yield Finding("export", complaint.variable, Level.WRONG, complaint.sentence, next_step)
+    found = list(destinations(checked.values))
+    verdicts = deliver_all([destination for destination in found if destination.exporter == "otlp"], otel)
     for destination in found:
         yield _delivered(destination, verdicts[destination]) if destination in verdicts else _not_otlp(destination)
 
 
-def _unknown_protocols(otel: Mapping[str, str]) -> Iterator[Finding]:
-    for variable in ("OTEL_EXPORTER_OTLP_PROTOCOL", *(f"OTEL_EXPORTER_OTLP_{s.upper()}_PROTOCOL" for s in SIGNALS)):
-        value = otel.get(variable, "").strip()
-        if value and value not in PROTOCOLS:
-            says = f"{value} is not known, http/protobuf is used"
-            yield Finding("export", variable, Level.WRONG, says, f"Write {' or '.join(PROTOCOLS)}.")
-
-
 def _not_otlp(destination: Destination) -> Finding:
-    details = {"signal": destination.signal, "exporter": destination.exporter}
+    details = {"signal": destination.signal, "exporter": shown(destination.exporter)}
     if destination.exporter == "none":
         return Finding("export", destination.signal, Level.NOTE, "go nowhere: the exporter is none", details=details)
     return Finding(
         "export",
         destination.signal,
         Level.NOTE,
-        f"go to the exporter {destination.exporter}; it is not tried",
+        f"go to the exporter {shown(destination.exporter)}; it is not tried",
         details=details,
     )
 
@@ -63,7 +59,7 @@ def _delivered(destination: Destination, verdict: Verdict) -> Finding:
     }
     if verdict.reach is Reach.ACCEPTED:
         return Finding("export", destination.signal, Level.OK, f"{where}: accepted", details=details)
-    says = f"{where}: {answer}" + (f" ({verdict.detail})" if verdict.detail else "")
+    says = f"{where}: {answer}" + (f" ({shown(verdict.detail)})" if verdict.detail else "")
     return Finding("export", destination.signal, Level.WRONG, says, next_step(destination, verdict), details)
 
 
@@ -76,10 +72,11 @@ def next_step(destination: Destination, verdict: Verdict) -> str:
     if verdict.reach in (Reach.OTHER_PROTOCOL, Reach.NO_ANSWER, Reach.TLS) and _wrong_port(destination):
         return _wrong_port(destination)
     if verdict.reach is Reach.TLS and destination.protocol == "grpc" and "://" not in destination.endpoint:
-        return f"Without a scheme gRPC means TLS: write http://{destination.endpoint} if the server speaks plain text."
+        return f"Without a scheme gRPC means TLS: write http://{destination.shown} if the server speaks plain text."
     if verdict.reach is Reach.TLS and destination.protocol != "grpc" and destination.certificate:
         # requests asks these variables before its session's `verify`, which newer exporters set (psf/requests#3829).
-        return f"Did {destination.certificate} sign it? Where set, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE win over it."
+        signer = shown(destination.certificate)
+        return f"Did {signer} sign it? Where set, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE win over it."
     if verdict.reach is Reach.REFUSED and destination.address is not None and _is_local(destination.address[0]):
         return (
             "Start a Collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT. In a Kubernetes pod localhost is the pod "

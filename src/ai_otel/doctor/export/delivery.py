@@ -1,32 +1,26 @@
-"""Sends one span or metric point through the SDK's exporter and reports the outcome."""
+"""Sends one span and one metric point through the providers that a server would have, and reports the outcome."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 import requests
-from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.util.re import parse_env_headers
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
-from ai_otel import semconv
+from ai_otel import providers, resource, semconv
 from ai_otel.doctor.export.destination import Destination
 from ai_otel.doctor.export.reach import Reach, chain, classify
 from ai_otel.doctor.logs import captured_messages
+from ai_otel.hooks import guard
+from ai_otel.inputs.environ import process_variables, read_as
+from ai_otel.inputs.otel import readable
+from ai_otel.inputs.shown import shown
 from ai_otel.instruments import observable
-from ai_otel.providers import PROTOCOLS
+from ai_otel.settings import Environment
 from ai_otel.version import __version__
 
 SERVICE = "ai-otel-doctor"
@@ -45,81 +39,123 @@ class Verdict:
     """The HTTP status, or the name of the gRPC one."""
 
 
-def deliver_all(destinations: Sequence[Destination]) -> dict[Destination, Verdict]:
-    """Try all OTLP destinations at the same time."""
-    verdicts = dict.fromkeys(destinations, Verdict(Reach.NO_ANSWER))
-
-    def attempt(destination: Destination) -> None:
-        verdicts[destination] = deliver(destination)
-
-    with captured_messages("opentelemetry"):
+def deliver_all(destinations: Sequence[Destination], otel: Mapping[str, str]) -> dict[Destination, Verdict]:
+    """Try all OTLP destinations at the same time, from a process with these `OTEL_*` variables."""
+    if otel.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return dict.fromkeys(destinations, Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set"))
+    probes = {(each.signal, each.exporter): _Probe(each) for each in destinations}
+    here: dict[str, str | None] = {name: None for name in process_variables() if name.startswith("OTEL_")}
+    with (
+        captured_messages("opentelemetry"),
+        captured_messages("ai_otel") as messages,
+        guard.strict() as failures,
+        read_as({**here, **otel}, another_process=True),
+    ):
+        built = providers.own(_resource(otel), otel, lambda signal, name, kind: _make(probes, signal, name, kind))
+        with readable():
+            _record(built)
         # Daemon threads: one that hangs does not keep the process alive.
-        threads = [threading.Thread(target=attempt, args=(destination,), daemon=True) for destination in destinations]
+        ends = [each.shutdown for each in (built.tracer_provider, built.meter_provider) if hasattr(each, "shutdown")]
+        threads = [threading.Thread(target=end, daemon=True) for end in ends]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(2 * ATTEMPT_S)
-    return verdicts
+    reason = shown(failures[-1] if failures else messages[-1] if messages else "")
+    untried = Verdict(Reach.NOT_TRIED, f"its exporter cannot be made: {reason}")
+    return {probe.destination: probe.verdict or untried for probe in probes.values()}
 
 
-def deliver(destination: Destination) -> Verdict:
-    """Send one span or one metric."""
-    if destination.address is None:
-        return Verdict(Reach.MALFORMED)
-    try:
-        exporter_class = _exporter_class(destination)
-    except (ImportError, TypeError) as error:
-        return Verdict(Reach.NOT_TRIED, f"its exporter cannot be loaded: {error}")
-    if exporter_class is None:
-        return Verdict(Reach.NOT_TRIED, f"no exporter {PROTOCOLS[destination.protocol]} is installed")
-    data = probe_span() if destination.signal == "traces" else probe_metric()
-    if not data:
-        return Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set")
-    send = _over_grpc if destination.protocol == "grpc" else _over_http
-    return send(destination, exporter_class, data)
+def _resource(otel: Mapping[str, str]) -> Any:
+    built = resource.build(Environment.read(otel), instance=SERVICE)
+    own = {semconv.SERVICE_NAME: SERVICE, semconv.SERVICE_INSTANCE_ID: SERVICE}
+    return built.merge(type(built)({**own, semconv.TELEMETRY_DISTRO_VERSION: __version__}))
 
 
-def _exporter_class(destination: Destination) -> type[Any] | None:
-    for entry in entry_points(
-        group=f"opentelemetry_{destination.signal}_exporter", name=PROTOCOLS[destination.protocol]
-    ):
-        loaded: type[Any] = entry.load()
-        return loaded
-    return None
-
-
-# The data.
-
-
-def _resource() -> Resource:
-    return Resource(
-        {
-            semconv.SERVICE_NAME: SERVICE,
-            semconv.TELEMETRY_DISTRO_NAME: "ai-otel",
-            semconv.TELEMETRY_DISTRO_VERSION: __version__,
-        }
-    )
-
-
-def probe_span() -> Any:
-    """One span; empty where the SDK is disabled."""
-    kept = InMemorySpanExporter()
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    provider.get_tracer("ai_otel").start_span(SPAN).end()
-    return kept.get_finished_spans()
-
-
-def probe_metric() -> Any:
-    """One point of a metric of the contract: the records that are open here, 0; `None` where the SDK is disabled."""
+def _record(built: providers.Providers) -> None:
+    """One span, and one point of a metric of the contract: the records that are open here, 0."""
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
     def open_here(_: CallbackOptions | None = None) -> Iterator[Observation]:
         yield Observation(0)
 
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], resource=_resource(), shutdown_on_exit=False)
-    observable(provider.get_meter("ai_otel"), semconv.AI_OTEL_RECORD_OPEN, open_here)
-    return reader.get_metrics_data()
+    # This one is sampled under any sampler.
+    vars(built.tracer_provider)["sampler"] = ALWAYS_ON
+    built.tracer_provider.get_tracer("ai_otel").start_span(SPAN).end()
+    observable(built.meter_provider.get_meter("ai_otel"), semconv.AI_OTEL_RECORD_OPEN, open_here)
+
+
+# What is in the way of the exporter.
+
+
+class _Probe:
+    """Exports once, at any interval, and keeps the verdict."""
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
+        self.verdict: Verdict | None = None
+        self._result: Any = None
+        self._sent = False
+
+    def watch(self, exporter: Any, session: _Session | None) -> Any:
+        """Have an exporter export here."""
+        export = exporter.export
+
+        def once(*arguments: Any, **options: Any) -> Any:
+            if not self._sent:
+                self._sent = True
+                self.verdict = Verdict(Reach.NO_ANSWER)
+                self.verdict = self._send(lambda: export(*arguments, **options), session)
+            return self._result
+
+        exporter.export = once
+        return exporter
+
+    def _send(self, export: Callable[[], Any], session: _Session | None) -> Verdict:
+        if self.destination.address is None:
+            return Verdict(Reach.MALFORMED)
+        if self.destination.protocol == "grpc":
+            refused = _refused(self.destination)
+            if refused is not None:
+                return refused
+        try:
+            self._result = export()
+        except _Answered:
+            pass
+        except (requests.RequestException, OSError, ValueError) as error:
+            return _http_failure(error)
+        if session is not None and session.verdict is not None:
+            return session.verdict
+        if getattr(self._result, "name", "") == "SUCCESS":
+            return Verdict(Reach.ACCEPTED)
+        return Verdict(
+            Reach.STATUS, "an empty request is taken, this one is not" if session is None else "no request was sent"
+        )
+
+
+def _make(probes: Mapping[tuple[str, str], _Probe], signal: str, name: str, exporter: type[Any]) -> Any:
+    """The exporter as a server makes it, but for a session that keeps the response, and a shorter timeout."""
+    probe = probes.get((signal, name))
+    if probe is None:
+        return None
+    if probe.destination.protocol == "grpc":
+        return probe.watch(exporter(timeout=ATTEMPT_S), None), None
+    if probe.destination.credentials:
+        return probe.watch(exporter(), None), None
+    session = _Session(signal)
+    return probe.watch(exporter(session=session), session), None
+
+
+def _refused(destination: Destination) -> Verdict | None:
+    """Why the server refuses an empty request: the exporter does not say. `None` where it takes it."""
+    from ai_otel.doctor.export import grpc_call
+
+    try:
+        credentials = grpc_call.credentials(destination) if destination.secure else None
+    except OSError as error:
+        return Verdict(Reach.TLS, f"{error.filename}: {error.strerror}")
+    refusal = grpc_call.refusal(destination, credentials, ATTEMPT_S)
+    return None if refusal is None else Verdict(*refusal)
 
 
 # Over HTTP: the exporter's session keeps the response.
@@ -140,6 +176,7 @@ class _Session(requests.Session):
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
         # Newer exporters follow no redirect; older ones would turn the export into a GET.
         options["allow_redirects"] = False
+        options["timeout"] = ATTEMPT_S
         try:
             response = super().request(*arguments, **options)
         except (requests.RequestException, OSError) as error:
@@ -149,25 +186,6 @@ class _Session(requests.Session):
         if self.verdict.reach is not Reach.ACCEPTED:
             raise _Answered
         return response
-
-
-def _over_http(destination: Destination, exporter_class: type[Any], data: Any) -> Verdict:
-    session = _Session(destination.signal)
-    exporter = exporter_class(
-        endpoint=destination.endpoint,
-        certificate_file=destination.certificate,
-        client_key_file=destination.client_key,
-        client_certificate_file=destination.client_certificate,
-        headers=parse_env_headers(destination.headers, liberal=True),
-        timeout=ATTEMPT_S,
-        compression=Compression(destination.compression),
-        session=session,
-    )
-    try:
-        exporter.export(data)
-    except _Answered:
-        exporter.shutdown()
-    return session.verdict or Verdict(Reach.NO_ANSWER)
 
 
 def _http_failure(error: Exception) -> Verdict:
@@ -201,28 +219,3 @@ def _left_out(signal: str, response: requests.Response) -> str:
     partial = answer.partial_success
     count = partial.rejected_spans if signal == "traces" else partial.rejected_data_points
     return (partial.error_message or f"{count} left out") if count else ""
-
-
-# Over gRPC: an empty request first, because the exporter does not expose the server's response.
-
-
-def _over_grpc(destination: Destination, exporter_class: type[Any], data: Any) -> Verdict:
-    from ai_otel.doctor.export import grpc_call
-
-    try:
-        credentials = grpc_call.credentials(destination) if destination.secure else None
-    except OSError as error:
-        return Verdict(Reach.TLS, f"{error.filename}: {error.strerror}")
-    refusal = grpc_call.refusal(destination, credentials, ATTEMPT_S)
-    if refusal is not None:
-        return Verdict(*refusal)
-    exporter = exporter_class(
-        endpoint=destination.endpoint,
-        insecure=not destination.secure,
-        credentials=credentials,
-        headers=parse_env_headers(destination.headers, liberal=True),
-        timeout=ATTEMPT_S,
-    )
-    done = exporter.export(data).name == "SUCCESS"
-    exporter.shutdown()
-    return Verdict(Reach.ACCEPTED) if done else Verdict(Reach.STATUS, "an empty request is taken, this one is not")

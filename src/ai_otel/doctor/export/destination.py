@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
+from ai_otel.inputs.shown import shown
 from ai_otel.providers import exporter_names, otlp_protocol
 
 SIGNALS = ("traces", "metrics")
@@ -31,17 +32,18 @@ class Destination:
     client_key: str | None = None
     client_certificate: str | None = None
     compression: str = "none"
+    credentials: str = ""
+    """The component that brings credentials."""
 
     @property
     def header_names(self) -> list[str]:
         """Names only."""
-        return [pair.partition("=")[0].strip().lower() for pair in self.headers.split(",") if pair.strip()]
+        return [shown(pair.partition("=")[0].strip().lower()) for pair in self.headers.split(",") if pair.strip()]
 
     @property
     def shown(self) -> str:
-        """The endpoint without its password."""
-        parts = urlsplit(self.endpoint)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        """The endpoint without credentials."""
+        return shown(self.endpoint)
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -60,7 +62,7 @@ class Destination:
 
 
 def destinations(otel: Mapping[str, str]) -> Iterator[Destination]:
-    """Every exporter that the library makes for its own providers."""
+    """Every exporter that the library makes for its own providers, from variables that `inputs.otel` has checked."""
     for signal in SIGNALS:
         for name in exporter_names(signal, otel):
             if name == "otlp":
@@ -75,7 +77,9 @@ def _otlp(signal: str, otel: Mapping[str, str]) -> Destination:
             otel.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{option}") or otel.get(f"OTEL_EXPORTER_OTLP_{option}") or ""
         )
 
-    protocol, _ = otlp_protocol(signal, otel)
+    protocol = otlp_protocol(signal, otel)
+    name = "GRPC" if protocol == "grpc" else "HTTP"
+    providers = (f"OTEL_PYTHON_EXPORTER_OTLP_{name}_{each}CREDENTIAL_PROVIDER" for each in ("", f"{signal.upper()}_"))
     endpoint, origin = _endpoint(signal, protocol, otel)
     return Destination(
         signal,
@@ -88,14 +92,9 @@ def _otlp(signal: str, otel: Mapping[str, str]) -> Destination:
         certificate=read("CERTIFICATE") or None,
         client_key=read("CLIENT_KEY") or None,
         client_certificate=read("CLIENT_CERTIFICATE") or None,
-        compression=_known(read("COMPRESSION")),
+        compression=read("COMPRESSION") or "none",
+        credentials=next(filter(None, map(otel.get, providers)), ""),
     )
-
-
-def _known(compression: str) -> str:
-    """Unknown ones count as none, as they do in the SDK."""
-    lowered = compression.strip().lower()
-    return lowered if lowered in ("gzip", "deflate") else "none"
 
 
 def _endpoint(signal: str, protocol: str, otel: Mapping[str, str]) -> tuple[str, str]:

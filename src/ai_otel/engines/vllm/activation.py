@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ai_otel.hooks.guard import Guard
+from ai_otel.inputs.shown import shown
 
 if TYPE_CHECKING:
     from ai_otel.engines.vllm.stats import EngineStats
@@ -41,8 +42,9 @@ def blocked(variables: Mapping[str, str]) -> Iterator[str]:
     if allowed is not None and "ai_otel" not in [name.strip() for name in allowed.split(",")]:
         wanted = ",".join(filter(None, (allowed, "ai_otel")))
         yield (
-            f"VLLM_PLUGINS={allowed} excludes the plug-ins of ai-otel: requests are observed; the engine's counters "
-            f"and the running, waiting and KV cache gauges are not. Set VLLM_PLUGINS={wanted} to observe them."
+            f"VLLM_PLUGINS={shown(allowed)} excludes the plug-ins of ai-otel: requests are observed; the engine's "
+            "counters and the running, waiting and KV cache gauges are not. "
+            f"Set VLLM_PLUGINS={shown(wanted)} to observe them."
         )
     if variables.get("VLLM_USE_RUST_FRONTEND", "").strip().lower() in ("1", "true"):
         yield (
