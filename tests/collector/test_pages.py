@@ -1,4 +1,4 @@
-"""Metrics pages that ask for more than an address: query parameters, a bearer token, TLS, IPv6."""
+"""Metrics endpoints that ask for more than an address: query parameters, a bearer token, TLS, IPv6."""
 
 from __future__ import annotations
 

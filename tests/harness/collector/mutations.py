@@ -1,4 +1,4 @@
-"""Metrics endpoints changed as servers, exporters and proxies change them, and what may come out of the changed ones."""
+"""Metrics endpoints changed as servers, exporters and proxies change them, and what may come out."""
 
 from __future__ import annotations
 
