@@ -133,7 +133,8 @@ class Choice:
         return self.prefill_s + self.decode_s
 
 
-@dataclass(slots=True)
+# Without slots, so that a field that is not set costs nothing: its default is the class's.
+@dataclass
 class Inference:
     """One request as the engine saw it."""
 
@@ -178,6 +179,27 @@ class Inference:
     owns_record: bool = False
     _started: int = 0
 
+    @classmethod
+    def started(
+        cls,
+        engine: str,
+        operation: str | None,
+        request_id: str | None,
+        *,
+        stream: bool | None = None,
+        counted_by_engine: bool = False,
+    ) -> Inference:
+        """As the constructor, on the path of a request: it sets what is known at the start and nothing else."""
+        made = cls.__new__(cls)
+        made.engine = engine
+        made.operation = operation
+        made.request_id = request_id
+        made.stream = stream
+        made.counted_by_engine = counted_by_engine
+        made.parameters = Parameters()
+        made.choices = []
+        return made
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -200,7 +222,7 @@ class Exchange:
     this request is current in it."""
 
 
-@dataclass(slots=True)
+@dataclass
 class RequestRecord:
     """One call from arrival to last byte."""
 
@@ -231,6 +253,19 @@ class RequestRecord:
     """What it adds to the bytes that wait; 0 where that is not measured."""
     generation: int = 0
     _started: int = 0
+
+    @classmethod
+    def opened(
+        cls, operation: str | None, headers: Mapping[str, str] | None, context: Any, generation: int
+    ) -> RequestRecord:
+        """As the constructor, on the path of a request: it sets what is known at the start and nothing else."""
+        made = cls.__new__(cls)
+        made.operation = operation
+        made.headers = headers
+        made.context = context
+        made.generation = generation
+        made.inferences = []
+        return made
 
     @property
     def started_s(self) -> float:

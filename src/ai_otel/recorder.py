@@ -111,10 +111,10 @@ class Recorder:
 
     def open(self, operation: str | None = None, headers: Mapping[str, str] | None = None) -> RequestRecord:
         """Open the record of one call."""
-        record = RequestRecord(operation, headers, self.capture(), generation=self.generation)
+        record = RequestRecord.opened(operation, headers, self.capture(), self.generation)
         begin_clock(record)
         self.open_count += 1
-        if not self._thread.started:
+        if not self._prepared:
             # Everything is made ready while the first request runs; a short script may have no second one.
             self.wake()
         return record
@@ -170,7 +170,9 @@ class Recorder:
             self.dropped["queue_bytes"] += 1
             record.release()
         else:
-            self.schedule(self._deliver, record)
+            self._queue.append((self._deliver, record))
+            if not self._signalled:
+                self.wake()
 
     def _has_room_for(self, record: RequestRecord) -> bool:
         size = _size_of(record)

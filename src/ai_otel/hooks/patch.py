@@ -74,10 +74,16 @@ class Patcher:
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                state = guard(before, instance, Arguments(positions, args, kwargs))
+                state = None if guard.off else guard.finish(before, instance, Arguments(positions, args, kwargs))
                 if state is None or after is None:
                     return wrapped(*args, **kwargs)
-                return _call(functools.partial(wrapped, *args, **kwargs), functools.partial(after, state), guard)
+                try:
+                    result = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    guard.finish(after, state, None, error)
+                    raise
+                guard.finish(after, state, result, None)
+                return result
 
             return wrapper
 
@@ -88,7 +94,13 @@ class Patcher:
 
         def make(guard: Guard, _: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
-                return _call(functools.partial(wrapped, *args, **kwargs), after, guard)
+                try:
+                    result = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    guard.finish(after, None, error)
+                    raise
+                guard.finish(after, result, None)
+                return result
 
             return wrapper
 
@@ -125,7 +137,8 @@ class Patcher:
     ) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                listening = guard(listener, instance, Arguments(positions, args, kwargs))
+                # As `guard(…)`, without its own call.
+                listening = None if guard.off else guard.finish(listener, instance, Arguments(positions, args, kwargs))
                 try:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
@@ -237,16 +250,6 @@ class Patcher:
         self._undo.clear()
         for attachment in self.attachments:
             attachment.state = "undone"
-
-
-def _call(call: Callable[[], Any], after: AfterOnly, guard: Guard) -> Any:
-    try:
-        result = call()
-    except BaseException as error:
-        guard.finish(after, None, error)
-        raise
-    guard.finish(after, result, None)
-    return result
 
 
 def _start(call: Callable[[], Any], after: AfterOnly, guard: Guard) -> Any:

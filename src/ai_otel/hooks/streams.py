@@ -41,6 +41,10 @@ def async_observed(stream: Any, listener: StreamListener, guard: Guard) -> Any:
     return (AsyncGeneratorStream if type(stream) is AsyncGeneratorType else AsyncStream)(stream, listener, guard)
 
 
+def _end(listener: StreamListener, error: BaseException | None, closed: bool) -> None:
+    listener.ended(error, closed=closed)
+
+
 class _Observed:
     """Common base: reports the end to its listener once, then drops it."""
 
@@ -54,7 +58,7 @@ class _Observed:
         listener = self._self_listener
         if listener is not None:
             self._self_listener = None  # type: ignore[misc]
-            self._self_guard.finish(lambda: listener.ended(error, closed=closed))
+            self._self_guard.finish(_end, listener, error, closed)
 
     def _self_saw(self, item: Any) -> None:
         listener = self._self_listener
@@ -113,8 +117,22 @@ class _AsyncSteps(_Observed):
     def __aiter__(self) -> Any:
         return self
 
-    def __anext__(self) -> Awaitable[Any]:
-        return self._self_step(self.__wrapped__.__anext__())
+    async def __anext__(self) -> Any:
+        # As `_self_step` and `_self_saw`, without their calls: it runs once for each chunk.
+        try:
+            item = await self.__wrapped__.__anext__()
+        except StopAsyncIteration:
+            self._self_end(None)
+            raise
+        except BaseException as error:
+            self._self_end(error)
+            raise
+        listener = self._self_listener
+        if listener is not None:
+            listener.last = item
+            if listener.item is not None:
+                self._self_guard(listener.item, item)
+        return item
 
     def asend(self, value: Any) -> Awaitable[Any]:
         return self._self_step(self.__wrapped__.asend(value))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ai_otel.engines.vllm.request_states import State, first_stats, read_choice
 from ai_otel.export.limits import cut_all
@@ -52,8 +51,7 @@ class RequestOutput(Protocol):
     num_cached_tokens: int | None
 
 
-@dataclass(slots=True)
-class EndedOutput:
+class EndedOutput(NamedTuple):
     """What is kept of the last output of a request that has ended; the output itself holds prompt and answer."""
 
     finished: bool
@@ -66,13 +64,17 @@ def ended_output(output: Any, reasons: dict[int, str] | None = None) -> EndedOut
     if output is None or isinstance(output, EndedOutput):
         return output
     answers: Any = getattr(output, "outputs", None)
-    prompt = getattr(output, "prompt_token_ids", None)
-    pooling = not isinstance(answers, list)
+    pooling = type(answers) is not list
     if reasons is not None and not pooling:
         for answer in answers:
             if answer.finish_reason is not None:
                 reasons[answer.index] = answer.finish_reason
-    return EndedOutput(bool(getattr(output, "finished", False)), pooling, None if prompt is None else len(prompt))
+    prompt = getattr(output, "prompt_token_ids", None)
+    finished = bool(getattr(output, "finished", False))
+    return _kept((finished, pooling, None if prompt is None else len(prompt)))
+
+
+_kept = EndedOutput._make  # half of what the constructor takes
 
 
 Sampled = tuple[Any, ...]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Choice, Progress
@@ -30,10 +30,21 @@ class RequestStateStats(Protocol):
 class State(Protocol):
     """What is read of one choice of one request. `stats` is `None` where statistics are off."""
 
-    prompt_len: int
-    is_prefilling: bool
-    num_cached_tokens: int
-    stats: RequestStateStats | None
+    @property
+    def prompt_len(self) -> int:
+        """Tokens of the prompt."""
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether the first token is still to come."""
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens of the prompt that the prefix cache had."""
+
+    @property
+    def stats(self) -> RequestStateStats | None:
+        """Times and counts."""
 
 
 class RequestState(State, Protocol):
@@ -42,8 +53,7 @@ class RequestState(State, Protocol):
     request_id: str
 
 
-@dataclass(slots=True)
-class EndedState:
+class EndedState(NamedTuple):
     """What is kept of a request state that has ended: a record that waits must not keep prompts in memory."""
 
     prompt_len: int
@@ -117,19 +127,12 @@ class InFlight(Generic[T]):
         return next(iter(entries.values())) if len(entries) == 1 else entries.get(_CALL.get())
 
 
-class RequestStates:
-    """Passes each new request state to its collector, by the request id that `generate` was called with."""
+class RequestStates(InFlight[Collect]):
+    """
+    Passes each new request state to its collector, by the request id that `generate` was called with.
 
-    def __init__(self) -> None:
-        self._collectors: InFlight[Collect] = InFlight()
-
-    def expect(self, request_id: str, owner: object, collect: Collect) -> None:
-        """Have `collect` called with every state that is made for this request of `owner`."""
-        self._collectors.add(request_id, owner, collect)
-
-    def release(self, request_id: str, owner: object) -> None:
-        """Remove the collector of a request that has ended."""
-        self._collectors.remove(request_id, owner)
+    A collector that is added is called with every state that is made for this request of its owner.
+    """
 
     def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any] | None:
         """`OutputProcessor.add_request` is about to run."""
@@ -150,17 +153,21 @@ class RequestStates:
 
     def _collector(self, request: EngineRequest, parent: ParentRequest | None) -> Collect | None:
         # From 0.14 on the id inside the engine is another one, and the caller's is kept beside it.
-        for holder in (parent, request):
+        for holder in (request,) if parent is None else (parent, request):
             for name in ("external_req_id", "request_id"):
-                collect = self._collectors.get(getattr(holder, name, None) or "")
+                collect = self.get(getattr(holder, name, None) or "")
                 if collect is not None:
                     return collect
         return None
 
 
+# In one call: it is made on the path of a request.
+_kept_of = attrgetter(*EndedState._fields)
+
+
 def ended_states(states: Sequence[State]) -> list[State]:
     """What is kept of these states."""
-    return [EndedState(s.prompt_len, s.is_prefilling, s.num_cached_tokens, s.stats) for s in states]
+    return [EndedState._make(_kept_of(state)) for state in states]
 
 
 def read_choice(state: State, finish_reason: str | None, *, completed: bool) -> Choice:

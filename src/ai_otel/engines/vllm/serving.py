@@ -187,13 +187,14 @@ class BeamListener(ServedListener):
             self.states[self._live :] = ended_states(self.states[self._live :])
             self._live = len(self.states)
         self._steps.append(request_id)
-        self._hooks.states.expect(request_id, owner_of(self.inference), self.states.append)
+        self._hooks.states.add(request_id, owner_of(self.inference), self.states.append)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The search has ended, and all its steps with it."""
         for request_id in self._steps:
-            self._hooks.states.release(request_id, owner_of(self.inference))
+            self._hooks.states.remove(request_id, owner_of(self.inference))
         self._steps = []
+        self._hooks.forget_beam(self.inference)
         super().ended(error, closed=closed)
 
     def _let_go(self, inference: Inference, states: Sequence[State], last: Any) -> None:
@@ -267,15 +268,19 @@ class ServingHooks:
     def forget(self, inference: Inference) -> None:
         """Forget an inference that has ended."""
         if inference.request_id is not None:
-            self.states.release(inference.request_id, owner_of(inference))
+            self.states.remove(inference.request_id, owner_of(inference))
+
+    def forget_beam(self, inference: Inference) -> None:
+        """Forget a beam search that has ended."""
+        if inference.request_id is not None:
             self._beams.remove(inference.request_id, owner_of(inference))
 
     def _begin(self, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None) -> Inference:
         # Values that do not change while the request runs are read after it has ended.
-        inference = Inference(
-            engine="vllm",
-            operation=operation,
-            request_id=arguments.get("request_id"),
+        inference = Inference.started(
+            "vllm",
+            operation,
+            arguments.get("request_id"),
             stream=stream,
             counted_by_engine=self._stats.attached,
         )
@@ -283,7 +288,7 @@ class ServingHooks:
 
     def _expect_states(self, listener: ServedListener) -> ServedListener:
         if listener.inference.request_id is not None:
-            self.states.expect(listener.inference.request_id, owner_of(listener.inference), listener.states.append)
+            self.states.add(listener.inference.request_id, owner_of(listener.inference), listener.states.append)
         return listener
 
     def _beam_of(self, request_id: Any) -> BeamListener | None:
