@@ -164,3 +164,14 @@ def test_an_impossible_value_does_not_spoil_a_counter(value: float) -> None:
     assert counters.energy_j(GPU, value) is None
     counters.monotonic("k", value)
     assert [counters.monotonic("k", raw) for raw in (7, 8)] == [7, 8]
+
+
+@given(st.integers(0, 2**20), st.lists(st.integers(0, 2**18), max_size=60))
+def test_a_counter_that_wraps_gains_no_more_than_was_counted(start: int, growth: list[int]) -> None:
+    counters, counted = Counters(), start
+    totals = [counters.monotonic("k", start % 2**20)]
+    for step in growth:
+        counted += step
+        totals.append(counters.monotonic("k", counted % 2**20))
+    assert all(before <= after for before, after in pairwise(totals))
+    assert totals[-1] - totals[0] <= counted - start
