@@ -300,9 +300,9 @@ def _is_given(name: str, environment: Mapping[str, str]) -> bool:
     value = environment.get(name, "")
     if is_resolved(value):
         return bool(value)
-    if value not in _logged:
-        _logged.add(value)
-        log.warning("ai-otel: %s=%s is invalid: %s; it is left out", name, _quoted(value), STEP)
+    if (said := f"{name}={_quoted(value)}") not in _logged:
+        _logged.add(said)
+        log.warning("ai-otel: %s is invalid: %s; it is left out", said, STEP)
     return False
 
 

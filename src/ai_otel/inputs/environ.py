@@ -12,16 +12,17 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 _views: dict[int, Mapping[str, str | None]] = {}
 """Thread → what it reads in place of the process's values; `None` is an unset variable."""
 _processes: dict[int, Mapping[str, str | None]] = {}
 """Thread → that part of it which stands for another process's environment."""
 _lock = threading.Lock()
-_Plain = type(os.environ)
+_Plain: type[Any] = os._Environ  # noqa: SLF001 - the class has no public name
 
 
-class _Viewed(_Plain):  # type: ignore[valid-type, misc]
+class _Viewed(_Plain):  # type: ignore[misc]
     """The process's environment, of which some threads read a variant. It has the attributes of its base only."""
 
     def __getitem__(self, name: str) -> str:
@@ -52,7 +53,7 @@ def read_as(values: Mapping[str, str | None], *, another_process: bool = False) 
         _views[thread] = {**(before[0] or {}), **values}
         if another_process:
             _processes[thread] = values
-        os.environ.__class__ = _Viewed
+        _set_class(_Viewed)
     try:
         yield
     finally:
@@ -62,7 +63,13 @@ def read_as(values: Mapping[str, str | None], *, another_process: bool = False) 
                 if view is not None:
                     views[thread] = view
             if not _views:
-                os.environ.__class__ = _Plain
+                _set_class(_Plain)
+
+
+def _set_class(wanted: type) -> None:
+    """An application may have put a mapping of its own there: the SDK then reads that one as it is."""
+    if isinstance(os.environ, _Plain):
+        os.environ.__class__ = wanted
 
 
 def process_variables() -> dict[str, str]:
@@ -85,7 +92,7 @@ def _after_fork() -> None:
         for thread in [each for each in views if each != threading.get_ident()]:
             del views[thread]
     if not _views:
-        os.environ.__class__ = _Plain
+        _set_class(_Plain)
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import ssl
@@ -77,8 +78,9 @@ def number(least: float, most: float, *, above: bool = False, otherwise: str = "
     return read
 
 
-def _installed(group: str) -> set[str]:
-    return {entry.name for entry in entry_points(group=group)}
+@functools.cache
+def _installed(group: str) -> frozenset[str]:
+    return frozenset({entry.name for entry in entry_points(group=group)})
 
 
 def entry_point(group: str) -> Callable[[str], str]:
@@ -133,7 +135,8 @@ def headers(text: str) -> str:
     pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
     good = [pair for pair in pairs if _is_header(pair)]
     if len(good) < len(pairs):
-        step = f"{len(pairs) - len(good)} of {len(pairs)} entries is no NAME=VALUE; write %20 for a space"
+        bad = f"{len(pairs) - len(good)} of {len(pairs)} entries"
+        step = f"{bad} is no NAME=VALUE, or has an unresolved placeholder; write %20 for a space"
         raise Invalid(step, ",".join(good), "the other entries" if good else "")
     return text
 
@@ -142,7 +145,9 @@ def _is_header(pair: str) -> bool:
     name, equals, value = pair.partition("=")
     value = unquote(value.strip())
     printable = value.isascii() and value.isprintable() and not set('";\\') & set(pair.partition("=")[2])
-    return bool(equals) and _HEADER_NAME.fullmatch(unquote(name).strip()) is not None and printable
+    return (
+        bool(equals) and is_resolved(pair) and _HEADER_NAME.fullmatch(unquote(name).strip()) is not None and printable
+    )
 
 
 def endpoint(text: str) -> str:
@@ -155,7 +160,9 @@ def endpoint(text: str) -> str:
         usable = usable and (bool(parts.hostname) or not web or not address)
     except ValueError:
         usable = False
-    if not usable or not address.isprintable() or " " in address or not is_resolved(address):
+    if not is_resolved(address):
+        raise Invalid(STEP)
+    if not usable or not address.isprintable() or " " in address:
         raise Invalid("write it like http://HOST:4318")
     return address
 

@@ -81,6 +81,12 @@ def test_a_queue_that_is_smaller_than_a_batch_gets_smaller_batches() -> None:
     assert said.startswith("OTEL_BSP_MAX_EXPORT_BATCH_SIZE='200' is invalid")
 
 
+def test_placeholders_in_the_destination_are_not_sent() -> None:
+    assert "a placeholder in it was not resolved" in complaint(**{ENDPOINT: "http://$(HOST_IP):4318"})
+    checked = check({"OTEL_EXPORTER_OTLP_HEADERS": "x-team=blue,authorization=Bearer%20${TOKEN}"})
+    assert checked.values == {"OTEL_EXPORTER_OTLP_HEADERS": "x-team=blue"}
+
+
 @pytest.mark.parametrize("address", ["collector:4317", "dns:///collector:4317", "unix:///run/otel.sock"])
 def test_grpc_takes_an_address_without_http(address: str) -> None:
     assert check({ENDPOINT: address, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}).complaints == ()

@@ -1,3 +1,5 @@
+"""The environment as one thread reads it."""
+
 from __future__ import annotations
 
 import os
@@ -7,6 +9,7 @@ import threading
 
 import pytest
 
+from ai_otel.inputs import environ
 from ai_otel.inputs.environ import process_variables, read_as
 
 
@@ -67,3 +70,32 @@ def test_another_process_may_be_examined() -> None:
             assert process_variables()["OTEL_UNSET"] == "theirs"
             assert os.environ["OTEL_UNSET"] == "read"
     assert process_variables()["OTEL_SET"] == "real"
+
+
+def test_a_mapping_of_the_applications_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dict(os.environ)
+    monkeypatch.setattr(os, "environ", own)
+    with read_as({"OTEL_SET": None}):
+        assert type(os.environ) is dict
+        assert process_variables()["OTEL_SET"] == "real"
+    assert os.environ is own
+
+
+def test_a_child_of_a_fork_has_the_view_of_its_own_thread_only() -> None:
+    started, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with read_as({"OTEL_SET": "other"}):
+            started.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    started.wait(10)
+    with read_as({"OTEL_SET": "mine"}):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if os.environ["OTEL_SET"] == "mine" and len(environ._views) == 1 else 1)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
