@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from generator import ottl
 from generator.model import SCHEMA, Contract, Tree, read
@@ -67,7 +66,7 @@ def fragment(table: Tree, contract: Contract) -> Tree:
         # Nested values and numbers are searched as their text.
         "redact_all_types": True,
         "ignored_keys": ignored(table, contract),
-        # Tells which points were masked, so that those that have become the same are merged.
+        # Counts what was masked in a point, so that those that have become the same are merged.
         "summary": "info",
     }
     every = [begin, "redaction/keys", "redaction/values", end]
