@@ -38,7 +38,10 @@ COUNTS = "^redaction[.](?:body[.])?(?:masked|ignored|allowed)[.]count$"
 MASKED = "ai_otel.redaction.masked"
 SUMMED = ("SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM")
 # A name without any of these has nothing that a pattern could match.
-SUSPECT = "[@=:+%>'\"$]|--|eyJ|login |(?i:bearer|basic) |[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
+SUSPECT = (
+    "[@=:+%>'\"$]|--| -[ap]|eyJ|login |requirepass|masterauth|(?i:bearer|basic) |"
+    "[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
+)
 # The longest expression for keys of content, in characters, and what stands in their words for more than itself.
 LONGEST = 1200
 SIGNS = {".": "[.]", "*": ".*", "#": "[0-9]"}
