@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from generator import ottl
 from generator.model import SCHEMA, Contract, Tree, read
@@ -33,12 +32,16 @@ SCOPE_FIELDS = (("name", True), ("version", True), ("schema_url", True))
 RESOURCE_FIELDS = (("schema_url", True),)
 # A program's words, so that a short expression does, and the whole is masked.
 METRIC_FIELDS = ("name", "description", "unit")
-# What the redaction processor says of a metric's points, and the mark on their resource that it masked any.
-COUNTS = ("redaction.masked.count", "redaction.ignored.count", "redaction.allowed.count")
+# What the redaction processor says of what it did, and the mark on a metric's resource that a point of it was masked.
+COUNT = "redaction.masked.count"
+COUNTS = "^redaction[.](?:body[.])?(?:masked|ignored|allowed)[.]count$"
 MASKED = "ai_otel.redaction.masked"
 SUMMED = ("SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM")
 # A name without any of these has nothing that a pattern could match.
-SUSPECT = "[@=:+%>'\"$]|--|eyJ|login |(?i:bearer|basic) |[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
+SUSPECT = (
+    "[@=:+%>'\"$]|--| -[ap]|eyJ|login |requirepass|masterauth|(?i:bearer|basic) |"
+    "[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
+)
 # The longest expression for keys of content, in characters, and what stands in their words for more than itself.
 LONGEST = 1200
 SIGNS = {".": "[.]", "*": ".*", "#": "[0-9]"}
@@ -61,26 +64,25 @@ def render(contract: Contract) -> str:
 def fragment(table: Tree, contract: Contract) -> Tree:
     """The processors, and the pipelines that they belong into."""
     begin, end = "transform/redaction", "transform/redaction_end"
-    keys, values = _keys(table, contract), _values(table, contract)
-    quiet, counted = {"summary": "silent"}, {"summary": "info"}
+    common = {
+        "allow_all_keys": True,
+        # Nested values and numbers are searched as their text.
+        "redact_all_types": True,
+        "ignored_keys": ignored(table, contract),
+        # Counts what was masked in a point, so that those that have become the same are merged.
+        "summary": "info",
+    }
+    every = [begin, "redaction/keys", "redaction/values", end]
+    # Each item meets them once: what a connector hands on within one Collector has been through already.
+    pipelines = {name: {"processors": every} for name in ("traces/otlp*", "logs/otlp*", "metrics/*")}
     return {
         "processors": {
             begin: _begin(table),
-            "redaction/keys": {**keys, **quiet},
-            "redaction/values": {**values, **quiet},
-            # These mark which points they masked, so that those that have become the same are merged.
-            "redaction/point_keys": {**keys, **counted},
-            "redaction/point_values": {**values, **counted},
+            "redaction/keys": {**common, **_keys(table)},
+            "redaction/values": {**common, **_values(table)},
             end: _end(),
         },
-        "service": {
-            "pipelines": {
-                # Each item meets them once: what a connector hands on within one Collector has been through already.
-                "traces/otlp*": {"processors": [begin, "redaction/keys", "redaction/values", end]},
-                "logs/otlp*": {"processors": [begin, "redaction/keys", "redaction/values", end]},
-                "metrics/*": {"processors": [begin, "redaction/point_keys", "redaction/point_values", end]},
-            }
-        },
+        "service": {"pipelines": pipelines},
     }
 
 
@@ -211,8 +213,8 @@ def _end() -> Tree:
             scope,
             _group(
                 "datapoint",
-                ottl.do(ottl.call("set", ottl.resource(MASKED), "true"), f'datapoint.attributes["{COUNTS[0]}"] != nil'),
-                *_delete_keys("datapoint.attributes", COUNTS),
+                ottl.do(ottl.call("set", ottl.resource(MASKED), "true"), f'datapoint.attributes["{COUNT}"] != nil'),
+                *_delete("datapoint.attributes", [COUNTS]),
             ),
             {
                 **_group(
@@ -222,14 +224,9 @@ def _end() -> Tree:
                 ),
                 "conditions": [masked],
             },
-            _group("resource", *_delete_keys("resource.attributes", (*COUNTS, MASKED))),
-            _group("scope", *_delete_keys("scope.attributes", COUNTS)),
+            _group("resource", ottl.call("delete_key", "resource.attributes", ottl.text(MASKED))),
         ],
     }
-
-
-def _delete_keys(target: str, keys: Iterable[str]) -> Iterator[str]:
-    return (ottl.call("delete_key", target, ottl.text(key)) for key in keys)
 
 
 def _group(context: str, *statements: str) -> Tree:
@@ -262,6 +259,7 @@ def _lay_all(context: str, fields: Iterable[tuple[str, bool]]) -> Iterator[str]:
 
 
 def _back_all(context: str, fields: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    yield from _delete(f"{context}.attributes", [COUNTS])
     for field, _ in fields:
         held = _laid(context, field)
         yield ottl.do(ottl.call("set", f"{context}.{field}", held), f"{held} != nil")
@@ -301,27 +299,20 @@ def ignored(table: Tree, contract: Contract) -> list[str]:
     return sorted((plain | set(table["ignored"])) - OPEN)
 
 
-def _keys(table: Tree, contract: Contract) -> dict[str, Any]:
+def _keys(table: Tree) -> Tree:
     """Masks the values of keys that name a secret, and what the user's own expression matches."""
     return {
-        **_common(table, contract),
         "blocked_key_patterns": [_dollars(pattern) for pattern in table["secret_keys"]],
         "blocked_values": [f"${{env:AI_OTEL_REDACT_PATTERN:-{NONE}}}"],
     }
 
 
-def _values(table: Tree, contract: Contract) -> dict[str, Any]:
+def _values(table: Tree) -> Tree:
     """Masks what the expressions match. Apart from `_keys`, because a plain value is not masked for its key either."""
     return {
-        **_common(table, contract),
         "allowed_values": [_dollars(table["plain"])],
         "blocked_values": [_dollars(pattern) for _, pattern in patterns(table)],
     }
-
-
-def _common(table: Tree, contract: Contract) -> dict[str, Any]:
-    # Nested values and numbers are searched as their text.
-    return {"allow_all_keys": True, "redact_all_types": True, "ignored_keys": ignored(table, contract)}
 
 
 def _dollars(pattern: str) -> str:
