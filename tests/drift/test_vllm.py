@@ -53,9 +53,15 @@ STANDS_FOR = {
 # What the adapter reads where it is: fields that came later, and those of objects that it gets without a type.
 WHERE_PRESENT = (
     ("vllm.config.cache:CacheConfig", "num_gpu_blocks block_size", ""),
-    ("vllm.config.cache:CacheConfig", "kv_cache_size_tokens mamba_block_size", ">=0.32"),
-    ("vllm.config.parallel:ParallelConfig", "_api_process_count", ""),
-    ("vllm.config.vllm:VllmConfig", "model_config cache_config parallel_config", ""),
+    ("vllm.config.cache:CacheConfig", "kv_cache_size_tokens", ">=0.24"),
+    ("vllm.config.cache:CacheConfig", "mamba_block_size", ""),
+    ("vllm.config.device:DeviceConfig", "device_type", ""),
+    (
+        "vllm.config.parallel:ParallelConfig",
+        "_api_process_count nnodes distributed_executor_backend world_size data_parallel_size",
+        "",
+    ),
+    ("vllm.config.vllm:VllmConfig", "model_config cache_config parallel_config device_config", ""),
     ("vllm.lora.request:LoRARequest", "lora_name", ""),
     ("vllm.outputs:PoolingRequestOutput", "outputs prompt_token_ids finished", ""),
     ("vllm.pooling_params:PoolingParams", "task", ""),

@@ -268,7 +268,7 @@ def test_once_without_devices_prints_the_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--interval", "0"), "agent_interval='0' is invalid: write a number above 0"),
+        (("--interval", "0"), "agent_interval='0' is invalid: write a number above 0 and at most 3600"),
         (("--listen", "13134"), "agent_listen='13134' is invalid: write it like 0.0.0.0:13134"),
         (("--replicas", "some"), "agent_replicas='some' is invalid: write one of time_slicing, mps"),
     ],

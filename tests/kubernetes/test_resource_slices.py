@@ -69,7 +69,7 @@ def test_the_one_right_to_list_slices_is_enough_to_map_claims(
 
     def read() -> dict[str, SliceDevice] | None:
         try:
-            return {device: described for (_, _, device), described in read_slices(account, "node-1").items()}
+            return {device: described for (_, _, device), described in read_slices(account, "node-1").devices.items()}
         except ApiServerError:
             return None  # a role takes its moment
 

@@ -27,30 +27,14 @@ class RequestStateStats(Protocol):
     first_token_latency: float
 
 
-class State(Protocol):
-    """What is read of one choice of one request. `stats` is `None` where statistics are off."""
-
-    @property
-    def prompt_len(self) -> int:
-        """Tokens of the prompt."""
-
-    @property
-    def is_prefilling(self) -> bool:
-        """Whether the first token is still to come."""
-
-    @property
-    def num_cached_tokens(self) -> int:
-        """Tokens of the prompt that the prefix cache had."""
-
-    @property
-    def stats(self) -> RequestStateStats | None:
-        """Times and counts."""
-
-
-class RequestState(State, Protocol):
-    """vLLM's own state of one choice, which also holds the prompt, its tokens and the answer."""
+class RequestState(Protocol):
+    """One choice of one request. `stats` is `None` where statistics are off."""
 
     request_id: str
+    prompt_len: int
+    is_prefilling: bool
+    num_cached_tokens: int
+    stats: RequestStateStats | None
 
 
 class EndedState(NamedTuple):
@@ -61,6 +45,9 @@ class EndedState(NamedTuple):
     num_cached_tokens: int
     stats: RequestStateStats | None
     """An object of its own that holds numbers only."""
+
+
+State = RequestState | EndedState
 
 
 class ParentRequest(Protocol):
