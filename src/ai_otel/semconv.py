@@ -861,7 +861,7 @@ AI_OTEL_HOOK_DISABLED: Final = Metric(
 )
 AI_OTEL_SOURCE_SKIPPED: Final = Metric(
     name="ai_otel.source.skipped", scope="ai_otel", subject="health",
-    instrument="gauge", unit="1", value="int",
+    instrument="gauge", unit="{metric}", value="int",
     description="1 for each metric of a scraped endpoint that the mapping knows and could not use.",
     buckets=None,
     attributes=(AI_OTEL_SOURCE_METRIC, AI_OTEL_SKIP_REASON),

@@ -51,7 +51,7 @@ class AllPages:
 
     def __init__(self, directory: Path) -> None:
         recorded = {f"{engine}-{page.stem}": Page(engine, page.read_text()) for engine, page in PAGES}
-        self._pages = ManyPages(recorded, directory)
+        self._pages = ManyPages(recorded, directory, backends=("file", "prometheus"))
         self.exported = self._pages.exported
 
     def prometheus(self, one: str) -> str:

@@ -62,6 +62,7 @@ UNDEFINED = (
     'trtllm_prompt_tokens_total{model_name="undefined",engine_type="pytorch"} 5\n'
 )
 NEGATIVE = '# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total{model_name="m",engine="0"} -7680\n'
+NO_TYPE = '# TYPE nv_trt_llm_request_metrics gauge\nnv_trt_llm_request_metrics{model="m",request_type="N/A"} 3\n'
 HISTOGRAM = (
     "# TYPE vllm:num_requests_running histogram\n"
     'vllm:num_requests_running_bucket{le="+Inf"} 3\n'
@@ -92,6 +93,7 @@ PAGES = {
     "named-set": Page("tensorrt_llm", UNDEFINED.replace("undefined", "m"), {"ai_otel_model": "other"}),
     "negative": Page("vllm", NEGATIVE),
     "dcgm-nameless": dcgm("DCGM_FI_DEV_GPU_UTIL 50", uuid="N/A"),
+    "no-type-of-request": Page("triton", NO_TYPE),
     "histogram": Page("vllm", HISTOGRAM),
     "untyped": Page("vllm", without(VLLM, "# TYPE", "# HELP")),
     "typed": Page("vllm", VLLM),
@@ -210,7 +212,7 @@ def test_a_page_without_types_keeps_its_counters(pages: ManyPages) -> None:
 
 def skipped(pages: ManyPages, one: str) -> dict[str, str]:
     """What the Collector reports: source metric → reason."""
-    lines = [line for line in pages.lines(one) if line.startswith("ai_otel.source.skipped gauge 1 ")]
+    lines = [line for line in pages.lines(one) if line.startswith("ai_otel.source.skipped gauge {metric} ")]
     pairs = (re.search(r"{ai_otel.skip.reason=(\w+), ai_otel.source.metric=(\S+)} 1$", line) for line in lines)
     return {found[2]: found[1] for found in pairs if found}
 
@@ -221,6 +223,7 @@ UNUSED = {
     "dcgm-nameless": {"DCGM_FI_DEV_GPU_UTIL": "attribute"},
     "negative": {"vllm:prompt_tokens_total": "value"},
     "older-hybrid": {"vllm:cache_config_info": "value"},
+    "no-type-of-request": {"nv_trt_llm_request_metrics": "attribute"},
     "histogram": {"vllm:num_requests_running": "type"},
     "lora-summed": {"vllm:lora_requests_info": "value"},
     "untyped": {

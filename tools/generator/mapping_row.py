@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ai_otel.contract import Engine, Metric, MetricMapping
@@ -21,6 +20,11 @@ class Row:
     native: SourceMetric
     name: str
     """The name of its copy until the end."""
+
+    @property
+    def kind(self) -> str:
+        """What the names of all rows of its kind begin with."""
+        return self.name.rpartition("/")[0] + "/"
 
     @property
     def copies(self) -> bool:
@@ -51,16 +55,48 @@ NUMBER = ottl.either(f"metric.type == METRIC_DATA_TYPE_{kind}" for kind in ("GAU
 """Whether the metric is of numbers."""
 
 
-def rows_of(name: str, contract: Contract) -> Iterator[Row]:
-    """Every row of an engine."""
+def rows_of(name: str, contract: Contract) -> list[Row]:
+    """
+    Every row of an engine.
+
+    The name of a row's copy is `row/<kind>/<native>`, with more after a space where a native has several rows. Rows of
+    one kind have the same instrument and the same attributes, so that a statement can be of all of them.
+    """
     inventory = contract.inventories[name]
     mappings = contract.engines[name]["metrics"]
+    kinds: dict[tuple[str, ...], str] = {}
+    found = []
     for tree, row in zip(mappings, row_names(mappings), strict=True):
         metric = contract.metric(tree["to"])
         if metric is None:
             raise ValueError(f"{name}: {tree['to']} is not a metric of the contract")
         native = inventory.get(tree["native"], SourceMetric("?", ("?",)))
-        yield Row(tree, metric, native, f"{ottl.ROW}{name}.{row}")
+        kept = (metric.instrument, *metric.keys, "newest", *tree.get("newest", ()))
+        kind = kinds.setdefault(kept, f"{metric.instrument[0]}{len(kinds)}")
+        found.append(Row(tree, metric, native, f"{ottl.ROW}{kind}/{row}"))
+    return found
+
+
+def instruments(instrument: str) -> str:
+    """Whether the metric is the copy of a row with this instrument."""
+    return f"HasPrefix(metric.name, {ottl.text(ottl.ROW + instrument[0])})"
+
+
+def one_of(wanted: Sequence[Row], rows: Sequence[Row]) -> str:
+    """Whether the metric is the copy of one of the wanted rows, of all; empty where all are wanted."""
+    names = {row.name for row in wanted}
+    if len(names) == len(rows):
+        return ""
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        kinds.setdefault(row.kind, []).append(row.name)
+    conditions = []
+    for kind, members in kinds.items():
+        if names.issuperset(members) and len(members) > 1:
+            conditions.append(f"HasPrefix(metric.name, {ottl.text(kind)})")
+        else:
+            conditions += [ottl.named(member) for member in members if member in names]
+    return ottl.either(conditions)
 
 
 def row_names(mappings: Sequence[MetricMapping]) -> list[str]:
@@ -70,18 +106,18 @@ def row_names(mappings: Sequence[MetricMapping]) -> list[str]:
     A row has the name of its source metric. Where a source metric has several rows, the part of the histogram or the
     end of the common name follows, then a number among the rows that are still alike.
     """
-    candidates = [[re.sub(r"[^A-Za-z0-9_.]", "_", tree["native"].rpartition(":")[2])] for tree in mappings]
+    candidates = [[tree["native"]] for tree in mappings]
     parts = [tree.get("part", "") for tree in mappings]
     ends = [tree["to"].rpartition(".")[2] for tree in mappings]
     for additions in (parts, ends):
-        shared = Counter(map(".".join, candidates))
-        alike = [shared[".".join(names)] > 1 for names in candidates]
+        shared = Counter(map(" ".join, candidates))
+        alike = [shared[" ".join(names)] > 1 for names in candidates]
         for names, added, is_alike in zip(candidates, additions, alike, strict=True):
             if is_alike and added:
                 names.append(added)
-    shared, seen = Counter(map(".".join, candidates)), Counter[str]()
+    shared, seen = Counter(map(" ".join, candidates)), Counter[str]()
     result = []
-    for name in map(".".join, candidates):
+    for name in map(" ".join, candidates):
         seen[name] += 1
-        result.append(f"{name}.{seen[name]}" if shared[name] > 1 else name)
+        result.append(f"{name} {seen[name]}" if shared[name] > 1 else name)
     return result

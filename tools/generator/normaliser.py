@@ -9,13 +9,14 @@ name is dropped by `filter/page`, unless `dual_emit` is on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import yaml
 
 from ai_otel.contract import Engine
 from generator import ottl, page_points, page_skips
-from generator.mapping_row import NUMBER, Row, measured, rows_of
+from generator.mapping_row import NUMBER, Row, instruments, measured, one_of, rows_of
 from generator.model import Contract, Tree
 
 HEAD = """\
@@ -53,18 +54,19 @@ def fragment(name: str, contract: Contract) -> Tree:
 
 def _groups(name: str, contract: Contract) -> Iterator[Tree]:
     engine = contract.engines[name]
-    rows = list(rows_of(name, contract))
+    rows = rows_of(name, contract)
     otlp = engine.get("source") == "otlp"
     guard = f"{ottl.resource(ottl.ENGINE)} == {ottl.text(name)}"
     if otlp:
         guard = f"HasPrefix(scope.name, {ottl.text(engine['scope'])})"
-    own = ottl.every(guard, f"HasPrefix(metric.name, {ottl.text(ottl.ROW + name + '.')})")
+    own = ottl.every(guard, f"HasPrefix(metric.name, {ottl.text(ottl.ROW)})")
     # Of a page everything is meant; over OTLP other scopes may share the resource, so natives are marked one by one.
     normalised = ottl.call("set", ottl.resource(ottl.NORMALISED), ottl.text("scope") if otlp else "true")
     yield _group("scope" if otlp else "resource", guard, [normalised])
-    yield _group("metric", guard, list(_seen(rows)))
-    yield _group("metric", guard, [statement for row in rows for statement in _take(row, engine)])
-    yield _group("metric", guard, [statement for row in rows if not row.copies for statement in _name_part(row)])
+    for statements in (_seen(rows), (each for row in rows for each in _take(row, engine))):
+        yield from _by_type(guard, statements)
+    if not all(row.copies for row in rows):
+        yield _group("metric", guard, [PART])
     if otlp:
         yield _group("datapoint", guard, list(_mark_natives(name, contract)))
     yield _group("datapoint", own, list(page_points.points(engine, rows, otlp=otlp)))
@@ -74,16 +76,28 @@ def _groups(name: str, contract: Contract) -> Iterator[Tree]:
     if not otlp:
         yield _group("metric", guard, list(page_skips.types(engine, rows)))
         yield _group("datapoint", own, [page_skips.POINTS])
-    yield _group("metric", own, [_merged(row, "max") for row in rows if "newest" in row.tree])
+        yield _group("metric", ottl.every(guard, page_skips.NOTED), page_skips.COPIES)
+        yield _group("datapoint", ottl.every(guard, page_skips.IS_SKIPPED), page_skips.ATTRIBUTES)
+        yield _group("metric", ottl.every(guard, page_skips.IS_SKIPPED), list(page_skips.metric(contract)))
+    yield _group("metric", own, [_merged("max", ottl.named(row.name)) for row in rows if "newest" in row.tree])
     yield _group("datapoint", own, list(page_points.newest(rows)))
     yield _group("metric", own, list(_typed(rows)))
-    yield _group("metric", own, [statement for row in rows for statement in _shape(row)])
-    yield _group("metric", own, [_rename(row) for row in rows])
-    if not otlp:
-        # Each scrape has an `up`, of which a metric can be made that the page does not have.
-        yield _group("metric", ottl.every(guard, ottl.named("up")), list(page_skips.copies(rows)))
-        yield _group("datapoint", ottl.every(guard, ottl.named(ottl.SKIPPED)), page_skips.ATTRIBUTES)
-        yield _group("metric", ottl.every(guard, ottl.named(ottl.SKIPPED)), list(page_skips.metric(contract)))
+    yield _group("metric", own, list(_shape(rows)))
+    yield _group("metric", own, list(_renamed(rows)))
+    yield _group("metric", guard, list(_described(rows)))
+
+
+# A part is extracted under the name of its native with the row's behind it.
+PART = 'set(metric.name, Split(metric.name, ">")[1]) where IsMatch(metric.name, ">")'
+
+
+def _by_type(guard: str, statements: Iterable[tuple[str, str]]) -> Iterator[Tree]:
+    """A group for each type that metrics must have, of statements that come with it."""
+    by_type: dict[str, list[str]] = defaultdict(list)
+    for usable, statement in statements:
+        by_type[usable].append(statement)
+    for usable, found in by_type.items():
+        yield _group("metric", ottl.every(guard, usable), found)
 
 
 def _group(context: str, condition: str, statements: Sequence[str]) -> Tree:
@@ -93,40 +107,28 @@ def _group(context: str, condition: str, statements: Sequence[str]) -> Tree:
     return {**group, "statements": list(statements)}
 
 
-def _seen(rows: Sequence[Row]) -> Iterator[str]:
+def _seen(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     """Note which of the natives are there, and usable, that others give way to."""
     usable = {row.tree["native"]: row.usable for row in rows}
     for other in dict.fromkeys(row.tree["unless"] for row in rows if "unless" in row.tree):
-        there = ottl.every(ottl.named(other), usable[other])
-        yield ottl.do(ottl.call("set", ottl.resource(ottl.SEEN + other), "true"), there)
+        yield usable[other], ottl.do(ottl.call("set", ottl.resource(ottl.SEEN + other), "true"), ottl.named(other))
 
 
-def _take(row: Row, engine: Engine) -> Iterator[str]:
+def _take(row: Row, engine: Engine) -> Iterator[tuple[str, str]]:
     """Copy the native, or extract the part of it; a part that has come without its type is a number by itself."""
     native, conditions = row.tree["native"], []
     if "unless" in row.tree:
         conditions.append(f"{ottl.resource(ottl.SEEN + row.tree['unless'])} == nil")
     if row.metric.name in measured(engine):
         conditions.append(f"{ottl.resource(ottl.LIBRARY)} == nil")
-    # Until the end its description is the native's name, so that what is skipped can be reported.
-    copy = ottl.call("copy_metric", f"name={ottl.text(row.name)}", f"description={ottl.text(native)}")
+    copy = ottl.call("copy_metric", f"name={ottl.text(row.name)}")
     if row.copies:
-        yield ottl.do(copy, ottl.every(ottl.named(native), row.usable, *conditions))
+        yield row.usable, ottl.do(copy, ottl.every(ottl.named(native), *conditions))
         return
     part = row.tree["part"]
-    extract = ottl.call(f"extract_{part}_metric", "true", ottl.text(_suffix(row)))
-    yield ottl.do(extract, ottl.every(ottl.named(native), row.usable, *conditions))
-    yield ottl.do(copy, ottl.every(ottl.named(f"{native}_{part}"), NUMBER, *conditions))
-
-
-def _suffix(row: Row) -> str:
-    return f".{row.name}"
-
-
-def _name_part(row: Row) -> Iterator[str]:
-    is_part = ottl.named(row.tree["native"] + _suffix(row))
-    yield ottl.do(ottl.call("set", "metric.description", ottl.text(row.tree["native"])), is_part)
-    yield ottl.do(ottl.call("set", "metric.name", ottl.text(row.name)), is_part)
+    extract = ottl.call(f"extract_{part}_metric", "true", ottl.text(f">{row.name}"))
+    yield row.usable, ottl.do(extract, ottl.every(ottl.named(native), *conditions))
+    yield NUMBER, ottl.do(copy, ottl.every(ottl.named(f"{native}_{part}"), *conditions))
 
 
 def _mark_natives(name: str, contract: Contract) -> Iterator[str]:
@@ -140,31 +142,51 @@ def _mark_natives(name: str, contract: Contract) -> Iterator[str]:
 
 def _typed(rows: Sequence[Row]) -> Iterator[str]:
     """The instrument of the common metric, however the page calls the numbers."""
-    by_instrument: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        by_instrument[row.metric.instrument].append(row.name)
+    used = {row.metric.instrument for row in rows}
     for instrument in ("counter", "updowncounter"):
-        if instrument in by_instrument:
-            named, monotonic = ottl.named(*by_instrument[instrument]), ottl.text(instrument == "counter")
-            yield ottl.do(ottl.call("convert_gauge_to_sum", ottl.text("cumulative"), monotonic), named)
-            yield ottl.do(ottl.call("set", "metric.is_monotonic", monotonic), named)
-    if "gauge" in by_instrument:
-        yield ottl.do(ottl.call("convert_sum_to_gauge"), ottl.named(*by_instrument["gauge"]))
+        if instrument in used:
+            monotonic = ottl.text(instrument == "counter")
+            convert = ottl.call("convert_gauge_to_sum", ottl.text("cumulative"), monotonic)
+            yield ottl.do(convert, instruments(instrument))
+            yield ottl.do(ottl.call("set", "metric.is_monotonic", monotonic), instruments(instrument))
+    if "gauge" in used:
+        yield ottl.do(ottl.call("convert_sum_to_gauge"), instruments("gauge"))
 
 
-def _shape(row: Row) -> Iterator[str]:
-    """Scale, unit and description of the copy; then points that have become the same are merged."""
-    is_row = ottl.named(row.name)
-    if "factor" in row.tree:
-        yield ottl.do(ottl.call("scale_metric", ottl.number(abs(row.tree["factor"]))), is_row)
-    yield ottl.do(ottl.call("set", "metric.unit", ottl.text(row.metric.unit)), is_row)
-    yield ottl.do(ottl.call("set", "metric.description", ottl.text(row.metric.brief)), is_row)
-    yield _merged(row, row.tree.get("merge", "max" if row.metric.instrument == "gauge" else "sum"))
+def _grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> Iterator[tuple[Any, str]]:
+    """Each value of the key, and whether the metric is the copy of a row that has it."""
+    by_key: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_key[key(row)].append(row)
+    for value, found in by_key.items():
+        yield value, one_of(found, rows)
 
 
-def _merged(row: Row, how: str) -> str:
-    return ottl.do(ottl.call("aggregate_on_attributes", ottl.text(how)), ottl.named(row.name))
+def _shape(rows: Sequence[Row]) -> Iterator[str]:
+    """Scale of the copies; then points that have become the same are merged."""
+    for factor, are_rows in _grouped(rows, lambda row: abs(row.tree.get("factor", 1))):
+        if factor != 1:
+            yield ottl.do(ottl.call("scale_metric", ottl.number(factor)), are_rows)
+    for how, are_rows in _grouped(rows, _how):
+        yield _merged(how, are_rows)
 
 
-def _rename(row: Row) -> str:
-    return ottl.do(ottl.call("set", "metric.name", ottl.text(row.metric.name)), ottl.named(row.name))
+def _how(row: Row) -> str:
+    return row.tree.get("merge", "max" if row.metric.instrument == "gauge" else "sum")
+
+
+def _merged(how: str, where: str) -> str:
+    return ottl.do(ottl.call("aggregate_on_attributes", ottl.text(how)), where)
+
+
+def _renamed(rows: Sequence[Row]) -> Iterator[str]:
+    for name, are_rows in _grouped(rows, lambda row: row.metric.name):
+        yield ottl.do(ottl.call("set", "metric.name", ottl.text(name)), are_rows)
+
+
+def _described(rows: Sequence[Row]) -> Iterator[str]:
+    """Unit and description of the common metrics."""
+    for metric in {row.metric.name: row.metric for row in rows}.values():
+        is_metric = ottl.named(metric.name)
+        yield ottl.do(ottl.call("set", "metric.unit", ottl.text(metric.unit)), is_metric)
+        yield ottl.do(ottl.call("set", "metric.description", ottl.text(metric.brief)), is_metric)

@@ -14,9 +14,8 @@ OPERATION = "ai_otel.page.operation"
 MODEL = "ai_otel.page.model"
 DROP = "ai_otel.page.drop"
 SKIP = "ai_otel.page.skip."
-SKIPPED = "ai_otel.page.skipped"
 NATIVE = "ai_otel.page.native"
-ROW = "ai_otel.page.row."
+ROW = "row/"
 ENGINE = "ai_otel.engine.name"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ai_otel.contract import Engine, MetricMapping
-from ai_otel.contract.mapping import no_value
+from ai_otel.contract.mapping import NO_KIND, no_value
 from generator import ottl
-from generator.mapping_row import Row
+from generator.mapping_row import Row, instruments, one_of
 from generator.model import Tree
 
 
@@ -18,15 +18,15 @@ def points(engine: Engine, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
     for label, kept in engine.get("only", {}).items():
         wanted = ottl.either(f"{ottl.point(label)} == {ottl.text(value)}" for value in _list(kept))
         yield ottl.mark(ottl.DROP, f"{ottl.point(label)} != nil and not ({wanted})")
-    counters = [row.name for row in rows if row.metric.instrument == "counter"]
-    if counters:
+    if any(row.metric.instrument == "counter" for row in rows):
         # Of the two values, the one that it is not reads 0.
         negative = "(datapoint.value_double < 0.0 or datapoint.value_int < 0)"
-        yield ottl.skip("value", ottl.every(ottl.named(*counters), negative))
+        yield ottl.skip("value", ottl.every(instruments("counter"), negative))
     yield from _constants(engine, rows)
     for label, target in engine["labels"].items():
         yield _none(label, target)
         yield _label(label, target)
+    yield from _shared(rows, otlp=otlp)
     for row in rows:
         yield from _point(row, otlp=otlp)
     yield from _required(engine, rows)
@@ -38,14 +38,14 @@ def _list(value: Any) -> list[Any]:
 
 def _required(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
     """A point without an attribute that its metric requires says nothing that anyone could use."""
-    lacking: dict[str, list[str]] = defaultdict(list)
+    lacking: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         certain = {*engine["attributes"], *row.tree.get("set", {})}
         for use in row.metric.uses:
             if use.level == "required" and use.key not in certain:
-                lacking[use.key].append(row.name)
-    for key, names in lacking.items():
-        yield ottl.skip("attribute", ottl.every(f"{ottl.point(key)} == nil", _kept(), ottl.named(*names)))
+                lacking[use.key].append(row)
+    for key, found in lacking.items():
+        yield ottl.skip("attribute", ottl.every(f"{ottl.point(key)} == nil", _kept(), one_of(found, rows)))
 
 
 def _constants(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
@@ -60,8 +60,7 @@ def _constants(engine: Engine, rows: Sequence[Row]) -> Iterator[str]:
 
 def _with(key: str, rows: Sequence[Row]) -> str:
     """Whether the row's metric has the attribute; empty where all have it."""
-    having = [row.name for row in rows if key in row.metric.keys]
-    return "" if len(having) == len(rows) else ottl.named(*having)
+    return one_of([row for row in rows if key in row.metric.keys], rows)
 
 
 def _none(label: str, target: Tree, where: str = "") -> str:
@@ -80,14 +79,35 @@ def _label(label: str, target: Tree, where: str = "") -> str:
     return ottl.do(ottl.call("set", ottl.point(target["attribute"]), ottl.call(cast, source)), where)
 
 
+def _shared(rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
+    """What several rows do alike: the points that they are not of, and the attributes that they set."""
+    dropped: dict[str, list[Row]] = defaultdict(list)
+    skipped: dict[str, list[Row]] = defaultdict(list)
+    assigned: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        for label, values in row.tree.get("where", {}).items():
+            chosen = ottl.either(f"{ottl.point(label)} == {ottl.text(value)}" for value in values)
+            dropped[f"not ({chosen})"].append(row)
+            # What is not chosen is left out on purpose; what says nothing about itself is lost.
+            skipped[f"not ({chosen}) and {_says(label, NO_KIND)}"].append(row)
+        for condition in _meaningless(row.tree, otlp=otlp):
+            dropped[condition].append(row)
+        for pair in row.tree.get("set", {}).items():
+            assigned[pair].append(row)
+    for condition, found in dropped.items():
+        yield ottl.mark(ottl.DROP, ottl.every(one_of(found, rows), condition))
+    for condition, found in skipped.items():
+        yield ottl.skip("attribute", ottl.every(one_of(found, rows), condition))
+    for (key, value), found in assigned.items():
+        yield ottl.do(ottl.call("set", ottl.point(key), ottl.text(value)), one_of(found, rows))
+
+
+def _says(label: str, pattern: str) -> str:
+    return ottl.call("IsMatch", ottl.point(label), ottl.text(pattern))
+
+
 def _point(row: Row, *, otlp: bool) -> Iterator[str]:
     tree, is_row = row.tree, ottl.named(row.name)
-    for label, values in tree.get("where", {}).items():
-        one_of = ottl.either(f"{ottl.point(label)} == {ottl.text(value)}" for value in values)
-        yield ottl.mark(ottl.DROP, ottl.every(is_row, f"not ({one_of})"))
-    yield from (ottl.mark(ottl.DROP, ottl.every(is_row, condition)) for condition in _meaningless(tree, otlp=otlp))
-    for key, value in tree.get("set", {}).items():
-        yield ottl.do(ottl.call("set", ottl.point(key), ottl.text(value)), is_row)
     for label, target in tree.get("labels", {}).items():
         if "attribute" in target:
             yield _none(label, target, is_row)
@@ -208,13 +228,10 @@ def newest(rows: Sequence[Row]) -> Iterator[str]:
 
 def closed(rows: Sequence[Row]) -> Iterator[str]:
     """Only the attributes that the common metric has stay; the rest of the labels goes."""
-    by_keys: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for row in rows:
-        keys = (*row.metric.keys, *row.tree.get("newest", ()))
-        by_keys[keys].append(row.name)
-    for keys, names in by_keys.items():
-        kept = ottl.texts([*keys, ottl.DROP])
-        yield ottl.do(ottl.call("keep_keys", "datapoint.attributes", kept), ottl.named(*names))
+    for kind, row in {row.kind: row for row in rows}.items():
+        kept = ottl.texts([*row.metric.keys, *row.tree.get("newest", ()), ottl.DROP])
+        keep = ottl.call("keep_keys", "datapoint.attributes", kept)
+        yield ottl.do(keep, f"HasPrefix(metric.name, {ottl.text(kind)})")
 
 
 # ---------------------------------------------------------------- what is only known together

@@ -6,12 +6,16 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-NO_VALUE = (
-    *(r"\s*", "n/?a", "none", "null", "nil", "undefined", "unknown"),
-    # UUIDs and serial numbers of devices that have none, and the largest numbers, which stand for none.
-    *("(gpu-|mig-)?0{8}-0{4}-0{4}-0{4}-0{12}", "0{8,}", "4294967295", "18446744073709551615"),
+# UUIDs and serial numbers of devices that have none, and the largest numbers, which stand for none.
+_ONLY_NO_VALUE = (
+    *("n/?a", "undefined", "(gpu-|mig-)?0{8}-0{4}-0{4}-0{4}-0{12}", "0{8,}"),
+    *("4294967295", "18446744073709551615"),
 )
+NO_VALUE = (*_ONLY_NO_VALUE, r"\s*", "none", "null", "nil", "unknown")
 """What a label says, in any engine, that has no value: regular expressions."""
+
+NO_KIND = f"(?i)^({'|'.join(_ONLY_NO_VALUE)})$"
+"""The same of a label that names a kind: there `none` and `unknown` may be kinds themselves."""
 
 
 def no_value(more: Sequence[str] = ()) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ai_otel.contract.mapping import Engine, MetricMapping, no_value
+from ai_otel.contract.mapping import NO_KIND, Engine, MetricMapping, no_value
 from ai_otel.contract.model import Contract
 
 _WHOLE = re.compile(r"[0-9]+")
@@ -88,6 +88,10 @@ class _Reader:
             wrong = self._wrong_type(row)
             if wrong:
                 yield Skipped(row["native"], row["to"], "type", wrong)
+            for sample in self._samples(row):
+                unplaced = self._unplaced(row, sample)
+                if unplaced:
+                    yield Skipped(row["native"], row["to"], "attribute", unplaced)
             for sample in self._meant(row):
                 reason = self._problem(row, sample) or self._lacking(row, sample, there)
                 if reason:
@@ -122,14 +126,25 @@ class _Reader:
 
     def _meant(self, row: MetricMapping) -> Iterator[Sample]:
         """The samples that the row is of; without those that the mapping drops."""
-        if self._wrong_type(row):
-            return
-        name = row["native"] if self._is_number(row) else f"{row['native']}_{row.get('part', 'count')}"
-        for sample in self._scrape.samples.get(name, ()):
+        for sample in self._samples(row):
             chosen = all(sample.labels.get(label) in values for label, values in row.get("where", {}).items())
             dropped = sample.value in row.get("drop_values", ()) or sample.value >= row.get("drop_above", float("inf"))
             if chosen and self._only(sample) and not dropped:
                 yield sample
+
+    def _samples(self, row: MetricMapping) -> Sequence[Sample]:
+        if self._wrong_type(row):
+            return ()
+        name = row["native"] if self._is_number(row) else f"{row['native']}_{row.get('part', 'count')}"
+        return self._scrape.samples.get(name, ())
+
+    def _unplaced(self, row: MetricMapping, sample: Sample) -> str | None:
+        """A label that would choose the sample, and says that it has no value."""
+        for label, values in row.get("where", {}).items():
+            text = sample.labels.get(label)
+            if text is not None and text not in values and re.match(NO_KIND, text):
+                return f"has no value in its label {label}"
+        return None
 
     def _only(self, sample: Sample) -> bool:
         """Whether it is one of the series that are kept of those that differ in a label."""

@@ -39,6 +39,8 @@ def _points(metric: Tree) -> Iterator[str]:
     if body.get("aggregationTemporality", 2) != 2:
         shape += " delta"
     for point in body["dataPoints"]:
+        if point.get("flags", 0) & 1:  # the mark that a series has ended, where a read came too late
+            continue
         yield f"{metric['name']} {shape} {metric.get('unit', '-')} {_pairs(attributes_of(point))} {_value(point)}"
 
 

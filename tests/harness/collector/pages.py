@@ -26,10 +26,22 @@ class Page:
 
 
 class ManyPages:
-    """Each page is read `times` times; `prometheus` is what Prometheus would read of all of them."""
+    """
+    Each page is read `times` times.
 
-    def __init__(self, pages: Mapping[str, Page], directory: Path, *, times: int = 2, interval: str = "1s") -> None:
-        tree = composed(role="sidecar", features=("local",), without=("persistence",), backends=("file", "prometheus"))
+    `prometheus` is what Prometheus would read of all of them, where the backend of that name was asked for.
+    """
+
+    def __init__(
+        self,
+        pages: Mapping[str, Page],
+        directory: Path,
+        *,
+        times: int = 2,
+        interval: str = "2s",
+        backends: tuple[str, ...] = ("file",),
+    ) -> None:
+        tree = composed(role="sidecar", features=("local",), without=("persistence",), backends=backends)
         job, _ = tree["receivers"]["prometheus/pages"]["config"]["scrape_configs"]
         with Pages({f"/{one}": page.text for one, page in pages.items()}) as served:
             job["static_configs"] = [_target(one, page, served.address) for one, page in pages.items()]
@@ -37,7 +49,7 @@ class ManyPages:
             with running(tree, directory, environment) as collector:
                 written = directory / "out.jsonl"
                 eventually(lambda: _read(written, pages, times), 90, lambda: collector.output()[-4000:])
-                self.prometheus = prometheus_page(collector)
+                self.prometheus = prometheus_page(collector) if "prometheus" in backends else ""
                 self.log = collector.output()
         self._exported: dict[str, list[Tree]] = defaultdict(list)
         for export in exports(written):
