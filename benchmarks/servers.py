@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from ai_otel.engines import ENGINES
+from ai_otel.hooks import guard
 from ai_otel.settings import Environment, Settings
 from ai_otel.start import Handle
 
@@ -138,8 +139,8 @@ class Observed(Server):
         """Emit and export all."""
         assert self.handle.recorder.flush(30)
         self.telemetry.flush()
-        assert not self.handle.pipeline.dropped, self.handle.pipeline.dropped
-        assert not self.handle.pipeline.hook_errors, self.handle.pipeline.hook_errors
+        assert not self.handle.recorder.dropped, self.handle.recorder.dropped
+        assert not guard.errors, guard.errors
 
     def stop(self) -> None:
         """End the recorder's thread and the SDK's."""

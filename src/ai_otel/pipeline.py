@@ -16,13 +16,12 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
 from ai_otel.energy.stage import DeviceOptions, DeviceStage
-from ai_otel.hooks import guard
 from ai_otel.hooks.guard import Guard
 from ai_otel.record import RequestRecord
 from ai_otel.recorder import Recorder
@@ -127,28 +126,6 @@ class Pipeline:
         # The parent's exporters and their locks. `_metrics` stays: a user's provider has its instruments in the child.
         self._providers = self._spans = None
         self._stop_time, self._serves_again_ns = StopTime(self._stop_timeout_s), None
-
-    # Health, as `emit/health.py` reads it.
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """Lost records by reason."""
-        return self.recorder.dropped
-
-    @property
-    def open_count(self) -> int:
-        """Number of open records."""
-        return self.recorder.open_count
-
-    @property
-    def hook_errors(self) -> Mapping[str, int]:
-        """Failures by hook."""
-        return guard.errors
-
-    @property
-    def hooks_disabled(self) -> frozenset[str]:
-        """Hooks that are switched off."""
-        return frozenset(guard.disabled)
 
     # Start.
 

@@ -17,6 +17,7 @@ from ai_otel import activation
 from ai_otel.energy.stage import DeviceOptions
 from ai_otel.engines import ENGINES, EngineEntry
 from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
+from ai_otel.hooks import guard
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher, imported_version
 from ai_otel.inputs.shown import shown
@@ -216,7 +217,7 @@ class Handle:
         observed = emitter is not None
         if emitter is None:
             emitter = MetricEmitter(gen_ai, own, self.recorder.counters)
-            observe_health(own, self.pipeline)
+            observe_health(own, self.recorder, guard, lambda: self.pipeline.exports)
         self.pipeline.connect(chosen, spans, emitter)
         self.pipeline.start_devices(hw, own, observed=observed)
 

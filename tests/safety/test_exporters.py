@@ -29,6 +29,7 @@ ROUNDS, REQUESTS = 5, 500
 SERVER = f"""
 import asyncio, json, sys, time
 import ai_otel, fake_engine
+from ai_otel.hooks import guard
 handle = ai_otel.instrument()
 WORDS = " ".join(str(number) for number in range(30))
 with fake_engine.install() as engine:
@@ -46,7 +47,7 @@ with fake_engine.install() as engine:
     print("ready", flush=True)
     for line in sys.stdin:
         took, right = asyncio.run(serve())
-        errors = sum(handle.pipeline.hook_errors.values())
+        errors = sum(guard.errors.values())
         print(json.dumps({{"took": took, "right": right, "errors": errors}}), flush=True)
 """
 

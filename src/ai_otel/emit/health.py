@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
 from opentelemetry.metrics import Meter, Observation
@@ -14,8 +14,8 @@ from ai_otel.export.counts import ExportCounts
 from ai_otel.instruments import observable
 
 
-class Health(Protocol):
-    """Counts that describe the state of ai-otel itself."""
+class Records(Protocol):
+    """The recorder's counts."""
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -25,42 +25,44 @@ class Health(Protocol):
     def open_count(self) -> int:
         """Records that are open now."""
 
-    @property
-    def exports(self) -> ExportCounts | None:
-        """What became of what was exported; `None` where the exporters are the user's."""
+
+class Failures(Protocol):
+    """The guards' counts."""
 
     @property
-    def hook_errors(self) -> Mapping[str, int]:
+    def errors(self) -> Mapping[str, int]:
         """Failures by hook."""
 
     @property
-    def hooks_disabled(self) -> frozenset[str]:
+    def disabled(self) -> Collection[str]:
         """Hooks that are switched off."""
 
 
-def observe_health(meter: Meter, health: Health) -> None:
-    """Observe the recorder and the guards."""
+def observe_health(
+    meter: Meter, records: Records, failures: Failures, exports: Callable[[], ExportCounts | None]
+) -> None:
+    """Observe the recorder, the guards, and what became of what was exported."""
 
     def dropped() -> Iterator[Observation]:
-        for reason, count in list(health.dropped.items()):
+        for reason, count in list(records.dropped.items()):
             yield Observation(count, {semconv.AI_OTEL_DROP_REASON: reason})
 
     def is_open() -> Iterator[Observation]:
-        yield Observation(health.open_count)
+        yield Observation(records.open_count)
 
     def errors() -> Iterator[Observation]:
-        for name, count in list(health.hook_errors.items()):
+        for name, count in list(failures.errors.items()):
             yield Observation(count, {semconv.AI_OTEL_HOOK_NAME: name})
 
     def disabled() -> Iterator[Observation]:
-        for name in sorted(health.hooks_disabled):
+        for name in sorted(failures.disabled):
             yield Observation(1, {semconv.AI_OTEL_HOOK_NAME: name})
 
     observable(meter, semconv.AI_OTEL_RECORD_DROPPED, dropped)
     observable(meter, semconv.AI_OTEL_RECORD_OPEN, is_open)
     observable(meter, semconv.AI_OTEL_HOOK_ERRORS, errors)
     observable(meter, semconv.AI_OTEL_HOOK_DISABLED, disabled)
-    observe_exports(meter, lambda: health.exports)
+    observe_exports(meter, exports)
 
 
 def observe_exports(meter: Meter, counts: Callable[[], ExportCounts | None]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -12,22 +13,13 @@ from ai_otel.testing import captured
 from records import call, deliver, inference
 
 
-class Unwell:
-    """Everything that can be wrong."""
-
-    dropped = {"queue_full": 3, "fork": 1}  # noqa: RUF012 - a fake
-    open_count = 2
-    exports = ExportCounts()
-    exports.sent.update(traces=90, metrics=50)
-    exports.failed.update(traces=7, metrics=0)
-    exports.dropped.update(traces=3)
-    hook_errors = {"vllm:generate": 12}  # noqa: RUF012 - a fake
-    hooks_disabled = frozenset({"vllm:generate"})
-
-
-def observed(health: Any) -> dict[str, dict[tuple[str, ...], Any]]:
+def observed(
+    dropped: dict[str, int], open_count: int, errors: dict[str, int], disabled: set[str], exports: ExportCounts | None
+) -> dict[str, dict[tuple[str, ...], Any]]:
     reader = InMemoryMetricReader()
-    observe_health(MeterProvider([reader], shutdown_on_exit=False).get_meter("ai_otel"), health)
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("ai_otel")
+    records = SimpleNamespace(dropped=dropped, open_count=open_count)
+    observe_health(meter, records, SimpleNamespace(errors=errors, disabled=disabled), lambda: exports)
     data = reader.get_metrics_data()
     assert data is not None
     metrics = data.resource_metrics[0].scope_metrics[0].metrics
@@ -37,8 +29,13 @@ def observed(health: Any) -> dict[str, dict[tuple[str, ...], Any]]:
     }
 
 
-def test_what_we_lost_and_what_broke_in_us_is_measured() -> None:
-    assert observed(Unwell()) == {
+def test_losses_and_failures_are_measured() -> None:
+    exports = ExportCounts()
+    exports.sent.update(traces=90, metrics=50)
+    exports.failed.update(traces=7, metrics=0)
+    exports.dropped.update(traces=3)
+    found = observed({"queue_full": 3, "fork": 1}, 2, {"vllm:generate": 12}, {"vllm:generate"}, exports)
+    assert found == {
         "ai_otel.record.dropped": {("queue_full",): 3, ("fork",): 1},
         "ai_otel.record.open": {(): 2},
         "ai_otel.export.sent": {("traces",): 90, ("metrics",): 50},
@@ -50,14 +47,7 @@ def test_what_we_lost_and_what_broke_in_us_is_measured() -> None:
 
 
 def test_without_failures_only_open_records_are_exported() -> None:
-    class Well:
-        dropped: dict[str, int] = {}  # noqa: RUF012 - a fake
-        open_count = 0
-        exports = None
-        hook_errors: dict[str, int] = {}  # noqa: RUF012 - a fake
-        hooks_disabled: frozenset[str] = frozenset()
-
-    assert observed(Well()) == {"ai_otel.record.open": {(): 0}}
+    assert observed({}, 0, {}, set(), None) == {"ai_otel.record.open": {(): 0}}
 
 
 def test_the_handle_exports_its_recorder_and_its_guards() -> None:
