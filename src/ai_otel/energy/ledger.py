@@ -94,11 +94,6 @@ class Ledger:
 
     # ---------------------------------------------------------------- requests
 
-    @property
-    def in_flight(self) -> int:
-        """Number of inferences that are not settled yet."""
-        return len(self._timelines)
-
     def begin(self, key: Hashable, start_s: float, model: str | None = None) -> None:
         """Start an inference. Bins that are settled already are unobserved time of it."""
         timeline = self._timelines.setdefault(key, RequestTimeline(key, start_s, model))

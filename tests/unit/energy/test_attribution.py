@@ -348,7 +348,7 @@ def test_a_record_is_not_held_for_longer_than_patience(server: Server) -> None:
         server.attribution.collect(server.clock.now_s)
     (record,) = server.delivered
     assert record.energy is None
-    assert server.ledger.in_flight == 0
+    assert not server.ledger._timelines
 
 
 def test_when_the_driver_hangs_no_record_waits_for_it(server: Server) -> None:
@@ -405,7 +405,7 @@ def test_what_is_never_handed_over_is_forgotten(server: Server) -> None:
     server.recorder.flush()
     server.draw(IDLE_W, 30.0)
     assert server.attribution._followed == {}
-    assert server.ledger.in_flight == 0
+    assert not server.ledger._timelines
 
 
 def test_what_runs_in_a_record_that_was_discarded_is_over(server: Server) -> None:
@@ -416,7 +416,7 @@ def test_what_runs_in_a_record_that_was_discarded_is_over(server: Server) -> Non
     server.draw(BUSY_W, 1.0)
     server.recorder.discard(record)
     server.draw(IDLE_W, 2.0)
-    assert server.ledger.in_flight == 0
+    assert not server.ledger._timelines
 
 
 def test_a_record_that_is_closed_ends_what_runs_in_it(server: Server) -> None:
@@ -432,7 +432,7 @@ def test_a_record_that_is_closed_ends_what_runs_in_it(server: Server) -> None:
     server.draw(IDLE_W, 2.0)
     assert inference.outcome is None
     assert server.delivered[0].energy is not None
-    assert server.ledger.in_flight == 0
+    assert not server.ledger._timelines
 
 
 def test_when_too_much_begins_at_once_that_time_is_unattributed(clock: Clock) -> None:

@@ -163,7 +163,7 @@ def test_without_a_counter_a_request_is_settled_without_energy() -> None:
     end(on, "a")
     on.idle(3.0)
     assert on.settled["a"].energy is None
-    assert on.ledger.in_flight == 0
+    assert not on.ledger._timelines
 
 
 def test_a_request_that_was_dropped_is_not_asked_for_any_more() -> None:
@@ -171,7 +171,7 @@ def test_a_request_that_was_dropped_is_not_asked_for_any_more() -> None:
     on.ledger.begin("a", on.now_s, "m")
     on.ledger.drop("a")
     on.idle()
-    assert (on.ledger.in_flight, on.settled) == (0, {})
+    assert (on.ledger._timelines, on.settled) == ({}, {})
 
 
 # ---------------------------------------------------------------- several

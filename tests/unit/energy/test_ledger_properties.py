@@ -221,7 +221,7 @@ def test_the_accounts_sum_to_the_counters_in_any_order_of_events(
     for number in list(world.names):
         world._end(number, None, None, None, final=True)
     world._settle(1000.0)
-    assert world.ledger.in_flight == 0
+    assert not world.ledger._timelines
     assert len({each.key for each in world.settled}) == len(world.settled) == world.begun - len(world.dropped)
 
 
