@@ -6,7 +6,8 @@ Records of every kind, as adapters and the HTTP middleware would fill them; all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -217,3 +218,23 @@ class WaitingRecorder(Recorder):
             assert inference.read_engine is not None
             inference.read_engine(inference)
         return record
+
+
+# ---------------------------------------------------------------- recorders
+
+
+@contextmanager
+def recorder_of(
+    deliver: Callable[[RequestRecord], None], *, limit: int = 8192, interval_s: float = 0.001
+) -> Iterator[Recorder]:
+    recorder = Recorder(deliver, limit=limit, interval_s=interval_s)
+    try:
+        yield recorder
+    finally:
+        recorder.stop()
+
+
+def a_closed_record(recorder: Recorder) -> RequestRecord:
+    record = recorder.open("chat")
+    recorder.close(record)
+    return record

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +14,7 @@ from ai_otel.gpu.sampler import RETRY_S, Sampler
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Outdated, Support, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.testing import FakeGpu
-from harness.polling import eventually, wait_until
+from harness.polling import eventually
 
 ONE, TWO = Device("GPU-1", "fake"), Device("GPU-2", "fake")
 
@@ -369,35 +367,3 @@ def test_waiting_for_the_servers_threads_does_not_extend_the_interval(
     for _ in range(20):
         bench.sample()
     assert bench.sampler.snapshot.interval_s == interval_s
-
-
-def test_cpu_time_of_other_threads_excludes_the_calling_thread() -> None:
-    def compute() -> float:
-        before_s = time.thread_time()
-        while time.thread_time() - before_s < 0.1:
-            pass
-        return sampling.other_threads_s()
-
-    before_s = sampling.other_threads_s()
-    own_s = compute() - before_s
-    thread = threading.Thread(target=compute)
-    thread.start()
-    thread.join()
-    others_s = sampling.other_threads_s() - before_s
-    assert others_s - own_s >= 0.09
-
-
-@pytest.mark.fault("gpu", "a sampling process forks", "the child does not use or close its handles")
-def test_a_forked_child_starts_empty_and_leaves_the_parents_sources_open() -> None:
-    gpu = two()
-    sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01)
-    sampler.start()
-    eventually(lambda: bool(sampler.snapshot.samples))
-    child = os.fork()
-    if child == 0:
-        clean = not sampler.snapshot.samples and not sampler.alive and gpu.closed == 0
-        sampler.start()
-        os._exit(0 if clean and wait_until(lambda: bool(sampler.snapshot.samples)) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert sampler.alive
-    assert sampler.stop()
