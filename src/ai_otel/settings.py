@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ai_otel.inputs.collector_variables import COLLECTOR_VARIABLES
 from ai_otel.inputs.placeholders import STEP, is_resolved
 from ai_otel.inputs.shown import shown
 
@@ -251,8 +252,8 @@ def _quoted(value: object) -> str:
 _SWITCH = f"{PREFIX}ENABLED"
 _logged: set[str] = set()
 
-# Variables of the repository's tools, which are no settings.
-_NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"})
+# Variables of the repository's tools, and of Collectors.
+_NOT_SETTINGS = frozenset({"AI_OTEL_CACHE", "AI_OTEL_TEST_ALL"}) | COLLECTOR_VARIABLES
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ai_otel.doctor.finding import Level
-from ai_otel.doctor.gpus import check_gpus
+from ai_otel.doctor.gpus import _sentence, check_gpus
 from ai_otel.gpu import registry
 from ai_otel.gpu.source import Device, GpuReading, Options
 from ai_otel.settings import Settings
@@ -186,3 +186,9 @@ def test_a_field_that_the_driver_refuses_is_named(diagnose: Diagnose) -> None:
     gpu = Gpu(fields={**fields_of_an_h200(), (82, -1): Field(code=3)})
     found = diagnose(Scenario([gpu]))[str(gpu.uuid)]["all"]
     assert any("temperature_c.memory" in sentence and "no such value" in sentence for sentence in found)
+
+
+def test_a_command_as_next_step_can_be_copied() -> None:
+    """It begins as it is typed; a sentence begins with a capital."""
+    assert _sentence("pip install 'ai-otel[nvidia]'.") == "pip install 'ai-otel[nvidia]'."
+    assert _sentence("update it to 535 or newer") == "Update it to 535 or newer"

@@ -41,6 +41,11 @@ def test_a_misspelt_setting_is_reported_with_the_known_ones() -> None:
     assert finding.says.startswith("unknown setting AI_OTEL_METRIC; known are AI_OTEL_AGENT_INTERVAL,")
 
 
+def test_a_variable_of_the_collector_is_a_note() -> None:
+    finding = found({"AI_OTEL_ENGINE": "sglang"})["AI_OTEL_ENGINE"]
+    assert (finding.level, finding.says) == (Level.NOTE, "read by a Collector only, not by the library")
+
+
 def test_a_malformed_setting_is_reported_with_its_format() -> None:
     finding = found({"AI_OTEL_QUEUE_LIMIT": "many"})["AI_OTEL_QUEUE_LIMIT"]
     assert finding.level is Level.WRONG

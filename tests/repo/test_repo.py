@@ -32,6 +32,20 @@ READS_ENVIRONMENT = {
 }
 
 
+def test_each_example_of_a_collector_runs_as_it_is_written() -> None:
+    """Its backend has no default address, and its queue's default folder needs root."""
+    blocks = [
+        (page, block)
+        for page in (*ROOT.glob("examples/*/README.md"), ROOT / "docs/collector.md")
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        if "ai-otel-collector --config" in block and "--backend otlp " in block
+    ]
+    assert len(blocks) > 20
+    for page, block in blocks:
+        for needed in ("pip install 'ai-otel[collector]'", "AI_OTEL_BACKEND_ENDPOINT=", "AI_OTEL_QUEUE_DIR="):
+            assert needed in block, page
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 

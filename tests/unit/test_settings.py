@@ -141,6 +141,16 @@ def test_variables_of_the_tools_are_no_settings(caplog: pytest.LogCaptureFixture
     assert caplog.messages == []
 
 
+@pytest.mark.fault(
+    "configuration",
+    "a Collector's variables, such as `AI_OTEL_BACKEND_ENDPOINT`, are set for a server as well",
+    "they are ignored without a warning, and `ai-otel doctor` says who reads them",
+)
+def test_variables_of_a_collector_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    assert READ({"AI_OTEL_BACKEND_ENDPOINT": "otlp.example.com:4317", "AI_OTEL_ENGINE": "sglang"}) == READ({})
+    assert caplog.messages == []
+
+
 def test_an_unknown_argument_raises() -> None:
     with pytest.raises(SettingsError, match="unknown setting 'trace': known are .*traces"):
         READ({}, trace=True)

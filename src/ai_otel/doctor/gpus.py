@@ -66,7 +66,12 @@ def _safely(vendor: str, source: GpuSource, found: list[DeviceSample], *, asked:
     yield from findings
     for sentence in messages:
         says, _, next_step = _without_prefix(sentence).partition(": ")
-        yield Finding("gpu", vendor, Level.NOTE, says, next_step[:1].upper() + next_step[1:])
+        yield Finding("gpu", vendor, Level.NOTE, says, _sentence(next_step))
+
+
+def _sentence(next_step: str) -> str:
+    """Begin with a capital, unless it is a command."""
+    return next_step if next_step.startswith("pip ") else next_step[:1].upper() + next_step[1:]
 
 
 def _without_prefix(sentence: str) -> str:
@@ -78,10 +83,9 @@ def _vendor(vendor: str, source: GpuSource, found: list[DeviceSample], *, asked:
         devices = source.open()
     except Unavailable as trouble:
         says, _, rest = str(trouble).partition(": ")
-        next_step = rest[:1].upper() + rest[1:]
         # A missing vendor is wrong only if its library is installed or the setting names it.
         level = Level.WRONG if trouble.installed or asked else Level.OK
-        yield Finding("gpu", vendor, level, says.rstrip("."), next_step, {"installed": trouble.installed})
+        yield Finding("gpu", vendor, level, says.rstrip("."), _sentence(rest), {"installed": trouble.installed})
         return
     with closing(source):
         samples = [(device, _read(source, device)) for device in devices]

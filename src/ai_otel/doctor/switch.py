@@ -16,6 +16,7 @@ from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.logs import captured_messages
 from ai_otel.engines.vllm.activation import blocked
+from ai_otel.inputs.collector_variables import COLLECTOR_VARIABLES
 from ai_otel.inputs.documents import DocumentError, read_text
 from ai_otel.inputs.shown import shown
 from ai_otel.settings import Environment, Settings
@@ -52,6 +53,8 @@ def check_switch(configuration: Configuration, engines: frozenset[str]) -> Itera
     for complaint in configuration.complaints:
         named = re.search(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+", complaint)
         yield Finding("switch", named[0] if named else "settings", Level.WRONG, complaint)
+    for name in sorted(COLLECTOR_VARIABLES & configuration.environment.variables.keys()):
+        yield Finding("switch", name, Level.NOTE, "read by a Collector only, not by the library")
     yield from _signals(configuration)
     yield from _config_file(configuration.environment.otel.get("OTEL_CONFIG_FILE"))
 

@@ -24,8 +24,11 @@ log = logging.getLogger("ai_otel")
 
 Spans = Sequence[ReadableSpan]
 
-MAX_REQUEST_BYTES = 4_000_000
-"""Of one export request. gRPC receivers refuse more than 4 MiB (4,194,304 bytes) by default."""
+MAX_REQUEST_BYTES = 1_000_000
+"""
+Of one export request. The Collector's `limits` refuse more than 1 MiB, gRPC receivers more than 4 MiB by default. The
+SDK retries such a refusal over gRPC until its timeout, so that the batch is lost.
+"""
 MAX_EXTRA_REQUESTS = 64
 """For one refused batch."""
 MAX_FUTILE_REQUESTS = 20

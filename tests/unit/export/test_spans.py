@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,7 +92,7 @@ def test_a_batch_is_split_below_the_limit() -> None:
 
 
 @pytest.mark.fault(
-    "export", "a batch of spans is larger than a receiver accepts", "it is sent in requests of less than 4 MB each"
+    "export", "a batch of spans is larger than a receiver accepts", "it is sent in requests of at most 1 MB each"
 )
 def test_requests_stay_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "MAX_REQUEST_BYTES", 10_000)
@@ -98,6 +100,14 @@ def test_requests_stay_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BoundedSpanExporter(receiver, counts).export(made(400)) is SpanExportResult.SUCCESS
     assert sorted(receiver.arrived) == list(range(400))
     assert counted(counts) == (400, 0, 0)
+
+
+def test_the_collector_accepts_the_largest_request() -> None:
+    limits = (Path(__file__).parents[3] / "collector-config/features/limits.yaml").read_text(encoding="utf-8")
+    (most,) = re.findall(r"AI_OTEL_HTTP_BYTES:-(\d+)", limits)
+    (mib,) = re.findall(r"AI_OTEL_GRPC_MIB:-(\d+)", limits)
+    assert int(most) > export.MAX_REQUEST_BYTES
+    assert int(mib) * 2**20 > export.MAX_REQUEST_BYTES
 
 
 # ---------------------------------------------------------------- refused
