@@ -103,10 +103,11 @@ class Pipeline:
         self._spans: SpanEmitter | None = None
         self._silence: Callable[[], None] = lambda: None
         self._metrics: MetricEmitter | None = None
-        # Outermost on their thread: nothing above them could handle what they raise.
-        self._read_guard = Guard("complete", alone=True)
-        self._device_guard = Guard("devices", alone=True)
-        self._emit_guard = Guard("emit", alone=True)
+        # Outermost on their thread: nothing above them could handle what they raise. None is ever switched off: what
+        # ten requests in a row made fail, such as a span processor of the application, may work for the next one.
+        self._read_guard = Guard("complete", alone=True, lasting=True)
+        self._device_guard = Guard("devices", alone=True, lasting=True)
+        self._emit_guard = Guard("emit", alone=True, lasting=True)
         self.recorder = Recorder(
             self._process,
             prepare=self._prepare,
@@ -177,8 +178,9 @@ class Pipeline:
         engine = record.inferences[0].engine if record.inferences else self._engine()
         if engine is None or self._spans is None or self._metrics is None:
             return
-        context = self._spans.emit(record, engine)
-        self._metrics.emit(record, engine, context)
+        # Apart: a span processor that raises does not cost the request's points.
+        context = self._emit_guard(self._spans.emit, record, engine)
+        self._emit_guard(self._metrics.emit, record, engine, context)
         if context is not None:
             self.devices.emitted(record, context)
 
@@ -195,7 +197,7 @@ class Pipeline:
             for provider in (self._providers.tracer_provider, self._providers.meter_provider):
                 force_flush = getattr(provider, "force_flush", None)
                 if force_flush is not None:
-                    done = bool(force_flush(int(timeout_s * 1000))) and done
+                    done = bool(Guard("flush", alone=True)(force_flush, int(timeout_s * 1000))) and done
         return done
 
     def hand_over(self, done: Callable[[], None]) -> float:

@@ -68,7 +68,7 @@ class Providers(NamedTuple):
         for provider, own in ((self.tracer_provider, self.own_traces), (self.meter_provider, self.own_metrics)):
             end = getattr(provider, "shutdown" if own else "force_flush", None)
             if end is not None:
-                end()
+                Guard("stop", alone=True)(end)  # what one raises does not cost the last values of the other
 
 
 def global_tracer_provider() -> TracerProvider | None:

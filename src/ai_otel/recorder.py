@@ -113,10 +113,10 @@ class Recorder:
         """Open the record of one call."""
         record = RequestRecord.opened(operation, headers, self.capture(), self.generation)
         begin_clock(record)
-        self.open_count += 1
         if not self._prepared:
             # Everything is made ready while the first request runs; a short script may have no second one.
             self.wake()
+        self.open_count += 1
         return record
 
     def begin(self, inference: Inference, headers: Mapping[str, str] | None = None) -> Inference:
@@ -214,10 +214,15 @@ class Recorder:
         """Make sure that the thread runs soon, starting it if need be."""
         if self._signalled or self._stopped:
             return
-        self._signalled = True
-        if not self._thread.started:
-            self._start()
-        self._bell.put(None)
+        self._signalled, rung = True, False
+        try:
+            if not self._thread.started:
+                self._start()
+            self._bell.put(None)
+            rung = True
+        finally:
+            if not rung:  # a signal handler of the application has raised: the next record rings
+                self._signalled = False
 
     def _start(self) -> None:
         with self._starting:

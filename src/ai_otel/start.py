@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 import wrapt
 
@@ -86,19 +87,14 @@ class Handle:
                 continue
             attaching = Guard(f"attach {name}")
             for package in engine.packages:
-
-                def attach(_: Any, name: str = name, engine: EngineEntry = engine, run: Guard = attaching) -> None:
-                    run(self._attach, name, engine)
-
-                wrapt.register_post_import_hook(attach, package)
-        children = Guard("attach multiprocessing")
-        wrapt.register_post_import_hook(lambda util: children(self._attach_children, util), "multiprocessing.util")
+                _when_imported(package, attaching, self._attach, name, engine)
+        _when_imported("multiprocessing.util", Guard("attach multiprocessing"), self._attach_children)
         if self.settings.edge:
             http = Guard("attach edge")
-            wrapt.register_post_import_hook(lambda _: http(self._attach_http), "starlette.applications")
-            wrapt.register_post_import_hook(lambda _: http(self._attach_shutdown), "uvicorn.server")
+            _when_imported("starlette.applications", http, self._attach_http)
+            _when_imported("uvicorn.server", http, self._attach_shutdown)
 
-    def _attach(self, name: str, engine: EngineEntry) -> None:
+    def _attach(self, name: str, engine: EngineEntry, _module: ModuleType) -> None:
         if not self.active or name in self.adapters:
             return
         from opentelemetry.context import get_current
@@ -117,7 +113,7 @@ class Handle:
         adapter.attach(self.recorder, patcher)
         warn_blocked(adapter, self.environment.variables)
 
-    def _attach_http(self) -> None:
+    def _attach_http(self, _module: ModuleType) -> None:
         if not self.active or "starlette" in self.patchers:
             return
         from ai_otel.http.asgi import StarletteInstrumentation
@@ -126,7 +122,7 @@ class Handle:
         self.patchers["starlette"] = patcher
         StarletteInstrumentation(self.recorder, lambda: bool(self.adapters)).attach(patcher)
 
-    def _attach_shutdown(self) -> None:
+    def _attach_shutdown(self, _module: ModuleType) -> None:
         if not self.active or "uvicorn" in self.patchers:
             return
         from ai_otel.http.shutdown import UvicornShutdown
@@ -234,6 +230,17 @@ class Handle:
         for patcher in self.patchers.values():
             patcher.undo()
         self.pipeline.stop()
+
+
+def _when_imported(module: str, guard: Guard, attach: Callable[..., None], *arguments: Any) -> None:
+    """Have a handle's method called when a module is imported. `wrapt` may keep the hook for good, but no handle."""
+    method = WeakMethod(attach)
+
+    def imported(found: ModuleType) -> None:
+        if (bound := method()) is not None:
+            guard(bound, *arguments, found)
+
+    wrapt.register_post_import_hook(imported, module)
 
 
 _handle: Handle | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -106,3 +108,22 @@ def test_a_late_end_of_the_first_does_not_silence_the_second(user: User) -> None
     user.instrument(250.0)
     late()
     assert [point.value for point in user.points()["hw.power"]] == [250.0]
+
+
+@pytest.mark.fault(
+    "configuration",
+    "an application switches ai-otel on and off again, over and over",
+    "nothing of an earlier time is kept: no settings, no recorder, no copy of the environment",
+)
+def test_what_was_stopped_is_let_go() -> None:
+    providers: dict[str, Any] = {"tracer_provider": TracerProvider(), "meter_provider": MeterProvider()}
+    handles = []
+    for _ in range(4):
+        handle = ai_otel.instrument(**providers, gpu="none", flush_interval=0.001)
+        handle.recorder.wake()
+        assert handle.flush()
+        ai_otel.uninstrument()
+        handles.append(weakref.ref(handle))
+    del handle
+    gc.collect()
+    assert [each() for each in handles[:3]] == [None, None, None]

@@ -238,6 +238,38 @@ def test_where_no_thread_is_to_be_had_the_next_record_tries_again(monkeypatch: p
 
 
 @pytest.mark.fault(
+    "requests",
+    "a signal handler of the application raises while the first request starts the recorder's thread",
+    "the application sees its exception; one thread runs, and all later records arrive",
+)
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_signal_handler_that_raises_does_not_silence_the_recorder(
+    monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    class Deadline(Exception):
+        pass
+
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if runs:
+            start(thread)
+        raise Deadline
+
+    delivered: list[RequestRecord] = []
+    prepared: list[int] = []
+    recorder = Recorder(delivered.append, prepare=lambda: prepared.append(1), interval_s=0.001)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Deadline):
+            recorder.open("chat")
+    a_closed_record(recorder)
+    assert recorder.flush()
+    assert (len(delivered), len(prepared), recorder.open_count) == (1, 1, 0)
+    recorder.stop()
+
+
+@pytest.mark.fault(
     "requests", "garbage collection ends an abandoned stream inside the recorder", "no deadlock; the record is emitted"
 )
 def test_a_stream_ended_by_garbage_collection_can_wake_the_recorder() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from starlette.applications import Starlette
 
 import ai_otel
 import fake_engine
 from ai_otel import start
 from ai_otel.hooks import guard
+from ai_otel.providers import Providers
 from ai_otel.record import Inference, Outcome
 from ai_otel.settings import Environment, Settings
 from ai_otel.start import Handle
@@ -190,6 +191,74 @@ def test_stopping_hands_over_what_is_left() -> None:
     assert data is not None
     names = {metric.name for scope in data.resource_metrics[0].scope_metrics for metric in scope.metrics}
     assert "gen_ai.server.request.duration" in names
+    handle.stop()
+
+
+@pytest.mark.fault(
+    "export",
+    "a span processor of the application raises for every request, ten times in a row or more",
+    "the requests' metrics are recorded; once the processor works again, spans are, too",
+)
+def test_a_span_processor_that_raises_for_a_while_switches_nothing_off() -> None:
+    class Failing(SpanProcessor):
+        working = False
+        ended = 0
+
+        def on_end(self, span: ReadableSpan) -> None:
+            if not self.working:
+                raise OSError("no space left on device")
+            self.ended += 1
+
+    failing, reader = Failing(), InMemoryMetricReader()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(failing)
+    handle = Handle(Settings(flush_interval=0.001), Environment.read({}), tracers, MeterProvider([reader]))
+    for number in range(24):
+        failing.working = number >= 20
+        handle.recorder.end(handle.recorder.begin(Inference("fake", "chat")), Outcome.FINISHED)
+        assert handle.recorder.flush()
+    data = reader.get_metrics_data()
+    handle.stop()
+    assert failing.ended == 4
+    assert data is not None
+    (duration,) = (
+        metric
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        if metric.name == "gen_ai.server.request.duration"
+    )
+    points: Any = duration.data.data_points
+    assert [point.count for point in points] == [24]
+
+
+@pytest.mark.fault(
+    "export",
+    "one provider raises when it is flushed or shut down",
+    "the other one is flushed and shut down all the same",
+)
+def test_a_provider_that_raises_does_not_cost_the_other_ones_values() -> None:
+    class Raising:
+        def shutdown(self) -> None:
+            raise RuntimeError("no")
+
+        def force_flush(self, timeout_millis: int = 0) -> bool:
+            raise RuntimeError("no")
+
+    class Counting(Raising):
+        calls = 0
+
+        def force_flush(self, timeout_millis: int = 0) -> bool:
+            self.calls += 1
+            return True
+
+    tracers: Any = Raising()
+    meters: Any = Counting()
+    Providers(tracers, meters, "passed", own_traces=True).shutdown()
+    assert meters.calls == 1
+    handle = Handle(Settings(), Environment.read({}))
+    handle.pipeline._providers = Providers(tracers, meters, "passed")
+    assert handle.flush() is False
+    assert meters.calls == 2
     handle.stop()
 
 

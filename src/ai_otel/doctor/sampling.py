@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.server import PROC, Server
-from ai_otel.gpu.leader import Leader, leaders
+from ai_otel.gpu.leader import Leader, leaders, lock_directory
 
 SUBJECT = "sampling"
 
@@ -29,7 +28,7 @@ def check_sampling(server: Server | None = None) -> Iterator[Finding]:
 
 def _directory(server: Server | None) -> Path:
     named = server.environment.get("TMPDIR") if server is not None else None
-    return Path(named or tempfile.gettempdir())
+    return Path(named) if named else lock_directory()
 
 
 def _user(server: Server | None) -> int:

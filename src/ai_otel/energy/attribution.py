@@ -98,9 +98,9 @@ class EnergyAttribution:
         self._stopped = False
         # Between the recorder's and the sampler's thread, never on a request's path.
         self._lock = threading.Lock()
-        self._guard = Guard("progress", alone=True)
+        self._guard = Guard("progress", alone=True, lasting=True)
         self._timer: threading.Timer | None = None
-        self._timer_guard = Guard("energy timer", alone=True)
+        self._timer_guard = Guard("energy timer", alone=True, lasting=True)
 
     @property
     def deferred(self) -> int:

@@ -274,8 +274,9 @@ class Ledger:
         self._powers_w.append(power_w)
         least_w, most_w = min(self._powers_w), max(self._powers_w)
         batch = sum(each.run_s for each in activities) / busy_s if activities else 0.0
+        mixed_s = whole_s if any(activity.run_s < whole_s for activity in activities) else 0.0
         for activity in activities:
-            activity.timeline.ran(activity.run_s, power_w, least_w, most_w, batch)
+            activity.timeline.ran(activity.run_s, power_w, least_w, most_w, batch, mixed_s)
             activity.timeline.forget(end_s)
         self._at_rest = not activities
 

@@ -25,6 +25,8 @@ SENSOR_ERROR = 0.05
 MATTERS = 0.1
 """A weaker method names the result if at least this share of the energy was found by it."""
 LEAST_QUANTA = 2
+LATE_QUANTA = 3
+"""Quanta above which a bin is long: the sampler's thread had no turn, or the driver was slow to answer."""
 BRIEF_S = 0.2
 """Seconds of decoding below which interpolated tokens are as good as counted ones."""
 
@@ -83,6 +85,8 @@ class RequestTimeline:
         self.least_w = float("inf")
         self.most_w = 0.0
         self.unobserved_s = 0.0
+        self.mixed_s = 0.0
+        """The longest bin that it shared with other requests or with none: who used the energy when is unknown."""
         self.absence: str | None = None
         """Why it has no energy: some of its time fell into unattributed energy."""
 
@@ -214,8 +218,13 @@ class RequestTimeline:
         else:
             self.idle_j += min(idle_j, energy_j)
 
-    def ran(self, run_s: float, power_w: float, least_w: float, most_w: float, batch: float) -> None:
-        """Add a bin's power, its range over this and the previous bins, and the batch size."""
+    def ran(self, run_s: float, power_w: float, least_w: float, most_w: float, batch: float, mixed_s: float) -> None:
+        """
+        Add a bin's power, its range over this and the previous bins, and the batch size.
+
+        `mixed_s` is the bin's length, or 0 if the same requests ran in all of it.
+        """
+        self.mixed_s = max(self.mixed_s, mixed_s)
         self.run_s += run_s
         self.batch_s += batch * run_s
         self.device_j += power_w * run_s
@@ -232,9 +241,12 @@ class RequestTimeline:
         Return the attributed energy; `None` where it would be a guess, with the reason in `absence`.
 
         That is so if too much of its time is unobserved, or if it is too short: below two quanta of the counter, a
-        request's energy is mostly that of its neighbours. A figure with an uncertainty of all of itself is absent, too.
+        request's energy is mostly that of its neighbours. A bin that is long because no sample was taken counts as a
+        quantum if not the same requests ran in all of it. A figure with an uncertainty of all of itself is absent, too.
         """
         attributed_j = sum(self.attributed_j.values())
+        if quantum_s is not None and self.mixed_s > LATE_QUANTA * quantum_s:
+            quantum_s = self.mixed_s
         if self.unobserved_s > MATTERS * (self.run_s + self.unobserved_s):
             self.unattribute(UNOBSERVED)
         if quantum_s is None:

@@ -49,7 +49,7 @@ class BoundedSpanExporter(SpanExporter):
         self._sent = 0
         self._stopped = self._logged = False
         self._answers = True
-        # Until something is accepted again, a batch that is refused by a receiver that refused all is not bisected.
+        # Until something is accepted again, one span of a batch is sent alone: it is not bisected if that is refused.
         self._refuses_all = False
         self._takes_timeout = "timeout_millis" in inspect.signature(exporter.shutdown).parameters
         counts.observe("traces")
@@ -67,11 +67,16 @@ class BoundedSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS if sent == len(spans) else SpanExportResult.FAILURE
 
     def _deliver(self, spans: Spans) -> None:
-        refused = not self._send(spans) and self._answers
-        if refused and not self._refuses_all and len(spans) > 1:
-            before = self._sent
-            self._bisect(spans)
-            self._refuses_all = self._sent == before
+        if self._send(spans) or not self._answers or len(spans) == 1:
+            return
+        if self._refuses_all:
+            middle = len(spans) // 2
+            if not self._send(spans[middle : middle + 1]):
+                return
+            spans = [*spans[:middle], *spans[middle + 1 :]]
+        before = self._sent
+        self._bisect(spans)
+        self._refuses_all = self._sent == before
 
     def _send(self, spans: Spans) -> bool:
         """Send one request: whether it was accepted. Sets whether a receiver answers, be it to refuse."""

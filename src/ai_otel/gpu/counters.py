@@ -2,7 +2,8 @@
 Reset correction of device counters: a driver reload or a GPU reset restarts a counter at zero.
 
 Not every fall is a reset. Two reads may be answered out of order, a driver may correct its counter by a little, and
-one read may return zero. Only a fall below `LARGE_FALL` of the last value that the next sample confirms is a reset.
+some reads in a row may return zero. Only a fall below `LARGE_FALL` of the last value that the next sample confirms is
+a reset; a zero is confirmed when the counter grows from it, or stays there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ N = TypeVar("N", int, float)
 
 LARGE_FALL = 0.5
 """A value above this fraction of the last one is jitter: the last one is held until the counter has passed it."""
+ZEROS = 30
+"""Zeros in a row after which the counter was reset and has not grown since, such as one of errors."""
 NEAR_ZERO = 0.1
 """After a fall to at most this fraction, the counter holds what was counted since the reset. Above, it is unknown."""
 
@@ -33,6 +36,8 @@ class _State:
     """What is added to a raw value, from before the last reset."""
     low: Any = None
     """The raw value of a large fall that the next sample has to confirm."""
+    zeros: int = 0
+    """Number of zeros in a row."""
 
 
 class Counters:
@@ -57,7 +62,9 @@ class Counters:
         elif raw > state.last * LARGE_FALL:
             state.low = None
         elif state.low is None or raw < state.low:
-            state.low = raw
+            state.low, state.zeros = raw, 1
+        elif raw == 0 and state.zeros < ZEROS:
+            state.zeros += 1
         else:
             state.before += state.last - (0 if state.low <= state.last * NEAR_ZERO else state.low)
             state.last, state.low = raw, None

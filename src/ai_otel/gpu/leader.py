@@ -169,8 +169,7 @@ class LeaderElection:
             won = False
             try:
                 if _locked(opened, fcntl.LOCK_EX):
-                    won = _is_at(opened, path)
-                    if won:
+                    if won := _is_at(opened, path):
                         return _Lock(path, opened)
                 elif not self._lapsed(path, opened):
                     self._compare(opened)
@@ -211,12 +210,8 @@ class LeaderElection:
         if held.descriptor < 0 or now_s - held.written_s < BEAT_S:
             return
         held.written_s = now_s
-        written = {
-            "pid": self._pid,
-            "since_s": held.since_s,
-            "lapse_s": min(lapse_s, MOST_LAPSE_S),
-            "devices": self._devices,
-        }
+        lapse_s = min(lapse_s, MOST_LAPSE_S)
+        written = {"pid": self._pid, "since_s": held.since_s, "lapse_s": lapse_s, "devices": self._devices}
         text = json.dumps(written).encode()
         with suppress(OSError):  # a full disk: the time of the file changes nevertheless
             os.pwrite(held.descriptor, text, 0)
@@ -250,10 +245,8 @@ class LeaderElection:
             return False
         self._serve()
         held = self._serving
-        if held is None:
-            return True
-        if held.descriptor < 0:
-            return False
+        if held is None or held.descriptor < 0:
+            return held is None
         alone = _locked(held.descriptor, fcntl.LOCK_EX)
         # Converting a lock releases it first: reacquire the shared lock in either case.
         if not _locked(held.descriptor, fcntl.LOCK_SH):
@@ -273,12 +266,19 @@ class LeaderElection:
 
     def _path(self, kind: str) -> Path:
         first = hashlib.sha256(self._devices[0].encode()).hexdigest()[:8]
-        return (self._directory or Path(tempfile.gettempdir())) / f"ai-otel-{kind}-{first}.lock"
+        return (self._directory or lock_directory()) / f"ai-otel-{kind}-{first}.lock"
 
     def _log_once(self, sentence: str) -> None:
         if sentence not in self._logged:
             self._logged.add(sentence)
             log.warning("ai-otel: %s", sentence)
+
+
+def lock_directory() -> Path:
+    """Return the temporary directory; `/tmp` where Python finds none that it can write to, or has disk space."""
+    with suppress(OSError):
+        return Path(tempfile.gettempdir())
+    return Path("/tmp")  # noqa: S108 - no file can be created there
 
 
 def leaders(directory: Path, uid: int) -> list[Leader]:

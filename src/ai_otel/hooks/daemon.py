@@ -20,6 +20,9 @@ class DaemonThread:
     A loop that raises, whether an `Exception`, an exit or a panic of a Rust extension, is counted as a failure of the
     hook `thread <name>` and is called again after a pause. `stopping` cuts the pause short; the loop is then called
     once more, so that it can end in order.
+
+    A signal handler of the application may raise inside of `start`. Whether a thread then runs is not known: the next
+    `start` makes another one, and only the first that runs calls `loop`.
     """
 
     def __init__(self, name: str, loop: Callable[[], None]) -> None:
@@ -28,6 +31,8 @@ class DaemonThread:
         self._loop = loop
         self._guard = Guard(f"thread {name}", alone=True, lasting=True)
         self._thread: threading.Thread | None = None
+        self._claim = threading.Lock()
+        """Taken by the thread that calls `loop`, and never released."""
 
     @property
     def alive(self) -> bool:
@@ -47,7 +52,8 @@ class DaemonThread:
                 thread.start()
             except RuntimeError:
                 return False
-            self._thread = thread
+            if self._thread is None:
+                self._thread = thread
         return True
 
     def stop(self, timeout_s: float) -> bool:
@@ -58,7 +64,9 @@ class DaemonThread:
         return not self.alive
 
     def _run(self) -> None:
-        pause_s = PAUSE_S
+        if not self._claim.acquire(blocking=False):
+            return
+        self._thread, pause_s = threading.current_thread(), PAUSE_S
         while True:
             last, started_s = self.stopping.is_set(), time.monotonic()
             if self._guard(self._ended) or last:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakMethod
 
 import wrapt
 
@@ -214,10 +215,12 @@ class Patcher:
         attachment = Attachment(point, "waiting")
         self.attachments.append(attachment)
         guard = Guard(f"attach {point.target}")
+        own = WeakMethod(self._attach)  # `wrapt` keeps a hook of an import that never comes
 
         def attach(_module: Any) -> None:
             # A post-import hook that raises would fail the engine's own import.
-            guard(self._attach, attachment, make)
+            if (attach_to := own()) is not None:
+                guard(attach_to, attachment, make)
 
         wrapt.register_post_import_hook(attach, point.module)
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType, MethodType
 from typing import Any, Protocol
 
 import wrapt
 
 from ai_otel.hooks.guard import Guard
+
+_OF_GENERATORS = frozenset({"send", "throw", "close", "asend", "athrow", "aclose"})
 
 
 class StreamListener(Protocol):
@@ -74,7 +76,7 @@ class _Observed:
 
 
 class _Steps(_Observed):
-    """The steps of an iterator or generator."""
+    """The steps of an iterator."""
 
     __slots__ = ()
 
@@ -83,18 +85,6 @@ class _Steps(_Observed):
 
     def __next__(self) -> Any:
         return self._self_step(self.__wrapped__.__next__)
-
-    def send(self, value: Any) -> Any:
-        return self._self_step(self.__wrapped__.send, value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._self_step(self.__wrapped__.throw, *error)
-
-    def close(self) -> Any:
-        try:
-            return self.__wrapped__.close()
-        finally:
-            self._self_end(None, closed=True)
 
     def _self_step(self, advance: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -109,8 +99,26 @@ class _Steps(_Observed):
         return item
 
 
+class _GeneratorSteps(_Steps):
+    """The steps of a generator."""
+
+    __slots__ = ()
+
+    def send(self, value: Any) -> Any:
+        return self._self_step(self.__wrapped__.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._self_step(self.__wrapped__.throw, *error)
+
+    def close(self) -> Any:
+        try:
+            return self.__wrapped__.close()
+        finally:
+            self._self_end(None, closed=True)
+
+
 class _AsyncSteps(_Observed):
-    """The steps of an asynchronous iterator or generator."""
+    """The steps of an asynchronous iterator."""
 
     __slots__ = ()
 
@@ -134,18 +142,6 @@ class _AsyncSteps(_Observed):
                 self._self_guard(listener.item, item)
         return item
 
-    def asend(self, value: Any) -> Awaitable[Any]:
-        return self._self_step(self.__wrapped__.asend(value))
-
-    def athrow(self, *error: Any) -> Awaitable[Any]:
-        return self._self_step(self.__wrapped__.athrow(*error))
-
-    async def aclose(self) -> Any:
-        try:
-            return await self.__wrapped__.aclose()
-        finally:
-            self._self_end(None, closed=True)
-
     async def _self_step(self, advance: Awaitable[Any]) -> Any:
         try:
             item = await advance
@@ -159,13 +155,43 @@ class _AsyncSteps(_Observed):
         return item
 
 
+class _AsyncGeneratorSteps(_AsyncSteps):
+    """The steps of an asynchronous generator."""
+
+    __slots__ = ()
+
+    def asend(self, value: Any) -> Awaitable[Any]:
+        return self._self_step(self.__wrapped__.asend(value))
+
+    def athrow(self, *error: Any) -> Awaitable[Any]:
+        return self._self_step(self.__wrapped__.athrow(*error))
+
+    async def aclose(self) -> Any:
+        try:
+            return await self.__wrapped__.aclose()
+        finally:
+            self._self_end(None, closed=True)
+
+
 class _Stream(_Observed, wrapt.ObjectProxy):  # type: ignore[type-arg]
-    """Proxy of any object. A copy or a pickle is one of the real iterator, if that supports it."""
+    """
+    Proxy of any object. A copy or a pickle is one of the real iterator, if that supports it.
+
+    Of a generator's methods it has those that the real iterator has: `yield from` calls `close` and `throw` where they
+    exist, and `isinstance` finds a generator by them.
+    """
+
+    _self_steps: type[_Observed] = _GeneratorSteps
 
     def __init__(self, wrapped: Any, listener: StreamListener, guard: Guard) -> None:
         super().__init__(wrapped)
         self._self_listener = listener
         self._self_guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.__wrapped__, name)
+        method = vars(self._self_steps).get(name) if name in _OF_GENERATORS else None
+        return attribute if method is None else MethodType(method, self)
 
     def __copy__(self) -> Any:
         return copy.copy(self.__wrapped__)
@@ -206,7 +232,7 @@ class SyncStream(_Steps, _Stream):
     """An observed iterator."""
 
 
-class GeneratorStream(_Steps, _Generator):
+class GeneratorStream(_GeneratorSteps, _Generator):
     """An observed generator."""
 
     __slots__ = ()
@@ -215,8 +241,10 @@ class GeneratorStream(_Steps, _Generator):
 class AsyncStream(_AsyncSteps, _Stream):
     """An observed asynchronous iterator."""
 
+    _self_steps = _AsyncGeneratorSteps
 
-class AsyncGeneratorStream(_AsyncSteps, _Generator):
+
+class AsyncGeneratorStream(_AsyncGeneratorSteps, _Generator):
     """An observed asynchronous generator."""
 
     __slots__ = ()

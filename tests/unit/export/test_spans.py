@@ -141,19 +141,36 @@ def test_many_culprits_cost_a_limited_number_of_requests() -> None:
 @pytest.mark.fault(
     "export",
     "a receiver refuses everything",
-    "after 20 more requests each later batch is one request, until one succeeds",
+    "after 20 more requests each later batch is two requests, the second with one span, until one succeeds",
 )
-def test_a_receiver_that_refuses_all_is_asked_once_for_each_later_batch() -> None:
+def test_a_receiver_that_refuses_all_is_asked_twice_for_each_later_batch() -> None:
     receiver, counts = Receiver(lambda _: False), ExportCounts()
     exporter = BoundedSpanExporter(receiver, counts)
     for _ in range(3):
         exporter.export(made(512))
-    assert len(receiver.requests) == 3 + MAX_FUTILE_REQUESTS
+    assert len(receiver.requests) == 3 + MAX_FUTILE_REQUESTS + 2
+    assert receiver.requests[-2:] == [512, 1]
     assert counted(counts) == (0, 3 * 512, 0)
     receiver.accepts = without(5)
     exporter.export(made(4))
     exporter.export(made(512))
     assert counted(counts) == (4 + 511, 3 * 512 + 1, 0)
+
+
+@pytest.mark.fault(
+    "export",
+    "the receiver refuses everything for a while, and from then on each batch has a span that it refuses",
+    "the rest of each batch arrives",
+)
+def test_after_an_outage_batches_with_a_refused_span_are_bisected() -> None:
+    receiver, counts = Receiver(lambda _: False), ExportCounts()
+    exporter = BoundedSpanExporter(receiver, counts)
+    exporter.export(made(100))
+    receiver.accepts = without(0)
+    for _ in range(10):
+        exporter.export(made(100))
+    assert counted(counts) == (10 * 99, 100 + 10, 0)
+    assert sorted(receiver.arrived) == sorted(10 * [*range(1, 100)])
 
 
 class Time:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from ai_otel.gpu.counters import LARGE_FALL, Counters
+from ai_otel.gpu.counters import LARGE_FALL, ZEROS, Counters
 from ai_otel.gpu.nvidia.wraparound import WraparoundCounter
 from ai_otel.gpu.source import Device, GpuReading
 
@@ -104,6 +104,24 @@ def test_one_zero_is_no_reset() -> None:
     counters = Counters()
     values = (500_000.0, 0.0, 500_070.0, 500_140.0)
     assert [counters.monotonic("k", value) for value in values] == [500_000.0, 500_000.0, 500_070.0, 500_140.0]
+
+
+@pytest.mark.fault(
+    "gpu",
+    "the driver answers several reads of a counter with zero, as while a GPU wakes up",
+    "the total is held; nothing is added to it, because the counter did not grow from zero",
+)
+@pytest.mark.parametrize("zeros", [1, 2, 5, 20])
+def test_some_zeros_are_no_reset(zeros: int) -> None:
+    counters = Counters()
+    counters.energy_j(GPU, 500_000.0)
+    assert [counters.energy_j(GPU, 0.0) for _ in range(zeros)] == [None] * zeros
+    assert counters.energy_j(GPU, 500_070.0) == 500_070.0
+
+
+def test_a_counter_that_stays_at_zero_was_reset() -> None:
+    counters = Counters()
+    assert [counters.monotonic("errors", value) for value in (7, *[0] * (ZEROS + 2), 9)][-2:] == [7, 16]
 
 
 @pytest.mark.fault(

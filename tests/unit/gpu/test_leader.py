@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel.gpu.leader import BEAT_S, LAPSE_S, LeaderElection, leader_of, leaders
+from ai_otel.gpu.leader import BEAT_S, LAPSE_S, LeaderElection, leader_of, leaders, lock_directory
 
 ONE, TWO = ["GPU-1"], ["GPU-2"]
 
@@ -265,4 +265,29 @@ def test_without_a_lock_directory_every_process_leads_and_logs_it(
         assert not election.others_serving()
     assert "Mount a writable /tmp." in caplog.text
     assert len(caplog.records) == 1
+    election.resign()
+
+
+@pytest.mark.fault(
+    "gpu",
+    "the root file system is read-only and /tmp is not mounted, or every disk is full when the process starts",
+    "each process samples, and a line names the cause",
+)
+def test_without_a_temporary_directory_every_process_leads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    def read_only(*_: Any) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("ai_otel.gpu.leader.tempfile.gettempdir", none)
+    monkeypatch.setattr("ai_otel.gpu.leader.os.open", read_only)
+    election = LeaderElection(serves=True)
+    assert election.lead(ONE)
+    assert election.vacant()
+    assert not election.others_serving()
+    assert leaders(lock_directory(), os.getuid()) == []
+    assert "Mount a writable /tmp." in caplog.text
     election.resign()

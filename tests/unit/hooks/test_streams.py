@@ -428,3 +428,44 @@ def test_no_context_is_held_while_the_consumer_runs() -> None:
 
     asyncio.run(main())
     assert log.ends == [(None, True)]
+
+
+@pytest.mark.fault(
+    "requests",
+    "a server delegates with `yield from` to an iterator that is no generator, and the client leaves",
+    "the generator is closed as without ai-otel: the proxy has no method that the iterator does not have",
+)
+def test_an_iterator_without_a_generators_methods_gets_none() -> None:
+    def delegating(log: Log) -> Generator[int, Any, None]:
+        yield from proxy(Counting(), log)
+
+    closed, thrown = Log(), Log()
+    server = delegating(closed)
+    next(server)
+    server.close()
+    assert closed.ends == [(None, True)]
+    server = delegating(thrown)
+    next(server)
+    with pytest.raises(Broke):
+        server.throw(Broke())
+    assert not isinstance(proxy(Counting(), Log()), Generator)
+    assert not isinstance(async_proxy(Counting(), Log()), AsyncGenerator)
+    assert not hasattr(async_proxy(Counting(), Log()), "aclose")
+
+
+def test_the_methods_that_an_iterator_has_are_observed() -> None:
+    class Closing(Counting):
+        def close(self) -> str:
+            return "closed"
+
+        async def aclose(self) -> str:
+            return "closed, too"
+
+    log = Log()
+    stream = proxy(Closing(), log)
+    assert not hasattr(stream, "send")
+    assert stream.close() == "closed"
+    assert log.ends == [(None, True)]
+    log = Log()
+    assert asyncio.run(async_proxy(Closing(), log).aclose()) == "closed, too"
+    assert log.ends == [(None, True)]
