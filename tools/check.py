@@ -156,13 +156,20 @@ def counted(report: Path) -> dict[str, int]:
 
 
 def suite(everything: bool) -> list[Result]:
-    """Run all tiers on `.venv`, in full view; with `everything` what starts vLLM runs beside it, and is shown after."""
+    """
+    Run all tiers on `.venv`, in full view.
+
+    With `everything`, what starts vLLM and what needs a cluster wait for other processes most of their time: they run
+    beside the rest, one after the other, and are shown after it.
+    """
     if not everything:
         return [in_view("all tiers, here", "")]
     with ThreadPoolExecutor(max_workers=1) as pool:
-        beside = pool.submit(with_vllm)
-        results = [in_view("all tiers, here, but vLLM", "1", "-m", "not vllm"), beside.result()]
-    say(results[1].output.rstrip())
+        beside = [pool.submit(out_of_view, *lane) for lane in BESIDE]
+        results = [in_view("all other tiers, here", "1", "-m", "not vllm and not kubernetes")]
+        results += [each.result() for each in beside]
+    for result in results[1:]:
+        say(result.output.rstrip())
     return results
 
 
@@ -175,17 +182,23 @@ def in_view(name: str, everything: str, *which: str) -> Result:
     return Result(name, done.returncode == 0, time.monotonic() - started, "", counted(report))
 
 
-def with_vllm() -> Result:
-    """Run the tests that start vLLM, one after the other: a start is an import on one core for most of a minute."""
-    command, report = pytest_here("vllm", "-m", "vllm")
-    done = finished("all that starts vLLM, here", command, {"AI_OTEL_TEST_ALL": "1"})
+BESIDE = (
+    ("all that starts vLLM, here", "vllm", "vllm"),
+    ("Kubernetes, here", "kubernetes", "kubernetes and not vllm"),
+)
+
+
+def out_of_view(name: str, report_name: str, which: str) -> Result:
+    """Run the tests with these markers, keeping what pytest says."""
+    command, report = pytest_here(report_name, "-m", which)
+    done = finished(name, command, {"AI_OTEL_TEST_ALL": "1"})
     return replace(done, counts=counted(report))
 
 
 def pytest_here(name: str, *which: str) -> tuple[list[str], Path]:
     """The command, and the report that it writes."""
     report = REPORTS / f"{name}.xml"
-    return [str(VENV / "bin/python"), "-m", "pytest", "--durations=5", f"--junitxml={report}", *which], report
+    return [str(VENV / "bin/python"), "-m", "pytest", "--durations=15", f"--junitxml={report}", *which], report
 
 
 # ---------------------------------------------------------------- the run
