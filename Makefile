@@ -22,10 +22,10 @@ setup: ## create .venv, the development environment (1 min the first time)
 demo: .venv/ready ## see it: a small model server on this machine, and its telemetry (20 s)
 	@.venv/bin/ai-otel demo
 
-test: .venv/ready ## run all tests without large dependencies, on every installed Python (3 min)
+test: .venv/ready ## run all tests without large dependencies, portable ones also on the oldest and newest Python (8 min)
 	@$(RUN) tools/check.py
 
-test-all: .venv/ready ## run all tests, fetching missing dependencies (10 min the first time)
+test-all: .venv/ready ## run all tests, on every installed Python, fetching missing dependencies (25 min, 50 the first time)
 	@$(RUN) tools/check.py --all
 
 lint: .venv/ready ## format; run ruff, mypy, import-linter; check generated files (20 s)
