@@ -6,8 +6,7 @@ needs no privilege and is released when its process ends. The leader writes to t
 stops writing (stopped, hung, or a copy of its descriptors in another process) is replaced: the next candidate replaces
 the file, and a leader whose file is not the one in the directory any more has lost.
 
-Every process that serves requests also holds a shared lock on a second file; a process that can upgrade its lock is the
-only one.
+Every process that serves requests holds a shared lock on a second file; one that can upgrade its lock is alone.
 
 Files are named after the first device, so processes with different devices do not exclude each other. The first file
 also has the user's id: telemetry of two users has two owners, and neither may silence the other. The second file is
@@ -103,6 +102,7 @@ class LeaderElection:
         self._leading: _Lock | None = None
         self._serving: _Lock | None = None
         self._seen: dict[Path, tuple[object, float]] = {}
+        self._alone_from_s = float("-inf")
         self._resigned = False
         self._logged: set[str] = set()
 
@@ -144,7 +144,7 @@ class LeaderElection:
             self._leading = self._take(path)
         if self._leading is None:
             return False
-        self._write(self._leading, max(LAPSE_S, 3 * interval_s))
+        self._write(self._leading, min(max(LAPSE_S, 3 * interval_s), MOST_LAPSE_S))
         return True
 
     def step_down(self) -> None:
@@ -210,7 +210,6 @@ class LeaderElection:
         if held.descriptor < 0 or now_s - held.written_s < BEAT_S:
             return
         held.written_s = now_s
-        lapse_s = min(lapse_s, MOST_LAPSE_S)
         written = {"pid": self._pid, "since_s": held.since_s, "lapse_s": lapse_s, "devices": self._devices}
         text = json.dumps(written).encode()
         with suppress(OSError):  # a full disk: the time of the file changes nevertheless
@@ -224,11 +223,14 @@ class LeaderElection:
     def _serve(self) -> None:
         """Mark this process as serving requests on its devices."""
         path = self._path("serving")
-        if self._serving is not None and not (self._serving.path == path and self._serving.current):
-            self._serving.close()
-            self._serving = None
-        if self._serving is not None:
+        held = self._serving
+        if held is not None and held.path == path and held.current:
             return
+        if held is not None:
+            if held.path == path:  # removed: others hold a lock on the old file until they notice, too
+                self._alone_from_s = self._clock() + LAPSE_S
+            held.close()
+            self._serving = None
         try:
             opened = _open_shared(path)
         except OSError:
@@ -252,7 +254,7 @@ class LeaderElection:
         if not _locked(held.descriptor, fcntl.LOCK_SH):
             held.close()
             self._serving = None
-        return not alone
+        return not alone or self._clock() < self._alone_from_s
 
     # ---------------------------------------------------------------- both
 
@@ -332,10 +334,8 @@ def _open_shared(path: Path) -> int:
 def _locked(opened: int, kind: int) -> bool:
     try:
         fcntl.flock(opened, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks: every process leads, as without a directory
+    except OSError as error:  # on a file system without locks every process leads, as without a directory
+        return not isinstance(error, BlockingIOError)
     return True
 
 

@@ -243,6 +243,26 @@ def test_serving_processes_of_other_users_are_seen(tmp_path: Path, monkeypatch: 
     second.resign()
 
 
+@pytest.mark.fault(
+    "gpu",
+    "a cleaner removes the lock file of two processes that serve on one GPU",
+    "the first that notices claims no energy until the other one has noticed, too",
+)
+def test_after_a_removal_no_process_believes_to_be_alone(tmp_path: Path) -> None:
+    first, second = Candidate(tmp_path, serves=True), Candidate(tmp_path, serves=True)
+    first.lead(ONE)
+    second.lead(ONE)
+    (serving,) = tmp_path.glob("*serving*")
+    serving.unlink()
+    assert first.others_serving()
+    first.now_s = LAPSE_S - 1
+    assert first.others_serving()
+    first.now_s = LAPSE_S
+    assert not first.others_serving(), "the other one has ended"
+    first.resign()
+    second.resign()
+
+
 def test_a_removed_file_of_serving_processes_is_replaced(tmp_path: Path) -> None:
     first, second = Candidate(tmp_path, serves=True), Candidate(tmp_path, serves=True)
     first.lead(ONE)
