@@ -193,12 +193,7 @@ class Pipeline:
         while self.devices.deferred and time.monotonic() < deadline:
             time.sleep(0.01)
         done = self.recorder.flush(max(0.0, deadline - time.monotonic())) and not self.devices.deferred and done
-        if self._providers is not None:
-            for provider in (self._providers.tracer_provider, self._providers.meter_provider):
-                force_flush = getattr(provider, "force_flush", None)
-                if force_flush is not None:
-                    done = bool(Guard("flush", alone=True)(force_flush, int(timeout_s * 1000))) and done
-        return done
+        return (self._providers is None or self._providers.flush(timeout_s)) and done
 
     def hand_over(self, done: Callable[[], None]) -> float:
         """

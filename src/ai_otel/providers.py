@@ -24,6 +24,7 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from ai_otel import semconv
+from ai_otel.hooks.daemon import at_once
 from ai_otel.hooks.guard import Guard
 from ai_otel.inputs.documents import read_text
 from ai_otel.inputs.environ import process_variables
@@ -64,11 +65,20 @@ class Providers(NamedTuple):
     """What became of what our own exporters were given; `None` where they are someone else's."""
 
     def shutdown(self) -> None:
-        """Export what is left and end. Only own providers are ended; others are flushed."""
-        for provider, own in ((self.tracer_provider, self.own_traces), (self.meter_provider, self.own_metrics)):
-            end = getattr(provider, "shutdown" if own else "force_flush", None)
-            if end is not None:
-                Guard("stop", alone=True)(end)  # what one raises does not cost the last values of the other
+        """
+        Export what is left and end. Only own providers are ended; others are flushed.
+
+        At the same time: an endpoint that does not answer costs one signal, not the last values of the other.
+        """
+        pairs = ((self.tracer_provider, self.own_traces), (self.meter_provider, self.own_metrics))
+        ends = [getattr(provider, "shutdown" if own else "force_flush", None) for provider, own in pairs]
+        at_once("stop", [end for end in ends if end is not None])
+
+    def flush(self, timeout_s: float) -> bool:
+        """Export what is left, both signals at the same time; `False` if one of them failed."""
+        flushes = [getattr(provider, "force_flush", None) for provider in (self.tracer_provider, self.meter_provider)]
+        calls = [functools.partial(flush, int(timeout_s * 1000)) for flush in flushes if flush is not None]
+        return all(at_once("flush", calls))
 
 
 def global_tracer_provider() -> TracerProvider | None:

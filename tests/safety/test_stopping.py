@@ -66,7 +66,7 @@ def hanging() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def run(url: str, how: str) -> tuple[float, list[float]]:
+def run(url: str, how: str, **environment: str) -> tuple[float, list[float]]:
     """Run the server and stop it: seconds from the request to stop to the end of the process, and the ticks in them."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(free_port()), how],
@@ -76,6 +76,7 @@ def run(url: str, how: str) -> tuple[float, list[float]]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": url,
             "AI_OTEL_STOP_TIMEOUT": str(STOP_TIMEOUT_S),
             "AI_OTEL_GPU": "none",
+            **environment,
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -122,6 +123,22 @@ def test_a_server_exports_what_is_left_and_does_not_wait(how: str) -> None:
         assert took_s <= EXIT_S
         assert "chat tiny" in {span.name for span in sink.spans}
         assert sink.total("ai_otel.request.finished") == 1
+
+
+@pytest.mark.fault(
+    "export",
+    "the endpoint of one signal never answers while a server stops",
+    "the last values of the other signal are exported",
+)
+@pytest.mark.parametrize("signal_name", ["TRACES", "METRICS"])
+def test_an_endpoint_that_hangs_does_not_cost_the_other_signal(signal_name: str) -> None:
+    with listening() as sink, hanging() as url:
+        took_s, _ = run(sink.url, "SIGTERM", **{f"OTEL_EXPORTER_OTLP_{signal_name}_ENDPOINT": f"{url}/v1/any"})
+        assert took_s <= STOP_TIMEOUT_S + EXIT_S
+        if signal_name == "TRACES":
+            assert sink.total("ai_otel.request.finished") == 1
+        else:
+            assert "chat tiny" in {span.name for span in sink.spans}
 
 
 @pytest.mark.fault(

@@ -1,10 +1,10 @@
-"""A daemon thread that survives its own failures."""
+"""A daemon thread that survives its own failures, and calls that do not wait for each other."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ai_otel.hooks.guard import Guard
 
@@ -79,3 +79,30 @@ class DaemonThread:
     def _ended(self) -> bool:
         self._loop()
         return True
+
+
+def at_once(name: str, calls: Sequence[Callable[[], object]]) -> list[object]:
+    """
+    Make several calls at the same time, each guarded, and return their results; `None` for one that failed.
+
+    The first is made on this thread. Where no thread can be started, as at interpreter exit, it is the last.
+    """
+    results: list[object] = [None] * len(calls)
+
+    def make(index: int) -> None:
+        results[index] = Guard(name, alone=True)(calls[index])
+
+    threads = []
+    for index in range(1, len(calls)):
+        thread = threading.Thread(target=make, args=[index], name=f"ai-otel {name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            make(index)
+        else:
+            threads.append(thread)
+    if calls:
+        make(0)
+    for thread in threads:
+        thread.join()
+    return results
