@@ -172,7 +172,9 @@ AI_OTEL_PROMETHEUS_LISTEN: {value: "0.0.0.0:9464"}
 {{- if eq .role "gateway" }}
 AI_OTEL_STATEFUL_HOST: {value: {{ include "ai-otel.name" (dict "root" .root "component" "gateway-stateful") }}}
 {{- else if include "ai-otel.endsHere" . }}
-{{- include "ai-otel.backendVariables" .root | nindent 0 }}
+{{- with include "ai-otel.backendVariables" .root | fromYaml }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
 {{- else if eq .role "sidecar" }}
 AI_OTEL_GATEWAY_ENDPOINT: {value: {{ include "ai-otel.gatewayEndpoint" .root | quote }}}
 {{- else }}
