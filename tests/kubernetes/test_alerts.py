@@ -93,12 +93,13 @@ def refusing() -> Iterator[str]:
 
 
 SPAN = {"traceId": "0" * 31 + "1", "spanId": "0" * 15 + "1", "name": "x", "kind": 2}
+POINT = {"asInt": "1", "timeUnixNano": "2"}
 SENT: dict[str, Tree] = {
     "traces": {
         "resourceSpans": [{"scopeSpans": [{"spans": [{**SPAN, "startTimeUnixNano": "1", "endTimeUnixNano": "2"}]}]}]
     },
     "metrics": {
-        "resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "x", "gauge": {"dataPoints": [{"asInt": "1"}]}}]}]}]
+        "resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "x", "gauge": {"dataPoints": [POINT]}}]}]}]
     },
     "logs": {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}}]}]}]},
 }
