@@ -52,6 +52,16 @@ def test_engines_stand_between_the_beginning_and_the_end_of_a_page() -> None:
 # ---------------------------------------------------------------- compose
 
 
+@pytest.mark.fault(
+    "configuration",
+    "`ai-otel collector render --without` names a feature that does not exist",
+    "it fails and lists the features: it does not leave the misspelt one in",
+)
+def test_a_feature_to_leave_out_must_exist() -> None:
+    with pytest.raises(FragmentError, match="there is no feature persistance; there are .*persistence"):
+        compose(Selection("sidecar", without=("persistance",)))
+
+
 def test_an_unknown_fragment_is_reported_with_the_known_ones() -> None:
     with pytest.raises(FragmentError, match="there is no engine vlm; there are .*vllm"):
         compose(Selection("sidecar", engines=("vlm",)))

@@ -95,6 +95,8 @@ def _joined(tree: Tree, fragment_trees: Iterable[Tree]) -> Tree:
 
 def _add_features_and_backends(composed: Composed, selection: Selection) -> None:
     features = {name: fragments.load("features", name) for name in selection.all_features}
+    for name in selection.without:
+        fragments.load("features", name)  # a name that is misspelt would leave the feature in
     ended = Composed(composed.tree)
     for backend in selection.all_backends:
         _add_backend(ended, backend, _open(composed.tree))
