@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from ai_otel import activation
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.switch import Configuration, check_switch
+
+Command = Callable[..., CompletedProcess[str]]
 
 
 def found(environment: dict[str, str], *engines: str, pid: int | None = None) -> dict[str, Finding]:
@@ -90,6 +94,19 @@ def test_a_configuration_file_is_read_as_the_sdk_reads_it(tmp_path: Path) -> Non
     finding = found({"OTEL_CONFIG_FILE": str(file)})["OTEL_CONFIG_FILE"]
     assert finding.level is Level.WRONG
     assert "\n" not in finding.says
+
+
+@pytest.mark.fault(
+    "configuration",
+    "`ai-otel doctor` runs with `OTEL_CONFIG_FILE` and an `OTEL_PROPAGATORS` that the SDK fails for",
+    "it does not fail: the file is a finding, and the rest is examined",
+)
+@pytest.mark.requires(module="opentelemetry.configuration")
+def test_a_variable_that_the_sdk_fails_for_does_not_end_the_examination(ai_otel: Command, tmp_path: Path) -> None:
+    (file := tmp_path / "otel.yaml").write_text("- a\n")
+    done = ai_otel("doctor", "--json", OTEL_CONFIG_FILE=str(file), OTEL_PROPAGATORS="none-such")
+    assert "Traceback" not in done.stderr
+    assert "is no valid configuration" in done.stdout
 
 
 def test_a_server_below_ai_otel_run_needs_no_other_entry_point() -> None:

@@ -18,6 +18,7 @@ from ai_otel.doctor.logs import captured_messages
 from ai_otel.engines.vllm.activation import blocked
 from ai_otel.inputs.collector_variables import COLLECTOR_VARIABLES
 from ai_otel.inputs.documents import DocumentError, read_text
+from ai_otel.inputs.otel import readable
 from ai_otel.inputs.shown import shown
 from ai_otel.settings import Environment, Settings
 
@@ -133,7 +134,9 @@ def _config_file(path: str | None) -> Iterator[Finding]:
         says = f"{shown(path)} is not read: the package that reads it is not installed"
         yield Finding("switch", name, Level.WRONG, says, "pip install 'opentelemetry-sdk[file-configuration]'")
         return
-    yield _loaded(name, path)
+    with readable():  # the SDK fails when it is imported with a value that it cannot read
+        finding = _loaded(name, path)
+    yield finding
 
 
 def _loaded(name: str, path: str) -> Finding:
