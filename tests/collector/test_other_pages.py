@@ -56,6 +56,29 @@ def amd(*functions: str) -> Page:
     return Page("amd_device_metrics", "\n".join([*lines, ""]))
 
 
+def latency(*rest: str) -> Page:
+    """A histogram of vLLM: three requests, two of them above a second."""
+    name = "vllm:e2e_request_latency_seconds"
+    lines = [
+        f"# TYPE {name} histogram",
+        f'{name}_bucket{{le="1.0"}} 1',
+        f'{name}_bucket{{le="+Inf"}} 3',
+        f"{name}_count 3",
+    ]
+    return Page("vllm", "\n".join([*lines, *(f"{name}{each}" for each in rest), ""]))
+
+
+def summary(total: str) -> Page:
+    name = "nv_inference_request_summary_us"
+    labels = '{model="m",version="1"}'
+    return Page("triton", f"# TYPE {name} summary\n{name}_sum{labels} {total}\n{name}_count{labels} 3\n")
+
+
+def partitions(*healthy: int) -> Page:
+    lines = (f'gpu_health{{gpu_id="{i}",gpu_uuid="u",gpu_partition_id="{i}"}} {one}' for i, one in enumerate(healthy))
+    return Page("amd_device_metrics", "\n".join(["# TYPE gpu_health gauge", *lines, ""]))
+
+
 MEMORY = ("DCGM_FI_DEV_FB_USED 1000", "DCGM_FI_DEV_FB_FREE 2000", "DCGM_FI_DEV_FB_RESERVED 10")
 UNDEFINED = (
     "# TYPE trtllm_prompt_tokens_total counter\n"
@@ -67,6 +90,11 @@ HISTOGRAM = (
     "# TYPE vllm:num_requests_running histogram\n"
     'vllm:num_requests_running_bucket{le="+Inf"} 3\n'
     "vllm:num_requests_running_sum 3\nvllm:num_requests_running_count 3\n"
+)
+OWN = (
+    '# TYPE up gauge\nup{of="another"} 0\n'
+    '{"row/c8/vllm:prompt_tokens_total",model_name="m"} 5\n'
+    '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{model_name="m"} 3\n'
 )
 VLLM = (ENGINES / "vllm/page.prom").read_text()
 MIB = 1048576
@@ -95,6 +123,16 @@ PAGES = {
     "dcgm-nameless": dcgm("DCGM_FI_DEV_GPU_UTIL 50", uuid="N/A"),
     "no-type-of-request": Page("triton", NO_TYPE),
     "histogram": Page("vllm", HISTOGRAM),
+    "sum": latency("_sum 7"),
+    "no-sum": latency(),
+    "negative-sum": latency("_sum -7"),
+    "summary": summary("4000000"),
+    "summary-of-nothing": summary("NaN"),
+    "too-long": cache(kv_cache_size_tokens="9" * 400),
+    "too-long-product": cache(num_gpu_blocks="9" * 200, block_size="9" * 200),
+    "partitions": partitions(1, 1, 1, 1),
+    "ill-partition": partitions(1, 1, 0, 1),
+    "own-up": Page("vllm", OWN),
     "untyped": Page("vllm", without(VLLM, "# TYPE", "# HELP")),
     "typed": Page("vllm", VLLM),
 }
@@ -201,6 +239,55 @@ def test_a_counter_is_not_negative(pages: ManyPages) -> None:
 
 @pytest.mark.fault(
     "engines",
+    "a histogram on a metrics endpoint lacks its sum, or has one below zero",
+    "the histogram is absent and named as skipped: its mean is never 0",
+)
+@pytest.mark.fault(
+    "engines",
+    "the sum of a summary on a metrics endpoint is NaN",
+    "the counter is absent and named as skipped",
+)
+def test_a_sum_that_cannot_be_is_no_value(pages: ManyPages) -> None:
+    duration, of_phases = "gen_ai.server.request.duration ", "ai_otel.request.time "
+    assert [line for line in pages.lines("sum") if line.startswith(duration) and "count=3 sum=7" in line]
+    assert not [line for one in ("no-sum", "negative-sum") for line in pages.lines(one) if line.startswith(duration)]
+    assert values(pages, "summary", of_phases.strip()) == [4]
+    assert not [line for line in pages.lines("summary-of-nothing") if line.startswith(of_phases)]
+
+
+@pytest.mark.fault(
+    "engines",
+    "a label of a metrics endpoint has a number of hundreds of digits",
+    "the metric that is read from it is absent: it is neither 1 nor infinite",
+)
+def test_a_number_that_no_integer_holds_is_no_number(pages: ManyPages) -> None:
+    assert values(pages, "too-long", "ai_otel.kv_cache.capacity") == []
+    assert values(pages, "too-long-product", "ai_otel.kv_cache.capacity") == []
+
+
+@pytest.mark.fault(
+    "gpu",
+    "AMD's exporter reports the health of each partition of one GPU",
+    "the state is 1 where all are healthy, else 0, never their number",
+)
+def test_a_state_is_one_or_zero(pages: ManyPages) -> None:
+    assert values(pages, "partitions", "hw.status") == [1]
+    assert values(pages, "ill-partition", "hw.status") == [0]
+
+
+@pytest.mark.fault(
+    "collector",
+    "a metrics endpoint has a metric `up` of its own, or the name of a normaliser's copy",
+    "it is dropped: `up` says whether the scrape worked, and no value is made of it",
+)
+def test_a_page_does_not_speak_for_the_collector(pages: ManyPages) -> None:
+    running = "ai_otel.request.running updowncounter {request} {gen_ai.provider.name=vllm, gen_ai.request.model=m} 3"
+    assert pages.lines("own-up") == [running]
+    assert "another" not in str(pages.exported("own-up"))
+
+
+@pytest.mark.fault(
+    "engines",
     "a proxy removes the TYPE lines from a metrics endpoint",
     "counters and gauges are read by their names; histograms arrive in pieces and are absent",
 )
@@ -222,6 +309,10 @@ UNUSED = {
     "dcgm-used": {"DCGM_FI_DEV_FB_USED": "incomplete"},
     "dcgm-nameless": {"DCGM_FI_DEV_GPU_UTIL": "attribute"},
     "negative": {"vllm:prompt_tokens_total": "value"},
+    "no-sum": {"vllm:e2e_request_latency_seconds": "value"},
+    "negative-sum": {"vllm:e2e_request_latency_seconds": "value"},
+    "summary-of-nothing": {"nv_inference_request_summary_us": "value"},
+    "too-long": {"vllm:cache_config_info": "value"},
     "older-hybrid": {"vllm:cache_config_info": "value"},
     "no-type-of-request": {"nv_trt_llm_request_metrics": "attribute"},
     "histogram": {"vllm:num_requests_running": "type"},

@@ -20,7 +20,7 @@ HEAD = """\
 
 # For a type of the conventions: what converts into it, and what the text of a convertible value form like.
 CASTS = {
-    "int": ("Int", "^-?[0-9]+$"),
+    "int": ("Int", "^-?[0-9]{1,18}$"),
     "double": ("Double", "^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"),
     "boolean": ("Bool", "^(?i:true|false)$"),
 }

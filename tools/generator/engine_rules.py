@@ -56,6 +56,8 @@ def _row(
         yield from _label_names(row, native)
     if "unless" in row and row["unless"] not in {other["native"] for other in engine["metrics"]}:
         yield f"gives way to {row['unless']}, which is not mapped."
+    if metric.instrument == "updowncounter" and metric.unit == "1" and row.get("merge") not in ("max", "min"):
+        yield f"{metric.name} is 1 or 0, and a sum of such is neither; it needs `merge`, max or min."
     yield from _attributes(row, metric, contract)
     yield from meaning_violations(row)
 

@@ -19,9 +19,11 @@ def points(engine: Engine, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
         wanted = ottl.either(f"{ottl.point(label)} == {ottl.text(value)}" for value in _list(kept))
         yield ottl.mark(ottl.DROP, f"{ottl.point(label)} != nil and not ({wanted})")
     if any(row.metric.instrument == "counter" for row in rows):
-        # Of the two values, the one that it is not reads 0.
-        negative = "(datapoint.value_double < 0.0 or datapoint.value_int < 0)"
+        # Of the two values, the one that it is not reads 0. The sum of a summary may be no number.
+        negative = "(datapoint.value_double < 0.0 or datapoint.value_int < 0 or datapoint.value_double * 0.0 != 0.0)"
         yield ottl.skip("value", ottl.every(instruments("counter"), negative))
+    if not otlp and any(row.metric.instrument == "histogram" for row in rows):
+        yield ottl.skip("value", ottl.every(instruments("histogram"), _IMPOSSIBLE_SUM))
     yield from _constants(engine, rows)
     for label, target in engine["labels"].items():
         yield _none(label, target)
@@ -30,6 +32,13 @@ def points(engine: Engine, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
     for row in rows:
         yield from _point(row, otlp=otlp)
     yield from _required(engine, rows)
+
+
+# The receiver reads 0 for a sum that the endpoint lacks; above the first bucket nothing adds up to it.
+_ABOVE_FIRST = f"IsMatch(Format({ottl.text('%v')}, [datapoint.bucket_counts]), {ottl.text(' [0-9]*[1-9]')})"
+_IMPOSSIBLE_SUM = f"(datapoint.sum < 0.0 or (datapoint.sum == 0.0 and {_ABOVE_FIRST}))"
+_WHOLE = "^[0-9]{1,18}$"
+"""More digits fit into no integer."""
 
 
 def _list(value: Any) -> list[Any]:
@@ -74,7 +83,7 @@ def _label(label: str, target: Tree, where: str = "") -> str:
     source = ottl.point(label)
     if kind == "string":
         return ottl.do(ottl.call("set", ottl.point(target["attribute"]), source), ottl.every(where, f"{source} != nil"))
-    cast, form = {"int": ("Int", "^-?[0-9]+$"), "double": ("Double", r"^-?[0-9.eE+-]+$")}[kind]
+    cast, form = {"int": ("Int", "^-?[0-9]{1,18}$"), "double": ("Double", r"^-?[0-9.eE+-]+$")}[kind]
     where = ottl.every(where, f"{source} != nil", ottl.call("IsMatch", source, ottl.text(form)))
     return ottl.do(ottl.call("set", ottl.point(target["attribute"]), ottl.call(cast, source)), where)
 
@@ -179,7 +188,7 @@ def _is_none(label: str) -> str:
 
 def _product_of(labels: Sequence[str]) -> tuple[str, str]:
     """Whether all of them are numbers, and their product."""
-    known = (f"IsMatch({ottl.point(label)}, {ottl.text('^[0-9]+$')})" for label in labels)
+    known = (f"IsMatch({ottl.point(label)}, {ottl.text(_WHOLE)})" for label in labels)
     return ottl.every(*known), " * ".join(f"Double({ottl.point(label)})" for label in labels)
 
 

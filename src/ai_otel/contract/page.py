@@ -8,6 +8,7 @@ two against each other. Here it is for `ai-otel doctor` and `ai-otel collector e
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple
 from ai_otel.contract.mapping import NO_KIND, Engine, MetricMapping, no_value
 from ai_otel.contract.model import Contract
 
-_WHOLE = re.compile(r"[0-9]+")
-_CASTS = {"int": re.compile(r"-?[0-9]+"), "double": re.compile(r"-?[0-9.eE+-]+")}
+_WHOLE = re.compile(r"[0-9]{1,18}")
+_CASTS = {"int": re.compile(r"-?[0-9]{1,18}"), "double": re.compile(r"-?[0-9.eE+-]+")}
 _AN_HOUR_S = 3600.0
 
 
@@ -171,6 +172,10 @@ class _Reader:
         value: dict[str, Any] = row.get("value", {})
         if self._metrics[row["to"]].instrument == "counter" and sample.value < 0:
             return f"is a counter, and {sample.value:g}"
+        if "part" in row and math.isnan(sample.value):
+            return "is a counter, and no number"
+        if self._metrics[row["to"]].instrument == "histogram" and (problem := self._sum_problem(row, sample)):
+            return problem
         if "newest" in row and not 0 <= sample.value <= time.time() + _AN_HOUR_S:
             return f"is a time, and {sample.value:g}: servers that share the endpoint have added theirs"
         labels = [*value.get("product_of_labels", ()), *filter(None, [value.get("at_most")])]
@@ -178,6 +183,16 @@ class _Reader:
         if not unknown or self._other_product(value, sample):
             return None
         return f"has no number in its label {' or '.join(unknown)}"
+
+    def _sum_problem(self, row: MetricMapping, count: Sample) -> str | None:
+        samples = self._scrape.samples
+        total = next((s.value for s in samples.get(f"{row['native']}_sum", ()) if s.labels == count.labels), 0.0)
+        buckets = [s for s in samples.get(f"{row['native']}_bucket", ()) if {**count.labels, **s.labels} == s.labels]
+        if total < 0:
+            return f"is a histogram, and its sum {total:g}"
+        if total == 0 and buckets and min(bucket.value for bucket in buckets) < count.value:
+            return "is a histogram without its sum"
+        return None
 
     def _other_product(self, value: Mapping[str, Any], sample: Sample) -> bool:
         otherwise = value.get("else")
