@@ -74,6 +74,17 @@ def summary(total: str) -> Page:
     return Page("triton", f"# TYPE {name} summary\n{name}_sum{labels} {total}\n{name}_count{labels} 3\n")
 
 
+def ranks() -> Page:
+    """SGLang's DP attention, two data-parallel ranks of two GPUs each, with metrics of all schedulers."""
+    name = "sglang:prefill_effective_tokens_total"
+    lines = [
+        f'{name}{{mode="{mode}",dp_rank="{rank // 2}",tp_rank="{rank}",pp_rank="0"}} {tokens}'
+        for mode, tokens in (("input", 100), ("device_hit", 40), ("host_hit", 5))
+        for rank in range(4)
+    ]
+    return Page("sglang", "\n".join([f"# TYPE {name} counter", *lines, ""]))
+
+
 def partitions(*healthy: int) -> Page:
     lines = (f'gpu_health{{gpu_id="{i}",gpu_uuid="u",gpu_partition_id="{i}"}} {one}' for i, one in enumerate(healthy))
     return Page("amd_device_metrics", "\n".join(["# TYPE gpu_health gauge", *lines, ""]))
@@ -132,6 +143,7 @@ PAGES = {
     "too-long-product": cache(num_gpu_blocks="9" * 200, block_size="9" * 200),
     "partitions": partitions(1, 1, 1, 1),
     "ill-partition": partitions(1, 1, 0, 1),
+    "ranks": ranks(),
     "own-up": Page("vllm", OWN),
     "untyped": Page("vllm", without(VLLM, "# TYPE", "# HELP")),
     "typed": Page("vllm", VLLM),
@@ -263,6 +275,16 @@ def test_a_sum_that_cannot_be_is_no_value(pages: ManyPages) -> None:
 def test_a_number_that_no_integer_holds_is_no_number(pages: ManyPages) -> None:
     assert values(pages, "too-long", "ai_otel.kv_cache.capacity") == []
     assert values(pages, "too-long-product", "ai_otel.kv_cache.capacity") == []
+
+
+@pytest.mark.fault(
+    "engines",
+    "every scheduler of SGLang reports the same tokens (`--enable-metrics-for-all-schedulers`)",
+    "the tokens of a data-parallel rank count once, the ranks' beside each other",
+)
+def test_what_ranks_repeat_counts_once(pages: ManyPages) -> None:
+    assert values(pages, "ranks", "ai_otel.prefix_cache.queried_tokens") == [145, 145]
+    assert values(pages, "ranks", "ai_otel.prefix_cache.hit_tokens") == [5, 5, 40, 40]
 
 
 @pytest.mark.fault(

@@ -165,13 +165,17 @@ def _wait(collector: Collector) -> None:
 # ---------------------------------------------------------------- pages, and what comes out
 
 
+class _PagesServer(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # as many scrapes may begin at one time as there are pages
+
+
 class Pages:
     """Metrics endpoints by path, as an engine would serve them; `text` may be changed while it runs."""
 
     def __init__(self, text: Mapping[str, str]) -> None:
         self.text = dict(text)
         self.reads = 0
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _PagesServer(("127.0.0.1", 0), self._handler())
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Pages:  # noqa: PYI034 - Self is younger than Python 3.10
