@@ -102,6 +102,15 @@ HISTOGRAM = (
     'vllm:num_requests_running_bucket{le="+Inf"} 3\n'
     "vllm:num_requests_running_sum 3\nvllm:num_requests_running_count 3\n"
 )
+LARGEST = "".join(
+    f'{name}{{gpu_id="0",gpu_partition_id="0"}} {largest}\n'
+    for name, largest in (
+        ("gpu_package_power", 65535),
+        ("gpu_junction_temperature", 4294967295),
+        ("gpu_gfx_activity", 65535),
+        ("gpu_energy_consumed", 18446744073709551615),
+    )
+)
 OWN = (
     '# TYPE up gauge\nup{of="another"} 0\n'
     '{"row/c8/vllm:prompt_tokens_total",model_name="m"} 5\n'
@@ -144,6 +153,9 @@ PAGES = {
     "partitions": partitions(1, 1, 1, 1),
     "ill-partition": partitions(1, 1, 0, 1),
     "ranks": ranks(),
+    "no-sensor": dcgm("DCGM_FI_DEV_MEMORY_TEMP 0", "DCGM_FI_DEV_GPU_TEMP 41"),
+    "no-sensor-renamed": dcgm("DCGM_FI_DEV_MEMORY_TEMP_CELSIUS 0"),
+    "amd-largest": Page("amd_device_metrics", LARGEST),
     "own-up": Page("vllm", OWN),
     "untyped": Page("vllm", without(VLLM, "# TYPE", "# HELP")),
     "typed": Page("vllm", VLLM),
@@ -216,6 +228,25 @@ def test_a_sum_needs_all_of_its_parts(pages: ManyPages) -> None:
     assert values(pages, "dcgm-used", "hw.gpu.memory.usage") == [1000 * MIB]
     assert values(pages, "dcgm-one-of-two", limit) == [3010 * MIB]
     assert values(pages, "dcgm-one-of-two", "hw.gpu.memory.usage") == [1000 * MIB] * 2
+
+
+@pytest.mark.fault(
+    "gpu",
+    "DCGM reports 0 °C for the memory of a GPU without that sensor (L4, GeForce)",
+    "the temperature of the memory is absent; that of the GPU stays",
+)
+def test_a_sensor_that_does_not_exist_has_no_temperature(pages: ManyPages) -> None:
+    assert values(pages, "no-sensor", "hw.temperature") == [41]
+    assert values(pages, "no-sensor-renamed", "hw.temperature") == []
+
+
+@pytest.mark.fault(
+    "gpu",
+    "AMD's exporter passes on the largest number of 16, 32 or 64 bits, AMD SMI's \"no value\"",
+    "power, temperature, utilization and energy are absent",
+)
+def test_the_largest_number_is_no_reading(pages: ManyPages) -> None:
+    assert pages.lines("amd-largest") == []
 
 
 @pytest.mark.fault(
