@@ -153,6 +153,11 @@ PAGES = {
     "partitions": partitions(1, 1, 1, 1),
     "ill-partition": partitions(1, 1, 0, 1),
     "ranks": ranks(),
+    "negative-state": Page(
+        "triton",
+        "# TYPE nv_inference_pending_request_count gauge\n"
+        'nv_inference_pending_request_count{model="a"} -2\nnv_inference_pending_request_count{model="b"} 2\n',
+    ),
     "no-sensor": dcgm("DCGM_FI_DEV_MEMORY_TEMP 0", "DCGM_FI_DEV_GPU_TEMP 41"),
     "no-sensor-renamed": dcgm("DCGM_FI_DEV_MEMORY_TEMP_CELSIUS 0"),
     "amd-largest": Page("amd_device_metrics", LARGEST),
@@ -276,8 +281,14 @@ def test_a_model_without_a_name_is_that_of_the_setting(pages: ManyPages) -> None
     "a metrics endpoint has a counter below zero",
     "the value is dropped: it does not become a sum that only grows",
 )
-def test_a_counter_is_not_negative(pages: ManyPages) -> None:
+@pytest.mark.fault(
+    "engines",
+    "a gauge of a metrics endpoint that counts requests is below zero",
+    "the point is dropped and named as skipped; those of other models stay",
+)
+def test_what_is_counted_is_not_negative(pages: ManyPages) -> None:
     assert values(pages, "negative", "ai_otel.usage.input_tokens") == []
+    assert values(pages, "negative-state", "ai_otel.request.waiting") == [2]
 
 
 @pytest.mark.fault(
@@ -362,6 +373,7 @@ UNUSED = {
     "dcgm-used": {"DCGM_FI_DEV_FB_USED": "incomplete"},
     "dcgm-nameless": {"DCGM_FI_DEV_GPU_UTIL": "attribute"},
     "negative": {"vllm:prompt_tokens_total": "value"},
+    "negative-state": {"nv_inference_pending_request_count": "value"},
     "no-sum": {"vllm:e2e_request_latency_seconds": "value"},
     "negative-sum": {"vllm:e2e_request_latency_seconds": "value"},
     "summary-of-nothing": {"nv_inference_request_summary_us": "value"},

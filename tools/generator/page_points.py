@@ -18,10 +18,11 @@ def points(engine: Engine, rows: Sequence[Row], *, otlp: bool) -> Iterator[str]:
     for label, kept in engine.get("only", {}).items():
         wanted = ottl.either(f"{ottl.point(label)} == {ottl.text(value)}" for value in _list(kept))
         yield ottl.mark(ottl.DROP, f"{ottl.point(label)} != nil and not ({wanted})")
-    if any(row.metric.instrument == "counter" for row in rows):
+    counted = [kind for kind in ("counter", "updowncounter") if any(row.metric.instrument == kind for row in rows)]
+    if counted:
         # Of the two values, the one that it is not reads 0. The sum of a summary may be no number.
         negative = "(datapoint.value_double < 0.0 or datapoint.value_int < 0 or datapoint.value_double * 0.0 != 0.0)"
-        yield ottl.skip("value", ottl.every(instruments("counter"), negative))
+        yield ottl.skip("value", ottl.every(ottl.either(map(instruments, counted)), negative))
     if not otlp and any(row.metric.instrument == "histogram" for row in rows):
         yield ottl.skip("value", ottl.every(instruments("histogram"), _IMPOSSIBLE_SUM))
     yield from _constants(engine, rows)

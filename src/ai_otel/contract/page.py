@@ -170,10 +170,10 @@ class _Reader:
 
     def _value_problem(self, row: MetricMapping, sample: Sample) -> str | None:
         value: dict[str, Any] = row.get("value", {})
-        if self._metrics[row["to"]].instrument == "counter" and sample.value < 0:
-            return f"is a counter, and {sample.value:g}"
+        if self._metrics[row["to"]].instrument in ("counter", "updowncounter") and sample.value < 0:
+            return f"is {sample.value:g}, below zero"
         if "part" in row and math.isnan(sample.value):
-            return "is a counter, and no number"
+            return "has a sum that is no number"
         if self._metrics[row["to"]].instrument == "histogram" and (problem := self._sum_problem(row, sample)):
             return problem
         if "newest" in row and not 0 <= sample.value <= time.time() + _AN_HOUR_S:
