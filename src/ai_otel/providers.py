@@ -287,8 +287,9 @@ def _load(group: str, name: str) -> type[Any] | None:
 
 
 def _processor(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> SpanProcessor:
-    _survive(exporter, "export")
-    return CountedSpanProcessor(BoundedSpanExporter(exporter, counts, seen), counts)
+    bounded = BoundedSpanExporter(exporter, counts, seen)
+    _survive(bounded, "export", type(exporter).__name__)
+    return CountedSpanProcessor(bounded, counts)
 
 
 def _reader(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> MetricReader:
@@ -315,16 +316,18 @@ def _bind(reader: MetricReader) -> MetricReader:
     return reader
 
 
-def _survive(owner: Any, method: str) -> None:
+def _survive(owner: Any, method: str, name: str = "") -> None:
     """
     Suppress and count what a method raises that the SDK calls on its thread: an exporter's, or a reader's collection.
+
+    `name` is who fails in the counts; by default the owner's class.
 
     The SDK catches `Exception` at most. Its thread would end silently, for instance at a panic of a Rust extension.
     """
     call = getattr(owner, method, None)
     if call is None:
         return
-    guard = Guard(f"{type(owner).__name__}.{method}", alone=True, lasting=True)
+    guard = Guard(f"{name or type(owner).__name__}.{method}", alone=True, lasting=True)
 
     @functools.wraps(call)
     def survived(*arguments: Any, **options: Any) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 
 from ai_otel.export.counts import ExportCounts
 from ai_otel.export.redirects import Redirects
+from ai_otel.inputs.shown import shown
+
+log = logging.getLogger("ai_otel")
 
 
 class CountedMetricExporter(MetricExporter):
@@ -28,6 +32,9 @@ class CountedMetricExporter(MetricExporter):
             result = self.wrapped.export(metrics_data, timeout_millis, **kwargs)
             if self._redirects is not None and self._redirects.take():
                 result = MetricExportResult.FAILURE
+        except OSError as error:
+            # Older SDKs raise where no receiver is reached, and would log the traceback each time.
+            log.debug("ai-otel: metrics were not exported: %s", shown(error))
         finally:
             sent = result is MetricExportResult.SUCCESS
             (self._counts.sent if sent else self._counts.failed)["metrics"] += _points(metrics_data)

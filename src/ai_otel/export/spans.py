@@ -81,7 +81,12 @@ class BoundedSpanExporter(SpanExporter):
     def _send(self, spans: Spans) -> bool:
         """Send one request: whether it was accepted. Sets whether a receiver answers, be it to refuse."""
         started = time.monotonic()
-        accepted = self.wrapped.export(spans) is SpanExportResult.SUCCESS
+        try:
+            accepted = self.wrapped.export(spans) is SpanExportResult.SUCCESS
+        except OSError:
+            # Older SDKs raise where no receiver is reached.
+            self._answers = False
+            return False
         redirected = self._redirects is not None and self._redirects.take()
         if accepted and not redirected:
             self._sent += len(spans)

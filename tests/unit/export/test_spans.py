@@ -215,10 +215,10 @@ def test_after_the_shutdown_nothing_is_bisected() -> None:
 
 def test_what_an_exporter_raises_is_raised_and_counted() -> None:
     def broken(spans: Sequence[ReadableSpan]) -> bool:
-        raise ConnectionError
+        raise ValueError
 
     counts = ExportCounts()
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no text
         BoundedSpanExporter(Receiver(broken), counts).export(made(5))
     assert counted(counts) == (0, 5, 0)
 
@@ -253,3 +253,19 @@ def test_flush_and_shutdown_reach_the_exporter() -> None:
     assert exporter.force_flush(7)
     exporter.shutdown(timeout_millis=9)
     assert receiver.ended == 9
+
+
+def test_an_endpoint_that_is_not_reached_is_a_failed_export_and_no_failed_hook() -> None:
+    """As the exporters of the oldest supported SDK say it."""
+
+    class Unreached(SpanExporter):
+        calls = 0
+
+        def export(self, spans: Any) -> SpanExportResult:
+            self.calls += 1
+            raise ConnectionRefusedError
+
+    unreached, counts = Unreached(), ExportCounts()
+    exporter = BoundedSpanExporter(unreached, counts)
+    assert exporter.export(made(8)) is SpanExportResult.FAILURE
+    assert (unreached.calls, counts.failed["traces"], counts.sent["traces"]) == (1, 8, 0)
