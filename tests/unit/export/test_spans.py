@@ -255,7 +255,7 @@ def test_flush_and_shutdown_reach_the_exporter() -> None:
     assert receiver.ended == 9
 
 
-def test_an_endpoint_that_is_not_reached_is_a_failed_export_and_no_failed_hook() -> None:
+def test_an_endpoint_that_is_not_reached_is_a_failed_export() -> None:
     """As the exporters of the oldest supported SDK say it."""
 
     class Unreached(SpanExporter):
