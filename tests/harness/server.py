@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
@@ -87,11 +88,20 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(10)
 
 
+_PORTS = iter(random.SystemRandom().sample(range(11_000, 32_000), 20_000))
+"""
+Below those that Linux gives to outgoing connections, of which another process would take one before the server listens;
+each once, in an order that differs from that of tests in other processes.
+"""
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that was free a moment ago, and that was not given out before."""
+    for port in _PORTS:
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise ServerError("this process has used 20,000 ports")
 
 
 @contextmanager
