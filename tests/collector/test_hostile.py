@@ -64,6 +64,8 @@ class Scraped:
         self.instances: dict[str, set[str]] = defaultdict(set)
         names = {address: name for name, address in addresses.items()}
         for instance, metric, point in _points(out):
+            if point.get("flags"):
+                continue  # a mark that a series has ended: its scrape was late
             attributes = attributes_of(point)
             lengths = [len(value) for value in attributes.values() if isinstance(value, str)]
             self.longest[names[instance]] = max(self.longest[names[instance]], *lengths, 0)
