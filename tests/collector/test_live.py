@@ -267,8 +267,9 @@ def test_the_overview_shows_the_clients_numbers(live: Live, engine: str) -> None
         (found,) = shown(live, engine, expression)
         made = sum(sent.usage[kind] for sent in load.counted if sent.usage) / window_s(load)
         print(f"{engine}: the overview shows {found.value:.1f} {kind} a second, the client counted {made:.1f}")
-        # A rate is extrapolated to both ends of its window, by up to a scrape interval of a second at each.
-        assert found.value == pytest.approx(made, rel=2.5 / window_s(load))
+        # A rate is extrapolated to both ends of its window, by up to a scrape interval of a second at each, and beside
+        # other tests a scrape may be a second late.
+        assert found.value == pytest.approx(made, rel=4.0 / window_s(load))
 
 
 # ---------------------------------------------------------------- the crowd

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
-import random
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from harness.polling import wait_until
 
@@ -88,20 +90,38 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(10)
 
 
-_PORTS = iter(random.SystemRandom().sample(range(11_000, 32_000), 20_000))
-"""
-Below those that Linux gives to outgoing connections, of which another process would take one before the server listens;
-each once, in an order that differs from that of tests in other processes.
-"""
+def _own_ports() -> Iterator[int]:
+    """
+    The ports of this process, again and again: a thousand that it locks against other runs of tests.
+
+    They are below those that Linux gives to outgoing connections, of which another process would take one before the
+    server listens.
+    """
+    for first in range(11_000, 31_000, 1000):
+        lock = (Path("/tmp") / f"ai-otel-tests-{os.getuid()}-ports-{first}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _LOCKS.append(lock)
+        return itertools.cycle(range(first, first + 1000))
+    raise ServerError("20 runs of tests on this machine have all ports")
+
+
+_LOCKS: list[IO[str]] = []
+_PORTS: list[Iterator[int]] = []
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, and that was not given out before."""
-    for port in _PORTS:
+    """A port of this run of tests that was free a moment ago."""
+    if not _PORTS:
+        _PORTS.append(_own_ports())
+    for port in _PORTS[0]:
         with socket.socket() as listener, suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port
-    raise ServerError("this process has used 20,000 ports")
+    raise AssertionError("a cycle does not end")
 
 
 @contextmanager

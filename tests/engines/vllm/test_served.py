@@ -155,8 +155,8 @@ def test_names_follow_operation_and_model(scene: Scene) -> None:
         root = scene.tree(sent)
         model = root.attributes.get("gen_ai.request.model")
         assert root.name == (f"{operation} {model}" if model else operation), sent.name
-        # What the API layer refuses names a model that only the client knows.
-        assert model == "tiny" or expected(sent)[1] in (400, 404), sent.name
+        # What is refused before the engine names a model that only the client knows.
+        assert model == "tiny" or expected(sent)[1] in (400, 404, 503), sent.name
 
 
 def test_span_tokens_equal_the_clients_usage(scene: Scene) -> None:
