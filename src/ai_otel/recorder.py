@@ -170,6 +170,7 @@ class Recorder:
             self.dropped["queue_bytes"] += 1
             record.release()
         else:
+            # As `schedule`, without its calls: it runs once for each request.
             self._queue.append((self._deliver, record))
             if not self._signalled:
                 self.wake()

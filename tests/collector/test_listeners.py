@@ -15,24 +15,13 @@ import pytest
 from ai_otel.collector import fragments
 from ai_otel.collector.compose import Selection, compose
 from harness.collector.process import composed, exports, running
+from harness.ipv6 import needs_ipv6
 from harness.polling import eventually
 from harness.server import free_port
 from harness.telemetry.traffic import PROTOBUF, span, spans_request
 
 DEFAULT = re.compile(r"\$\{env:[A-Z_]+:-([^}]*)\}")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as one:
-            one.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
 def addresses(role: str, feature: tuple[str, ...] = (), backends: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ import pytest
 from harness.certificates import Authority
 from harness.collector.agent import agent, pod
 from harness.collector.process import Tree, attributes_of, composed, exports, running
+from harness.ipv6 import needs_ipv6
 from harness.polling import eventually
 
 pytestmark = pytest.mark.requires(part="collector")
@@ -24,18 +25,6 @@ pytestmark = pytest.mark.requires(part="collector")
 PAGE = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{model_name="m"} 3\n'
 TOKEN = "a-token"
 OFTEN = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s", "K8S_NODE_NAME": "node-1"}
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as one:
-            one.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
 class Strict:
