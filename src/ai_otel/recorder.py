@@ -33,6 +33,13 @@ _MEASURED_FROM = 256
 """Fewer waiting records are not measured."""
 _INFERENCE_BYTES = 2048
 
+HOLD_S = 0.00015
+"""For so many seconds records are emitted in one go. Then the interpreter lock is given to the server's threads."""
+PAUSE_S = 0.00005
+"""Long enough for a waiting thread to wake up and take the lock."""
+HURRY = 1024
+"""With more waiting records the lock is only offered: the queue must not fill up because of the pauses."""
+
 Step = Callable[[RequestRecord], None]
 
 
@@ -252,7 +259,12 @@ class Recorder:
     def _drain(self) -> None:
         queue = self._queue
         while True:
+            until_s = time.perf_counter() + HOLD_S
             while queue:
+                if time.perf_counter() > until_s:
+                    # A thread that computes keeps the lock for 5 ms, and the server's event loop waits for it.
+                    time.sleep(PAUSE_S if len(queue) < HURRY else 0)
+                    until_s = time.perf_counter() + HOLD_S
                 step, record = queue.popleft()
                 if record.queued_bytes:
                     self._bytes_out += record.queued_bytes

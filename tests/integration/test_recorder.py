@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from ai_otel import recorder as recorder_module
 from ai_otel.record import RequestRecord
 from records import a_closed_record, recorder_of
 
@@ -49,6 +53,45 @@ def test_records_of_many_threads_all_arrive() -> None:
         assert recorder.open_count == 0
     assert len(delivered) == 1600
     assert len({id(record) for record in delivered}) == 1600
+
+
+def test_a_burst_of_records_leaves_the_interpreter_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between records the lock is given away, so no run of records is longer than the limit and one record."""
+    pauses: list[float] = []
+    one_s = recorder_module.HOLD_S / 3
+    done_s: list[float] = []
+
+    def paused(seconds: float) -> None:
+        if seconds == recorder_module.PAUSE_S:
+            pauses.append(time.perf_counter())
+        else:  # `flush`, on this thread
+            time.sleep(seconds)
+
+    def busily(_: RequestRecord) -> None:
+        end_s = time.perf_counter() + one_s
+        while time.perf_counter() < end_s:
+            pass
+        done_s.append(time.perf_counter())
+
+    with recorder_of(busily, interval_s=0.05) as recorder:
+        monkeypatch.setattr(recorder_module, "time", _Clock(paused))
+        for _ in range(300):
+            a_closed_record(recorder)
+        assert recorder.flush()
+    runs: Counter[int] = Counter(bisect.bisect(pauses, done) for done in done_s)
+    assert len(done_s) == 300
+    # Three or four records fit into the limit; fewer where this machine was busy in between.
+    assert max(runs.values()) <= 4, runs
+
+
+class _Clock:
+    """The module `time`, with another `sleep`."""
+
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self.sleep = sleep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
 
 def own_threads() -> list[threading.Thread]:
