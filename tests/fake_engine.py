@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wrapt import importer
-
 from ai_otel.engines import EngineEntry
 from ai_otel.hooks.arguments import Arguments
+from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
 from ai_otel.record import Choice, Inference, Outcome, clock
@@ -84,10 +84,16 @@ def fresh() -> Any:
 
 
 def forget(*names: str) -> None:
-    """Take modules away so that the next imports of these names are new to all hooks, also to `wrapt` before 1.15."""
+    """Take modules away so that the next imports of these names are new to all hooks."""
     for name in names:
         sys.modules.pop(name, None)
-        importer._post_import_hooks.pop(name, None)
+        IMPORTS._waiting.pop(name, None)
+
+
+def write_package(folder: Path, name: str = "vllm", version: str = "0.32.0", source: str = "") -> None:
+    """A package of an engine's name, to be imported from `folder`; it has no functions unless `source` defines some."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(f"__version__ = {version!r}\n{source}")
 
 
 @contextmanager

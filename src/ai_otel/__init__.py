@@ -7,10 +7,9 @@ environment variable `AI_OTEL_ENABLED=true` do the same from outside.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ai_otel.version import __version__
 
+TYPE_CHECKING = False  # imported at every interpreter start, where `typing` would be most of the cost
 if TYPE_CHECKING:
     from ai_otel.settings import Settings, SettingsError
     from ai_otel.start import Handle, instrument, uninstrument
@@ -26,7 +25,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Lazy, because entry points import this package at every interpreter start.
     if name in _HOMES:
         import importlib

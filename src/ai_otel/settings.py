@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ai_otel.inputs.collector_variables import COLLECTOR_VARIABLES
+from ai_otel.inputs.flag import flag
 from ai_otel.inputs.placeholders import STEP, is_resolved
 from ai_otel.inputs.shown import shown
 
@@ -29,15 +30,6 @@ MAX_PRICE = 1e9
 
 class SettingsError(ValueError):
     """An invalid setting. The message names it and the accepted values."""
-
-
-def _flag(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off", ""):
-        return False
-    raise ValueError("write true or false")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -112,12 +104,12 @@ def option(default: Any, read: Callable[[str], Any], doc: str) -> Any:
 class Settings:
     """All settings. The environment variable of each is `AI_OTEL_` and its name in capitals."""
 
-    enabled: bool = option(False, _flag, "Enable instrumentation through the installed entry points.")
+    enabled: bool = option(False, flag, "Enable instrumentation through the installed entry points.")
     engines: tuple[str, ...] = option((), _names, "Comma-separated engines to observe; empty means all.")
-    traces: bool = option(True, _flag, "Emit spans.")
-    metrics: bool = option(True, _flag, "Emit metrics.")
-    phases: bool = option(True, _flag, "Emit queue, prefill and decode as child spans of each request span.")
-    edge: bool = option(True, _flag, "Observe HTTP requests of Starlette and FastAPI servers.")
+    traces: bool = option(True, flag, "Emit spans.")
+    metrics: bool = option(True, flag, "Emit metrics.")
+    phases: bool = option(True, flag, "Emit queue, prefill and decode as child spans of each request span.")
+    edge: bool = option(True, flag, "Observe HTTP requests of Starlette and FastAPI servers.")
     engine_tracing: str = option(
         "keep",
         _one_of("keep", "ignore"),
@@ -132,13 +124,13 @@ class Settings:
         "Comma-separated vendors whose GPUs are sampled; `auto` selects all, `none` disables sampling.",
     )
     gpu_interval: float = option(1.0, _seconds, "GPU sampling interval in seconds.")
-    gpu_processes: bool = option(False, _flag, "Report the GPU memory of each process of this container.")
+    gpu_processes: bool = option(False, flag, "Report the GPU memory of each process of this container.")
     energy: bool = option(
-        False, _flag, "Attribute GPU energy to requests; samples the energy counters ten times per second."
+        False, flag, "Attribute GPU energy to requests; samples the energy counters ten times per second."
     )
     energy_shared: bool = option(
         False,
-        _flag,
+        flag,
         "Estimate energy on GPUs that are or may be shared with other workloads (MIG, time-slicing). Not for billing.",
     )
     price: Price | None = option(  # noqa: RUF009 - a dataclass field, as all of them
@@ -179,7 +171,7 @@ class Settings:
         "`ai-otel agent`: how the device plugin shares a GPU, `time_slicing` or `mps`; the kubelet does not report it.",
     )
     agent_resource_slices: bool = option(
-        False, _flag, "`ai-otel agent`: map resource claims (DRA); reads ResourceSlices from the API server."
+        False, flag, "`ai-otel agent`: map resource claims (DRA); reads ResourceSlices from the API server."
     )
     queue_limit: int = option(8192, _count, "Maximum number of ended requests in the export queue.")
     flush_interval: float = option(0.1, _seconds, "Interval in seconds between two batches of ended requests.")
@@ -190,7 +182,7 @@ class Settings:
         """Return whether `AI_OTEL_ENABLED` is true. Reads no other variable and logs nothing else."""
         text = (os.environ if environment is None else environment).get(_SWITCH, "")
         try:
-            return _flag(text)
+            return flag(text)
         except ValueError as error:
             if text not in _logged:  # each entry point calls this
                 _logged.add(text)

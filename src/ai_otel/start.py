@@ -12,14 +12,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-import wrapt
-
 from ai_otel import activation
+from ai_otel.activation import first_engine
 from ai_otel.energy.stage import DeviceOptions
 from ai_otel.engines import ENGINES, EngineEntry
 from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import Guard
+from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.patch import Patcher, imported_version
 from ai_otel.inputs.shown import shown
 from ai_otel.pipeline import Pipeline
@@ -55,7 +55,7 @@ class Handle:
         self._attached_children = False
         self._passed = (tracer_provider, meter_provider)
         self._users: UserProviders | None = None
-        self._born = os.getpid()
+        self._born = first_engine.first_pid()
         self.pipeline = Pipeline(
             self._build,
             lambda: self.engine,
@@ -233,14 +233,14 @@ class Handle:
 
 
 def _when_imported(module: str, guard: Guard, attach: Callable[..., None], *arguments: Any) -> None:
-    """Have a handle's method called when a module is imported. `wrapt` may keep the hook for good, but no handle."""
+    """Have a handle's method called when a module is imported. The finder may keep the call for good, but no handle."""
     method = WeakMethod(attach)
 
     def imported(found: ModuleType) -> None:
         if (bound := method()) is not None:
             guard(bound, *arguments, found)
 
-    wrapt.register_post_import_hook(imported, module)
+    IMPORTS.when_imported(module, imported)
 
 
 _handle: Handle | None = None
@@ -277,6 +277,7 @@ def instrument(
         chosen = Settings.from_environment(**settings)
         handle = Handle(chosen, Environment.read(), tracer_provider, meter_provider)
         _handle = handle
+    first_engine.stop_waiting()
     activation.show()
     handle.watch({**ENGINES, **activation.third_party_engines()})
     atexit.register(handle.stop)
@@ -285,6 +286,7 @@ def instrument(
 
 def uninstrument() -> None:
     """Undo `instrument()`: originals are restored, and what is left is handed over."""
+    first_engine.stop_waiting()
     with _lock:
         handle = _handle
     if handle is not None:

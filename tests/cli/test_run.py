@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+import fake_engine
 from ai_otel import activation
 
-# Says whether ai-otel is on in the interpreter that runs it.
-IS_ON = "import sys; start = sys.modules.get('ai_otel.start'); print(start is not None and start.current() is not None)"
+# Says whether ai-otel waits for an engine in the interpreter that runs it.
+IS_ON = "import sys; print('ai_otel.hooks.imports' in sys.modules)"
 
 PARENT = """
 import json, multiprocessing, os, subprocess, sys
 
 def is_on():
+    import vllm
     start = sys.modules.get("ai_otel.start")
     return start is not None and start.current() is not None
 
@@ -35,7 +37,11 @@ def of_child(method):
     return queue.get()
 
 if __name__ == "__main__":
-    other = subprocess.run([sys.executable, "-c", IS_ON], capture_output=True, text=True).stdout.strip() == "True"
+    program = "import parent; print(parent.is_on())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=os.path.dirname(__file__)
+    )
+    other = done.stdout.strip() == "True"
     print(json.dumps({
         "here": is_on(), "spawn": of_child("spawn"), "fork": of_child("fork"), "subprocess": other,
         "pid": os.getpid(), "enabled": os.environ["AI_OTEL_ENABLED"], "path": os.environ["PYTHONPATH"],
@@ -46,7 +52,8 @@ if __name__ == "__main__":
 @pytest.fixture
 def parent(tmp_path: Path) -> str:
     script = tmp_path / "parent.py"
-    script.write_text(f"IS_ON = {IS_ON!r}\n{PARENT}")
+    script.write_text(PARENT)
+    fake_engine.write_package(tmp_path)
     return str(script)
 
 
@@ -106,7 +113,7 @@ def test_running_inside_a_run_adds_nothing(ai_otel) -> None:
 
 
 def test_all_ways_in_at_once_are_one(ai_otel) -> None:
-    program = "import ai_otel; from ai_otel.start import current; print(current() is ai_otel.instrument() is current())"
+    program = "import ai_otel; print(ai_otel.instrument() is ai_otel.instrument() is ai_otel.start.current())"
     done = ai_otel("run", "--", sys.executable, "-c", program, AI_OTEL_ENABLED="true")
     assert (done.stdout.strip(), done.stderr) == ("True", "")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fake_engine
 from ai_otel import activation
 from ai_otel.engines.adapter import warn_blocked
 from ai_otel.engines.llama_cpp import LlamaCppAdapter
@@ -20,11 +22,24 @@ PTH = Path(__file__).parents[2] / "src/ai_otel.pth"
 
 SCRIPT = """
 import sys
+try:
+    import vllm
+except ModuleNotFoundError:
+    pass
 from importlib.metadata import entry_points, distributions
 emitted = [entry.name for entry in entry_points(group="vllm.stat_logger_plugins")]
 dists = [dist.name for dist in distributions() if dist.name == "ai-otel-activation"]
-print(emitted, dists, "ai_otel" in sys.modules, "opentelemetry.sdk" in sys.modules)
+print(emitted, dists, "ai_otel" in sys.modules)
 """
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> str:
+    """A directory from which `vllm` can be imported."""
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    fake_engine.write_package(folder)
+    return str(folder)
 
 
 @pytest.fixture
@@ -43,8 +58,8 @@ def site_with_pth(tmp_path: Path) -> str:
 # ---------------------------------------------------------------- off and on
 
 
-def test_off_there_is_nothing_at_all(tmp_path: Path) -> None:
-    assert python(site_with_pth(tmp_path) + SCRIPT).strip() == "[] [] False False"
+def test_off_there_is_nothing_at_all(tmp_path: Path, engine: str) -> None:
+    assert python(site_with_pth(tmp_path) + SCRIPT, path=(engine,)).strip() == "[] [] False"
 
 
 def test_off_even_where_the_directory_is_already_on_the_path(tmp_path: Path) -> None:
@@ -53,23 +68,33 @@ def test_off_even_where_the_directory_is_already_on_the_path(tmp_path: Path) -> 
     assert python(script, path=(activation.DIRECTORY,)).strip() == "False False"
 
 
-def test_the_pth_file_makes_the_stat_logger_plugin_visible(tmp_path: Path) -> None:
-    assert python(site_with_pth(tmp_path) + SCRIPT, **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
+VISIBLE = "['ai_otel'] ['ai-otel-activation'] True"
 
 
-def test_ai_otel_run_makes_the_stat_logger_plugin_visible() -> None:
-    assert python(SCRIPT, path=(activation.DIRECTORY,), **ON).strip() == "['ai_otel'] ['ai-otel-activation'] True False"
+def test_the_pth_file_makes_the_stat_logger_plugin_visible_with_the_engine(tmp_path: Path, engine: str) -> None:
+    assert python(site_with_pth(tmp_path) + SCRIPT, path=(engine,), **ON).strip() == VISIBLE
 
 
-def test_on_by_all_ways_at_once_there_is_one_handle(tmp_path: Path) -> None:
+def test_ai_otel_run_makes_the_stat_logger_plugin_visible(engine: str) -> None:
+    assert python(SCRIPT, path=(activation.DIRECTORY, engine), **ON).strip() == VISIBLE
+
+
+def test_the_path_stays_as_it_is_until_an_engine_is_imported(tmp_path: Path) -> None:
+    code = site_with_pth(tmp_path) + f"import sys; print({activation.DIRECTORY!r} in sys.path)"
+    assert python(code, **ON).strip() == "False"
+
+
+def test_on_by_all_ways_at_once_there_is_one_handle(tmp_path: Path, engine: str) -> None:
     code = """
+import vllm
 import ai_otel, ai_otel.start
 from ai_otel.entrypoints import site, vllm_general_plugin, AiOtelInstrumentor
 first = ai_otel.start.current()
 site(); vllm_general_plugin(); AiOtelInstrumentor().instrument()
 print(first is not None, ai_otel.instrument() is first, ai_otel.start.current() is first)
 """
-    assert python(site_with_pth(tmp_path) + code, path=(activation.DIRECTORY,), **ON).strip() == "True True True"
+    path = (activation.DIRECTORY, engine)
+    assert python(site_with_pth(tmp_path) + code, path=path, **ON).strip() == "True True True"
 
 
 def test_the_next_sitecustomize_runs_too(tmp_path: Path) -> None:
@@ -77,6 +102,20 @@ def test_the_next_sitecustomize_runs_too(tmp_path: Path) -> None:
     for environment in ({}, ON):
         reported = python("print('done')", path=(activation.DIRECTORY, str(tmp_path)), **environment)
         assert reported.split("\n")[:2] == ["the next one", "done"]
+
+
+@pytest.mark.fault(
+    "configuration",
+    "`ai-otel run` of one environment starts another `ai-otel run`, of a second environment",
+    "the `sitecustomize` of both runs once, and the application's own after them",
+)
+def test_two_installations_do_not_run_each_other_for_ever(tmp_path: Path) -> None:
+    other, user = tmp_path / "other", tmp_path / "user"
+    shutil.copytree(activation.DIRECTORY, other, ignore=shutil.ignore_patterns("__pycache__"))
+    user.mkdir()
+    (user / "sitecustomize.py").write_text("print('the next one')\n")
+    for path in ((activation.DIRECTORY, str(other)), (str(other), activation.DIRECTORY)):
+        assert python("print('done')", path=(*path, str(user)), **ON).split("\n")[:2] == ["the next one", "done"]
 
 
 def test_an_interpreter_without_us_starts_as_ever(tmp_path: Path) -> None:
@@ -122,8 +161,9 @@ def test_adapters_of_other_distributions_are_found(
     (tmp_path / "some_engine.py").write_text("class Adapter:\n    packages = ['engine_a', 'engine_b']\nOther = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = activation.third_party_engines()
-    assert found["good"] == ("some_engine:Adapter", ("engine_a", "engine_b"))
+    assert (found["good"].adapter, found["good"].packages) == ("some_engine:Adapter", ("engine_a", "engine_b"))
     assert set(found) == {"good"}
+    activation.third_party_engines()  # logs nothing again
     assert [message.partition("(")[0] for message in caplog.messages] == [
         "ai-otel: engine adapter absent ",
         "ai-otel: engine adapter not_one ",
@@ -162,21 +202,17 @@ def test_variables_of_vllm_do_not_concern_other_engines(caplog: pytest.LogCaptur
     assert caplog.messages == []
 
 
-def test_blocking_variables_are_logged_once_per_process() -> None:
+def test_blocking_variables_are_logged_once_per_process(engine: str) -> None:
     code = """
-import logging, sys, types
+import importlib, logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 import ai_otel
 for _ in range(2):
     ai_otel.instrument()
-for name in ("vllm", "vllm.entrypoints"):
-    module = types.ModuleType(name)
-    module.__version__ = "0.32.0"
-    sys.modules[name] = module
-from wrapt.importer import notify_module_loaded
-for _ in range(2):
-    notify_module_loaded(sys.modules["vllm"])
+import vllm
+importlib.reload(vllm)
+ai_otel.instrument()
 """
-    reported = python(code, VLLM_PLUGINS="lora", VLLM_USE_RUST_FRONTEND="1", OTEL_SDK_DISABLED="true")
+    reported = python(code, path=(engine,), VLLM_PLUGINS="lora", VLLM_USE_RUST_FRONTEND="1", OTEL_SDK_DISABLED="true")
     assert reported.count("VLLM_PLUGINS=lora excludes the plug-ins of ai-otel") == 1
     assert reported.count("VLLM_USE_RUST_FRONTEND is on") == 1

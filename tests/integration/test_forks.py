@@ -14,6 +14,7 @@ import pytest
 
 from ai_otel import start
 from ai_otel.hooks.forks import FORKS, STEP_S
+from isolated import python
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 
@@ -73,6 +74,29 @@ def test_a_fork_does_not_wait_for_work_that_hangs(caplog: pytest.LogCaptureFixtu
     assert can_hold()
     assert len(caplog.messages) == 1
     FORKS._logged = False
+
+
+@pytest.mark.fault(
+    "requests",
+    "the application forks at the instant when the first engine is imported on another thread",
+    "neither the fork nor a later one waits or logs",
+)
+def test_a_gate_that_is_made_during_a_fork_leaves_that_fork_alone() -> None:
+    code = """
+import concurrent.futures.thread, os, sys
+
+def before():
+    if "ai_otel.hooks.forks" not in sys.modules:
+        import ai_otel.hooks.forks
+
+os.register_at_fork(before=before)
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(code, limit_s=30).split() == ["0", "0"]
 
 
 def test_a_fork_from_inside_the_work_does_not_wait_for_itself() -> None:

@@ -22,13 +22,13 @@ ON = {"AI_OTEL_ENABLED": "true"}
 SERVER = """
 import asyncio, http.server, importlib, json, sys
 
-observed = "ai_otel.start" in sys.modules
+observed = "ai_otel.hooks.imports" in sys.modules
 if observed:
     sys.path.append(TESTS)
-    import fake_engine
+    import ai_otel, fake_engine
     kept = fake_engine.install()
     engine = kept.__enter__()
-    sys.modules["ai_otel.start"].current().watch({"fake": fake_engine.ENGINE})
+    ai_otel.instrument().watch({"fake": fake_engine.ENGINE})
 
 async def generate():
     server = engine.Server(lambda given: ["a", "b"])

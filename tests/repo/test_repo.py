@@ -27,6 +27,7 @@ BROAD = {"Exception", "BaseException"}
 # Modules besides settings.py that may read the environment, and why.
 READS_ENVIRONMENT = {
     "settings.py": "the one reader",
+    "entrypoints.py": "reads the switch at the start of an interpreter, where settings would take too long to import",
     "inputs/environ.py": "has the SDK read other values than the process has",
     "cli/run.py": "passes the environment on to the server that it starts",
 }

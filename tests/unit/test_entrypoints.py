@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -10,19 +12,28 @@ import pytest
 from ai_otel import entrypoints, start
 from ai_otel.entrypoints import AiOtelInstrumentor, site, vllm_general_plugin
 from ai_otel.hooks import guard
-from fake_engine import forget
+from fake_engine import forget, write_package
 
-ENTRY_POINTS = [site, vllm_general_plugin, AiOtelInstrumentor().instrument]
+AT_ONCE = [vllm_general_plugin, AiOtelInstrumentor().instrument]
+ENTRY_POINTS = [site, *AT_ONCE]
 
 
 @pytest.fixture(autouse=True)
 def off_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("AI_OTEL_ENABLED", raising=False)
-    monkeypatch.setattr(entrypoints._guard, "off", False)
+    monkeypatch.setattr(entrypoints, "_guard", None)
     path = list(sys.path)
     yield
     start.uninstrument()
     sys.path[:] = path
+    forget("vllm", "llama_cpp", "xllamacpp")
+
+
+@pytest.fixture
+def import_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], ModuleType]:
+    write_package(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda: importlib.import_module("vllm")
 
 
 @pytest.fixture
@@ -42,7 +53,7 @@ def test_an_entry_point_does_nothing_while_off(
 
 
 @pytest.mark.usefixtures("on")
-@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+@pytest.mark.parametrize("entry_point", AT_ONCE)
 def test_an_entry_point_switches_on(entry_point: Any) -> None:
     entry_point()
     first = start.current()
@@ -52,8 +63,40 @@ def test_an_entry_point_switches_on(entry_point: Any) -> None:
 
 
 @pytest.mark.usefixtures("on")
+def test_the_start_of_an_interpreter_switches_on_with_the_first_engine(import_engine: Any) -> None:
+    site()
+    assert start.current() is None
+    import_engine()
+    first = start.current()
+    assert first is not None
+    assert "vllm" in first.adapters
+    site()
+    assert start.current() is first
+
+
+@pytest.mark.usefixtures("on")
+def test_the_start_of_an_interpreter_switches_on_where_an_engine_is_imported(import_engine: Any) -> None:
+    import_engine()
+    site()
+    assert start.current() is not None
+
+
+@pytest.mark.fault(
+    "configuration",
+    "a program sets `AI_OTEL_ENABLED=false` in `os.environ` after its start, and then imports an engine",
+    "the engine is not observed: the environment is read when the engine is imported",
+)
+def test_a_program_may_switch_itself_off_before_the_engine(monkeypatch: pytest.MonkeyPatch, import_engine: Any) -> None:
+    monkeypatch.setenv("AI_OTEL_ENABLED", "true")
+    site()
+    monkeypatch.setenv("AI_OTEL_ENABLED", "false")
+    import_engine()
+    assert start.current() is None
+
+
+@pytest.mark.usefixtures("on")
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
-def test_an_entry_point_never_raises(entry_point: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_point_never_raises(entry_point: Any, monkeypatch: pytest.MonkeyPatch, import_engine: Any) -> None:
     """vLLM does not survive a plug-in that does, and OpenTelemetry's loader skips every instrumentor after it."""
 
     def broken(**_: Any) -> None:
@@ -61,16 +104,34 @@ def test_an_entry_point_never_raises(entry_point: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(start, "instrument", broken)
     entry_point()
+    if entry_point is site:
+        import_engine()
     assert guard.errors["door"] == 1
+
+
+@pytest.mark.fault(
+    "configuration",
+    "ai-otel is uninstalled while a process runs that has not imported an engine yet",
+    "the import of an engine succeeds as without ai-otel",
+)
+@pytest.mark.usefixtures("on")
+def test_an_entry_point_survives_that_ai_otel_is_gone(monkeypatch: pytest.MonkeyPatch, import_engine: Any) -> None:
+    site()
+    for name in ("ai_otel.hooks.guard", "ai_otel.start"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it raises
+    assert import_engine().__version__ == "0.32.0"
+    monkeypatch.undo()
+    assert start.current() is None
 
 
 @pytest.mark.usefixtures("on")
 def test_bad_settings_do_not_keep_the_server_from_starting(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, import_engine: Any
 ) -> None:
     monkeypatch.setenv("AI_OTEL_QUEUE_LIMIT", "-1")
     monkeypatch.setenv("AI_OTEL_NO_SUCH_THING", "1")
     site()
+    import_engine()
     vllm_general_plugin()
     assert start.current() is not None
     assert len(caplog.messages) == 2  # one for each, however many entry points are called

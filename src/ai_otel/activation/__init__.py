@@ -3,22 +3,25 @@ Entry points that are visible only while ai-otel is on.
 
 vLLM turns its statistics on as soon as any stat logger plug-in is installed, even with `--disable-log-stats`.
 Installing is not activating: that entry point is not in the wheel's metadata but in this directory, which joins
-`sys.path` when ai-otel is switched on. The directory also holds the `sitecustomize` of `ai-otel run`.
+`sys.path` when ai-otel starts. The directory also holds the `sitecustomize` of `ai-otel run`.
+
+Imported at the start of every interpreter where ai-otel is on: at the top, only what is loaded anyway.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-from importlib.metadata import entry_points
-from pathlib import Path
 
 from ai_otel.engines import EngineEntry
-from ai_otel.inputs.shown import shown
 
-log = logging.getLogger("ai_otel")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
-DIRECTORY = str(Path(__file__).parent)
+DIRECTORY = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to import than all of this
+
+_logged: set[tuple[str, str]] = set()
 
 
 def show() -> None:
@@ -29,10 +32,65 @@ def show() -> None:
 
 def third_party_engines() -> dict[str, EngineEntry]:
     """Return the adapters that other distributions offer in the entry point group `ai_otel.engines`."""
-    found = {}
-    for entry in entry_points(group="ai_otel.engines"):
-        try:
-            found[entry.name] = EngineEntry(entry.value, tuple(entry.load().packages))
-        except (ImportError, AttributeError) as error:
-            log.warning("ai-otel: engine adapter %s (%s) cannot be used: %s", entry.name, entry.value, shown(error))
-    return found
+    from importlib.metadata import entry_points
+
+    from ai_otel.hooks.guard import Guard
+
+    advice = "Update or uninstall the distribution that has it."
+    offered = Guard("find engines", advice=advice)(lambda: list(entry_points(group=GROUP))) or []
+    loaded = {entry.name: Guard(f"load engine {entry.name}", advice=advice)(_load, entry) for entry in offered}
+    return {name: entry for name, entry in loaded.items() if entry is not None}
+
+
+def _load(entry: EntryPoint) -> EngineEntry | None:
+    try:
+        return EngineEntry(entry.value, tuple(entry.load().packages))
+    except (ImportError, AttributeError) as error:
+        _log_once(entry.name, entry.value, error)
+        return None
+
+
+def _log_once(name: str, value: str, error: Exception) -> None:
+    if (name, value) in _logged:
+        return
+    _logged.add((name, value))
+    import logging
+
+    from ai_otel.inputs.shown import shown
+
+    message = "ai-otel: engine adapter %s (%s) cannot be used: %s"
+    logging.getLogger("ai_otel").warning(message, name, value, shown(error))
+
+
+GROUP = "ai_otel.engines"
+
+
+def may_offer_engines(path: list[str]) -> bool:
+    """
+    Whether a distribution on `path` may have an entry point in the group, as far as files show.
+
+    `importlib.metadata` says it exactly, and takes 20 ms to import and parse. Where metadata may be in something that
+    is no directory, the answer is yes.
+    """
+    return any(_may_offer(entry or ".") for entry in path)
+
+
+def _may_offer(entry: str) -> bool:
+    try:
+        names = os.listdir(entry)  # noqa: PTH208
+    except NotADirectoryError:
+        return True  # a zip file
+    except OSError:
+        return False
+    folders = [f"{entry}/{name}" for name in names if name.endswith((".dist-info", ".egg-info"))]
+    if entry.endswith(".egg"):
+        folders.append(f"{entry}/EGG-INFO")
+    return any(_names_group(f"{folder}/entry_points.txt") for folder in folders)
+
+
+def _names_group(file: str) -> bool:
+    try:
+        with open(file, "rb") as text:  # noqa: PTH123
+            return GROUP.encode() in text.read()
+    except OSError:
+        return False

@@ -1,16 +1,15 @@
-"""The supported engines. Each engine is one row."""
-
-from __future__ import annotations
-
-from typing import NamedTuple
+"""The supported engines. Each engine is one row. Read at the start of every interpreter that is on: imports nothing."""
 
 
-class EngineEntry(NamedTuple):
+class EngineEntry:
     """Where an engine's adapter is, and the packages whose import loads it."""
 
-    adapter: str
-    """`module:Class`, imported only when one of the packages is."""
-    packages: tuple[str, ...]
+    __slots__ = ("adapter", "packages")
+
+    def __init__(self, adapter: str, packages: tuple[str, ...]) -> None:
+        self.adapter = adapter
+        """`module:Class`, imported only when one of the packages is."""
+        self.packages = packages
 
 
 ENGINES: dict[str, EngineEntry] = {

@@ -71,7 +71,9 @@ class ForkGate:
 
     def _after(self) -> None:
         stack = self._stack()
-        lock = stack.pop() if stack else None
+        if not stack:
+            return  # made while this fork was under way: `_before` was not called for it
+        lock = stack.pop()
         if self._forking:
             self._forking.pop()
         if lock is not None:

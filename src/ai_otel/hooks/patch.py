@@ -22,6 +22,7 @@ import wrapt
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.hooked import HookedFunction
+from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.point import HookPoint
 from ai_otel.hooks.responses import answered
 from ai_otel.hooks.streams import StreamListener, async_observed, observed
@@ -215,14 +216,14 @@ class Patcher:
         attachment = Attachment(point, "waiting")
         self.attachments.append(attachment)
         guard = Guard(f"attach {point.target}")
-        own = WeakMethod(self._attach)  # `wrapt` keeps a hook of an import that never comes
+        own = WeakMethod(self._attach)  # the finder keeps a call whose module is never imported
 
         def attach(_module: Any) -> None:
-            # A post-import hook that raises would fail the engine's own import.
+            # What raises here would fail the engine's own import.
             if (attach_to := own()) is not None:
                 guard(attach_to, attachment, make)
 
-        wrapt.register_post_import_hook(attach, point.module)
+        IMPORTS.when_imported(point.module, attach)
 
     def _attach(self, attachment: Attachment, make: Callable[[Guard, Mapping[str, int]], Wrapper]) -> None:
         point = attachment.point

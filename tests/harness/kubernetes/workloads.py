@@ -66,7 +66,8 @@ resource = build(Environment.read(), "vllm")
 provider = TracerProvider(resource=resource)
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
 provider.get_tracer("test").start_span("one").end()
-print(json.dumps({"started": "ai_otel.start" in sys.modules, "resource": dict(resource.attributes), "path": sys.path}))
+started = "ai_otel.hooks.imports" in sys.modules
+print(json.dumps({"started": started, "resource": dict(resource.attributes), "path": sys.path}))
 """
 
 
