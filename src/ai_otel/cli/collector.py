@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_otel.collector import fragments
-from ai_otel.collector.explain import explanation, page_explanation
 from ai_otel.collector.validate import COLLECTORS, NoCollectorError, ask_collector, broken_rules
-from ai_otel.contract import load
-from ai_otel.doctor.common_metrics import PAGE_LIMIT_BYTES, fetch
 from ai_otel.inputs.documents import DocumentError, read_text
 from ai_otel.inputs.shown import shown
 
@@ -135,6 +132,11 @@ def _validate(file: Path, chosen: Path | None) -> int:
 
 
 def _explain(name: str, page: str | None) -> int:
+    # Twice as much to import as the other actions need.
+    from ai_otel.collector.explain import explanation, page_explanation
+    from ai_otel.contract import load
+    from ai_otel.doctor.common_metrics import PAGE_LIMIT_BYTES, fetch
+
     engines = load().engines
     if name not in engines:
         print(
