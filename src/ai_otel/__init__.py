@@ -11,12 +11,27 @@ from ai_otel.version import __version__
 
 TYPE_CHECKING = False  # imported at every interpreter start, where `typing` would be most of the cost
 if TYPE_CHECKING:
+    from ai_otel.manual import Carrier, Request, attach, batch, carry, inference
     from ai_otel.settings import Settings, SettingsError
     from ai_otel.start import Handle, instrument, uninstrument
 
-__all__ = ["Handle", "Settings", "SettingsError", "__version__", "instrument", "uninstrument"]
+__all__ = [
+    "Carrier",
+    "Handle",
+    "Request",
+    "Settings",
+    "SettingsError",
+    "__version__",
+    "attach",
+    "batch",
+    "carry",
+    "inference",
+    "instrument",
+    "uninstrument",
+]
 
 _HOMES = {
+    **dict.fromkeys(("Carrier", "Request", "attach", "batch", "carry", "inference"), "ai_otel.manual"),
     "Handle": "ai_otel.start",
     "Settings": "ai_otel.settings",
     "SettingsError": "ai_otel.settings",

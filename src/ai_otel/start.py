@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ai_otel.engines.adapter import EngineAdapter
     from ai_otel.providers import Providers, UserProviders
+    from ai_otel.recorder import Recorder
 
 log = logging.getLogger("ai_otel")
 
@@ -53,6 +54,7 @@ class Handle:
         self.providers: Providers | None = None
         self.active = True
         self._attached_children = False
+        self._own_name: str | None = None
         self._passed = (tracer_provider, meter_provider)
         self._users: UserProviders | None = None
         self._born = first_engine.first_pid()
@@ -97,13 +99,7 @@ class Handle:
     def _attach(self, name: str, engine: EngineEntry, _module: ModuleType) -> None:
         if not self.active or name in self.adapters:
             return
-        from opentelemetry.context import get_current
-
-        self.recorder.capture = get_current
-        self._choose()
-        # Exit runs backwards: before the providers that the user has set up since we began.
-        atexit.unregister(self.stop)
-        atexit.register(self.stop)
+        self._get_ready()
         module, _, cls = engine.adapter.partition(":")
         adapter: EngineAdapter = getattr(importlib.import_module(module), cls)()
         patcher = Patcher(name, lambda: self.version_of(name))
@@ -113,6 +109,24 @@ class Handle:
         adapter.attach(self.recorder, patcher)
         warn_blocked(adapter, self.environment.variables)
 
+    def _get_ready(self) -> None:
+        """Prepare for the first request: an engine is there, or the application reports its own."""
+        from opentelemetry.context import get_current
+
+        self.recorder.capture = get_current
+        self._choose()
+        # Exit runs backwards: before the providers that the user has set up since we began.
+        atexit.unregister(self.stop)
+        atexit.register(self.stop)
+
+    def serve(self, name: str) -> Recorder:
+        """Return the recorder for inferences that the application reports itself, under a name as engines have one."""
+        if self._own_name is None:
+            self._own_name = name
+            if not self.adapters:
+                self._get_ready()
+        return self.recorder
+
     def _attach_http(self, _module: ModuleType) -> None:
         if not self.active or "starlette" in self.patchers:
             return
@@ -120,7 +134,7 @@ class Handle:
 
         patcher = Patcher("starlette", lambda: imported_version("starlette", ("starlette",)))
         self.patchers["starlette"] = patcher
-        StarletteInstrumentation(self.recorder, lambda: bool(self.adapters)).attach(patcher)
+        StarletteInstrumentation(self.recorder, lambda: self.engine is not None).attach(patcher)
 
     def _attach_shutdown(self, _module: ModuleType) -> None:
         if not self.active or "uvicorn" in self.patchers:
@@ -146,15 +160,15 @@ class Handle:
             at_end(self)
 
     def _hand_over(self, done: Callable[[], None]) -> float:
-        if self.adapters:
+        if self.engine is not None:
             return self.pipeline.hand_over(done)
         done()
         return 0.0
 
     @property
     def engine(self) -> str | None:
-        """The engine that this process serves: the first that was attached."""
-        return next(iter(self.adapters), None)
+        """The engine that this process serves: the first that was attached, else what the application says."""
+        return next(iter(self.adapters), self._own_name)
 
     def version_of(self, name: str) -> str | None:
         """The version of an attached engine."""
@@ -176,7 +190,7 @@ class Handle:
         from ai_otel import resource
 
         engine = self.engine
-        version = self.version_of(engine) if engine is not None else None
+        version = self.version_of(engine) if engine in self.adapters else None
         return resource.build(self.environment, engine, version, forked=os.getpid() != self._born)
 
     def _build(self) -> None:
