@@ -43,6 +43,12 @@ def stop_waiting() -> None:
     _start = None
 
 
+def begin() -> None:
+    """Start now: the application reports requests itself."""
+    if _start is not None:
+        _start()
+
+
 def first_pid() -> int:
     """The process that waits first: this one, or the one that forked it."""
     return os.getpid() if _pid is None else _pid
@@ -54,8 +60,7 @@ def _watch(packages: tuple[str, ...]) -> None:
 
 
 def _imported(_module: object) -> None:
-    if _start is not None:
-        _start()
+    begin()
 
 
 def _watch_third_parties() -> None:

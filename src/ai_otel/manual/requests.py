@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ai_otel.activation import first_engine
 from ai_otel.inputs.shown import shown
 from ai_otel.manual.carriers import GUARD, HEADERS, Carrier
 from ai_otel.record import Choice, Inference, Outcome, Parameters, Progress, clock
@@ -118,6 +119,8 @@ class Request:
     # Begin and end.
 
     def _begin(self) -> None:
+        if current() is None:
+            first_engine.begin()
         handle = current()
         if handle is None:
             return
