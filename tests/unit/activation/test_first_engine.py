@@ -27,6 +27,9 @@ def waiting_for_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     monkeypatch.setattr(first_engine, "_start", None)
     monkeypatch.setattr(first_engine, "_pid", None)
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test of this process may have imported one: waiting for it would end at once.
+    for package in [package for entry in ENGINES.values() for package in entry.packages]:
+        monkeypatch.delitem(sys.modules, package, raising=False)
     finders = list(sys.meta_path)
     yield
     sys.meta_path[:] = finders
