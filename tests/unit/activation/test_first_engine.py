@@ -27,12 +27,11 @@ def waiting_for_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     monkeypatch.setattr(first_engine, "_start", None)
     monkeypatch.setattr(first_engine, "_pid", None)
     monkeypatch.syspath_prepend(tmp_path)
-    # Another test of this process may have imported one: waiting for it would end at once.
-    for package in [package for entry in ENGINES.values() for package in entry.packages]:
-        monkeypatch.delitem(sys.modules, package, raising=False)
-    finders = list(sys.meta_path)
+    # The finder of this process may wait for the same packages, and comes before the one of the test.
+    before = list(sys.meta_path)
+    sys.meta_path[:] = [finder for finder in before if not isinstance(finder, ImportFinder)]
     yield
-    sys.meta_path[:] = finders
+    sys.meta_path[:] = before
     forget("vllm", "llama_cpp", "xllamacpp", "unrelated", "engine_of_others", "an_adapter", "others_adapter")
 
 

@@ -161,7 +161,7 @@ def test_memory_stays_bounded_however_large_the_answer(piece: bytes) -> None:
 
 
 def test_reading_takes_no_longer_for_a_hostile_answer() -> None:
-    """Everything that is read is within the limits, whatever it says; a ratio, because machines differ."""
+    """Everything that is read is within the limits, also of hostile text; a ratio, because machines differ."""
 
     def seconds(body: bytes) -> float:
         answer = Answer(streamed=False)
