@@ -153,12 +153,13 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     """
     A temporary directory of this run, for this process and the servers it starts.
 
-    The lock files of the leader election are there. In a shared directory, a process of another run could be the
+    The lock files of the leader election are there. In the directory of the host, a process of another run could be the
     leader, and no server of the tests would sample its GPU. The path is short: a socket's has at most 107 bytes.
     """
     directory = tmp_path_factory.mktemp("t", numbered=False)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TMPDIR", str(directory))
+        patched.setenv("AI_OTEL_LOCK_DIR", str(directory))
         patched.setattr(tempfile, "tempdir", str(directory))
         yield directory
 

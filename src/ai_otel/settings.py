@@ -125,6 +125,11 @@ class Settings:
     )
     gpu_interval: float = option(1.0, _seconds, "GPU sampling interval in seconds.")
     gpu_processes: bool = option(False, flag, "Report the GPU memory of each process of this container.")
+    lock_dir: str = option(
+        "",
+        str.strip,
+        "Directory of the lock files by which processes that share GPUs find each other; empty: /dev/shm.",
+    )
     energy: bool = option(
         False, flag, "Attribute GPU energy to requests; samples the energy counters ten times per second."
     )

@@ -65,6 +65,7 @@ class Handle:
                 sources=settings.gpu,
                 interval_s=settings.gpu_interval,
                 processes=settings.gpu_processes,
+                lock_dir=settings.lock_dir,
                 energy=settings.energy,
                 energy_shared=settings.energy_shared,
                 price=settings.price,

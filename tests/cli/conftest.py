@@ -31,9 +31,10 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture
 def clean() -> dict[str, str]:
-    """This environment without anything that configures telemetry."""
+    """This environment without anything that configures telemetry; the lock files are still those of this run."""
     prefixes = ("OTEL_", "AI_OTEL_", "VLLM_", "PYTHONPATH", "COLUMNS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return {**kept, "AI_OTEL_LOCK_DIR": os.environ["AI_OTEL_LOCK_DIR"]}
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from harness.gpu import nvml
+from harness.gpu.host import unique_device
 from harness.gpu.nvml import Gpu, Scenario
 
 pytestmark = pytest.mark.requires(**nvml.REQUIRES)
 
 SERVER = """
-import sys, time
+import os, sys, time
 from ai_otel.testing import captured
-with captured(attach=False, engine="vllm", gpu="nvidia", gpu_interval=0.1, metrics=sys.argv[1] == "on") as telemetry:
+options = {"metrics": sys.argv[1] == "on", "lock_dir": os.environ["AI_OTEL_LOCK_DIR"]}
+with captured(attach=False, engine="vllm", gpu="nvidia", gpu_interval=0.1, **options) as telemetry:
     telemetry.recorder.wake()
     deadline = time.monotonic() + float(sys.argv[2])
     while not telemetry.points("hw.power") and time.monotonic() < deadline:
@@ -46,13 +48,13 @@ def server(variables: dict[str, str], *, metrics: str = "on", wait_s: float = 30
 
 @pytest.fixture
 def with_a_gpu(tmp_path: Path) -> dict[str, str]:
-    return {**nvml.environment(Scenario([Gpu()]), tmp_path), "TMPDIR": str(tmp_path)}
+    return {**nvml.environment(Scenario([Gpu()]), tmp_path), "AI_OTEL_LOCK_DIR": str(tmp_path)}
 
 
 @pytest.fixture
 def without_a_gpu(tmp_path: Path) -> dict[str, str]:
     (empty := tmp_path / "empty").mkdir()
-    return {**nvml.environment(Scenario([]), empty), "TMPDIR": str(tmp_path)}
+    return {**nvml.environment(Scenario([]), empty), "AI_OTEL_LOCK_DIR": str(tmp_path)}
 
 
 def sampling(tmp_path: Path, pid: int) -> list[str]:
@@ -60,12 +62,14 @@ def sampling(tmp_path: Path, pid: int) -> list[str]:
     command = [sys.executable, "-m", "ai_otel.cli", "doctor", "--json", "--pid", str(pid)]
     environment = {
         **os.environ,
-        "TMPDIR": str(tmp_path),
+        "AI_OTEL_LOCK_DIR": str(tmp_path),
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "none",
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    return [each["says"] for each in json.loads(done.stdout)["findings"] if each["subject"] == "sampling"]
+    said = [each["says"] for each in json.loads(done.stdout)["findings"] if each["subject"] == "sampling"]
+    assert said[0].endswith(f"by lock files in {tmp_path}")
+    return said[1:]
 
 
 @pytest.mark.fault(
@@ -93,3 +97,19 @@ def test_a_server_without_metrics_leaves_the_sampling_to_others(with_a_gpu: dict
 def test_one_of_two_servers_samples(with_a_gpu: dict[str, str]) -> None:
     with server(with_a_gpu) as (_, first), server(with_a_gpu, wait_s=3.0) as (_, second):
         assert (first, second) == (1, 0)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "two servers of one host have the same GPU and different TMPDIR",
+    "one of them exports hw.*",
+)
+def test_one_of_two_servers_with_different_temporary_directories_samples(tmp_path: Path) -> None:
+    temporary = [tmp_path / "first", tmp_path / "second"]
+    for each in temporary:
+        each.mkdir()
+    with unique_device() as uuid:
+        variables = {**nvml.environment(Scenario([Gpu(uuid=uuid)]), tmp_path), "AI_OTEL_LOCK_DIR": ""}
+        first, second = ({**variables, "TMPDIR": str(each)} for each in temporary)
+        with server(first) as (_, leading), server(second, wait_s=3.0) as (_, following):
+            assert (leading, following) == (1, 0)

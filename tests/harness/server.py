@@ -140,7 +140,11 @@ def serving(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(word) for word in command],
-            env={"TMPDIR": tempfile.gettempdir(), **(os.environ if inherit else {}), **environment},
+            env={
+                **dict.fromkeys(("TMPDIR", "AI_OTEL_LOCK_DIR"), tempfile.gettempdir()),
+                **(os.environ if inherit else {}),
+                **environment,
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

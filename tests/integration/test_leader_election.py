@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import pytest
 from ai_otel.doctor.finding import Level
 from ai_otel.doctor.sampling import check_sampling
 from ai_otel.doctor.server import Server
-from ai_otel.gpu.leader import LAPSE_S, LeaderElection
 from ai_otel.gpu.sampler import Sampler
+from ai_otel.gpu.sharing.leader import LAPSE_S, LeaderElection
 from ai_otel.gpu.source import Device, GpuReading, Unavailable
+from ai_otel.settings import Settings
 from ai_otel.testing import FakeGpu
+from harness.gpu.host import unique_device
 
 GPU = Device("GPU-1", "fake")
 ONE = ["GPU-1"]
@@ -27,7 +29,7 @@ ONE = ["GPU-1"]
 LEADING = """
 import sys, time
 from pathlib import Path
-from ai_otel.gpu.leader import LeaderElection
+from ai_otel.gpu.sharing.leader import LeaderElection
 election = LeaderElection(Path(sys.argv[1]), serves=True)
 print(election.lead(["GPU-1"]), flush=True)
 while True:
@@ -201,16 +203,145 @@ def test_a_process_without_metrics_does_not_lead(node: Node) -> None:
     assert (silent.snapshot.ids, server.snapshot.ids) == (("GPU-1",), ("GPU-1",))
 
 
+# ---------------------------------------------------------------- the directory of a host
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    with unique_device() as made:
+        yield made
+
+
+STANDING = """
+import sys
+from ai_otel.gpu.sharing.leader import LeaderElection
+election = LeaderElection(serves=True)
+print(election.lead(sys.argv[1:]), flush=True)
+for line in sys.stdin:
+    print(election.others_serving(), flush=True)
+"""
+
+
+@contextmanager
+def standing(device: str, temporary: Path) -> Iterator[Callable[[], str]]:
+    """A process that stands for election, with a TMPDIR of its own; yields what reads its next answer."""
+    temporary.mkdir()
+    command = [sys.executable, "-c", STANDING, device]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        leads = stdout.readline().strip()
+
+        def answer() -> str:
+            stdin.write("\n")
+            stdin.flush()
+            return f"leads {leads}, others serve {stdout.readline().strip()}"
+
+        try:
+            yield answer
+        finally:
+            stdin.close()
+            process.wait(timeout=10)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "two servers on one GPU have different TMPDIR",
+    "one samples, and neither claims the energy of the GPU for its own requests",
+)
+def test_processes_with_different_temporary_directories_find_each_other(device: str, tmp_path: Path) -> None:
+    with standing(device, tmp_path / "first") as first, standing(device, tmp_path / "second") as second:
+        assert first() == "leads True, others serve True"
+        assert second() == "leads False, others serve True"
+
+
+def as_another_user(work: Callable[[], None]) -> int:
+    """Run `work` in a forked child that is another user; returns the child's process id."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+@pytest.mark.fault(
+    "gpu",
+    "servers of two users run on one GPU",
+    "one samples, neither claims the energy of the GPU, and `ai-otel doctor` names the user",
+)
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user; next: run it as root")
+def test_processes_of_two_users_find_each_other(device: str) -> None:
+    answer, ready = os.pipe()
+    waiting, done = os.pipe()
+
+    def work() -> None:
+        os.close(done)
+        election = LeaderElection(serves=True)
+        os.write(ready, str(election.lead([device])).encode())
+        os.read(waiting, 1)
+
+    other = as_another_user(work)
+    os.close(waiting)
+    here = LeaderElection(serves=True)
+    try:
+        assert os.read(answer, 8) == b"True"
+        assert not here.lead([device])
+        assert not here.vacant()
+        assert here.others_serving()
+        found = list(check_sampling(Settings()))
+        (leading,) = [each for each in found if each.details.get("pid") == other]
+        assert leading.level is Level.NOTE
+        assert leading.says.startswith(f"process {other} of user 65534 samples 1 device since 20")
+        assert "AI_OTEL_LOCK_DIR" in leading.next_step
+        (serving,) = [each for each in found if other in each.details.get("serving", [])]
+        assert "none claims its energy" in serving.says
+    finally:
+        os.close(done)
+        os.waitpid(other, 0)
+    assert here.lead([device])
+    here.resign()
+
+
 # ---------------------------------------------------------------- doctor
 
 
 def test_doctor_says_which_process_samples_and_since_when(tmp_path: Path) -> None:
+    settings = Settings(lock_dir=str(tmp_path))
     with other_leader(tmp_path) as other:
-        environment = {"TMPDIR": str(tmp_path)}
-        (leading,) = check_sampling(Server(other.pid, "python", "python", frozenset(), environment))
+        server = Server(other.pid, "python", "python", frozenset(), {})
+        directory, leading = check_sampling(settings, server)
+        assert directory.says.endswith(f"by lock files in {tmp_path}")
         assert leading.says.startswith(f"this server {other.pid} samples 1 device since 20")
-        waiting = list(check_sampling(Server(os.getpid(), "python", "python", frozenset(), environment)))
+        waiting = list(check_sampling(settings, Server(os.getpid(), "python", "python", frozenset(), {})))[1:]
     assert [finding.level for finding in waiting] == [Level.OK, Level.OK]
     assert waiting[0].says.startswith(f"process {other.pid} samples 1 device since 20")
     assert waiting[0].details["samples"] is True
     assert f"process {os.getpid()} does not sample" in waiting[1].says
+
+
+@pytest.mark.fault(
+    "gpu",
+    "the directory of the lock files does not exist",
+    "each process samples, and log and `ai-otel doctor` name the directory",
+)
+def test_doctor_names_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (finding,) = check_sampling(Settings(lock_dir=str(tmp_path / "absent")))
+    assert finding.level is Level.NOTE
+    assert finding.says.startswith(f"no lock file can be created in {tmp_path / 'absent'}")
+
+
+def test_doctor_names_files_that_cannot_be_locked(tmp_path: Path) -> None:
+    (tmp_path / "ai-otel-serving-12345678.lock").symlink_to("/dev/null")
+    _, finding = check_sampling(Settings(lock_dir=str(tmp_path)))
+    assert finding.level is Level.NOTE
+    assert finding.says.startswith(f"{tmp_path}/ai-otel-serving-12345678.lock cannot be locked: user {os.getuid()}")

@@ -34,5 +34,5 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     else:
         yield from common_metrics.check_contract(names, server.flags if server is not None else None)
     yield from check_gpus(configuration.settings)
-    yield from check_sampling(server)
+    yield from check_sampling(configuration.settings, server)
     yield from packages.check_packages(otel)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ai_otel.energy.attribution import EnergyAttribution
     from ai_otel.energy.feed import EnergyFeed
     from ai_otel.energy.ledger import Ledger
-    from ai_otel.gpu.leader import LeaderElection
     from ai_otel.gpu.monitor import GpuMonitor
     from ai_otel.gpu.roles import Election
     from ai_otel.gpu.selection import Selection
+    from ai_otel.gpu.sharing.leader import LeaderElection
     from ai_otel.gpu.snapshot import Snapshot
 
 log = logging.getLogger("ai_otel")
@@ -57,6 +57,7 @@ class DeviceOptions:
     sources: Sequence[str]
     interval_s: float = 1.0
     processes: bool = False
+    lock_dir: str = ""
     energy: bool = False
     energy_shared: bool = False
     price: Price | None = None
@@ -140,14 +141,17 @@ class DeviceStage:
         from opentelemetry.metrics import NoOpMeter
 
         from ai_otel.energy.feed import EnergyFeed
-        from ai_otel.gpu.leader import LeaderElection
         from ai_otel.gpu.selection import OwnElection
+        from ai_otel.gpu.sharing.leader import LeaderElection
+        from ai_otel.gpu.sharing.lock_files import lock_directory
         from ai_otel.gpu.source import Options
 
         self._observe(hw, own, observed=observed)
         assert self._monitor is not None  # noqa: S101 - `_observe` made it
         # Without an exporter of metrics, leading would only keep the processes that have one from sampling.
-        self._election = LeaderElection(stands=not isinstance(hw, NoOpMeter), serves=options.energy)
+        self._election = LeaderElection(
+            lock_directory(options.lock_dir), stands=not isinstance(hw, NoOpMeter), serves=options.energy
+        )
         election: Election = self._election
         if options.energy:
             self._feed = feed = EnergyFeed(

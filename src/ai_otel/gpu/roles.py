@@ -31,7 +31,7 @@ class Listener(Protocol):
 
 
 class Election(Protocol):
-    """Decides which process samples (`gpu.leader.LeaderElection`). Called on the sampler's thread."""
+    """Decides which process samples (`gpu.sharing.leader.LeaderElection`). Called on the sampler's thread."""
 
     def vacant(self) -> bool:
         """Return whether no other process samples."""

@@ -43,7 +43,7 @@ def test_each_request_has_its_share_of_a_simulated_gpu_and_nothing_is_lost(
     began_s = time.monotonic()
     environment = {
         # Another server of this run may be the leader of the session's directory.
-        "TMPDIR": tempfile.mkdtemp(),
+        "AI_OTEL_LOCK_DIR": tempfile.mkdtemp(),
         **nvml.environment(Scenario([GPU]), tmp_path, origin_s=began_s),
         "PYTHONPATH": binding(tmp_path / "nvidia"),
         "AI_OTEL_ENERGY": "true",

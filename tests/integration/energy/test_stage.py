@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +52,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "a_vendors_source", module)
     monkeypatch.setattr(registry, "SOURCES", {"fake": "a_vendors_source:Metered"})
     monkeypatch.setattr(Metered, "counts", True)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an election of our own
+    monkeypatch.setenv("AI_OTEL_LOCK_DIR", str(tmp_path))  # an election of its own
     yield
     made.clear()
 
@@ -68,7 +67,9 @@ def serve(telemetry: Captured, seconds: float) -> Inference:
 
 
 def on(**settings: Any) -> Any:
-    return captured(attach=False, engine="vllm", gpu="fake", gpu_interval=0.2, **settings)
+    return captured(
+        attach=False, engine="vllm", gpu="fake", gpu_interval=0.2, lock_dir=os.environ["AI_OTEL_LOCK_DIR"], **settings
+    )
 
 
 def seen(telemetry: Captured) -> Any:

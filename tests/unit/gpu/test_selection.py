@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.gpu.leader import LeaderElection
 from ai_otel.gpu.selection import CONTAINER, ENGINE, ENVIRONMENT, PROCESS_LIST, OwnElection, select
+from ai_otel.gpu.sharing.leader import LeaderElection
 from ai_otel.gpu.source import Device
 
 FOUR = [Device(f"GPU-{letter}000-1", "nvidia", model="H200", index=n) for n, letter in enumerate("abcd")]

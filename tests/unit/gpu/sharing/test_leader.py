@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ai_otel.gpu.leader import BEAT_S, LAPSE_S, LeaderElection, leader_of, leaders, lock_directory
+from ai_otel.gpu.sharing import lock_files
+from ai_otel.gpu.sharing.leader import BEAT_S, LAPSE_S, LeaderElection, leader_of, leaders
 
 ONE, TWO = ["GPU-1"], ["GPU-2"]
 
@@ -118,7 +121,7 @@ def test_processes_with_other_devices_do_not_exclude_each_other(tmp_path: Path) 
     first, second = Candidate(tmp_path), Candidate(tmp_path)
     assert first.lead(ONE)
     assert second.lead(TWO)
-    assert {leader.devices[0] for leader in leaders(tmp_path, os.getuid())} == {"GPU-1", "GPU-2"}
+    assert {leader.devices[0] for leader in leaders(tmp_path)} == {"GPU-1", "GPU-2"}
     first.resign()
     second.resign()
 
@@ -146,12 +149,11 @@ def test_a_file_with_other_content_names_no_leader(content: bytes) -> None:
 
 
 def test_what_the_leader_wrote_is_read_without_taking_its_lock(both: Any, tmp_path: Path) -> None:
-    (leader,) = leaders(tmp_path, os.getuid())
-    assert (leader.pid, leader.devices, leader.lapsed) == (os.getpid(), ONE, False)
+    (leader,) = leaders(tmp_path)
+    assert (leader.pid, leader.uid, leader.devices, leader.lapsed) == (os.getpid(), os.getuid(), ONE, False)
     assert leader.since_s == pytest.approx(time.time(), abs=60)
-    assert leaders(tmp_path, os.getuid() + 1) == []
     both[0].resign()
-    assert leaders(tmp_path, os.getuid()) == []
+    assert leaders(tmp_path) == []
 
 
 @pytest.mark.fault(
@@ -184,7 +186,7 @@ def test_a_leader_on_a_full_disk_stays(both: Any, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ai_otel.gpu.leader.os.pwrite", full)
+    monkeypatch.setattr("ai_otel.gpu.sharing.leader.os.pwrite", full)
     for _ in range(20):
         first.now_s += BEAT_S
         second.now_s += BEAT_S
@@ -201,7 +203,7 @@ def test_without_locks_every_process_leads(tmp_path: Path, monkeypatch: pytest.M
     def unsupported(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("ai_otel.gpu.leader.fcntl.flock", unsupported)
+    monkeypatch.setattr("ai_otel.gpu.sharing.leader.fcntl.flock", unsupported)
     first, second = Candidate(tmp_path, serves=True), Candidate(tmp_path, serves=True)
     assert first.lead(ONE)
     assert second.lead(ONE)
@@ -235,7 +237,7 @@ def test_serving_processes_see_each_other(tmp_path: Path) -> None:
 def test_serving_processes_of_other_users_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Candidate(tmp_path, serves=True), Candidate(tmp_path, serves=True)
     assert first.lead(ONE)
-    monkeypatch.setattr("ai_otel.gpu.leader.os.getuid", lambda: 12345)
+    monkeypatch.setattr("ai_otel.gpu.sharing.leader.os.getuid", lambda: 12345)
     second.lead(ONE)
     assert first.others_serving()
     assert second.others_serving()
@@ -283,31 +285,147 @@ def test_without_a_lock_directory_every_process_leads_and_logs_it(
         assert election.lead(ONE)
         assert election.lead(ONE)
         assert not election.others_serving()
-    assert "Mount a writable /tmp." in caplog.text
+    assert "Set AI_OTEL_LOCK_DIR to a directory" in caplog.text
     assert len(caplog.records) == 1
     election.resign()
 
 
 @pytest.mark.fault(
     "gpu",
-    "the root file system is read-only and /tmp is not mounted, or every disk is full when the process starts",
+    "the root file system is read-only and neither /dev/shm nor /tmp is mounted",
     "each process samples, and a line names the cause",
 )
-def test_without_a_temporary_directory_every_process_leads(
+def test_without_a_directory_of_all_users_every_process_leads(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def none() -> str:
-        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
-
     def read_only(*_: Any) -> int:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("ai_otel.gpu.leader.tempfile.gettempdir", none)
-    monkeypatch.setattr("ai_otel.gpu.leader.os.open", read_only)
+    monkeypatch.setattr(lock_files, "SHARED", (Path("/no/such/directory"),))
+    monkeypatch.setattr("ai_otel.gpu.sharing.leader.os.open", read_only)
     election = LeaderElection(serves=True)
     assert election.lead(ONE)
     assert election.vacant()
     assert not election.others_serving()
-    assert leaders(lock_directory(), os.getuid()) == []
-    assert "Mount a writable /tmp." in caplog.text
+    assert leaders(lock_files.lock_directory()) == []
+    assert "Set AI_OTEL_LOCK_DIR to a directory" in caplog.text
     election.resign()
+
+
+# ---------------------------------------------------------------- several users
+
+
+class OfUser(Candidate):
+    """A candidate of another user; the owner of its files is this one."""
+
+    def __init__(self, directory: Path, uid: int, patched: pytest.MonkeyPatch) -> None:
+        self.uid = uid
+        self.patched = patched
+        super().__init__(directory)
+
+    def lead(self, devices: Sequence[str], interval_s: float = 1.0) -> bool:
+        """Stand as that user."""
+        with self.patched.context() as patched:
+            patched.setattr(os, "getuid", lambda: self.uid)
+            return super().lead(devices, interval_s)
+
+    def vacant(self) -> bool:
+        """Ask as that user."""
+        with self.patched.context() as patched:
+            patched.setattr(os, "getuid", lambda: self.uid)
+            return super().vacant()
+
+
+@pytest.fixture
+def two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OfUser, OfUser]]:
+    me, opened = os.getuid(), lock_files.open_owned
+    monkeypatch.setattr(lock_files, "open_owned", lambda path, flags, _: opened(path, flags, me))
+    first, second = OfUser(tmp_path, 12345, monkeypatch), OfUser(tmp_path, 54321, monkeypatch)
+    yield first, second
+    first.resign()
+    second.resign()
+
+
+@pytest.mark.fault(
+    "gpu",
+    "servers of two users have the same GPU",
+    "the first samples; the second exports no hw.*, and log and `ai-otel doctor` name the first one and its user",
+)
+def test_of_the_leaders_of_two_users_the_first_samples(
+    two_users: tuple[OfUser, OfUser], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = two_users
+    assert first.lead(ONE)
+    assert not second.lead(ONE)
+    assert not second.vacant()
+    assert f"process {os.getpid()} of user 12345 samples the GPUs" in caplog.text
+    assert [leader.uid for leader in leaders(tmp_path)] == [12345]
+    first.resign()
+    assert second.vacant()
+    assert second.lead(ONE)
+
+
+def test_of_two_leaders_that_began_at_once_one_gives_way(two_users: tuple[OfUser, OfUser]) -> None:
+    first, second = two_users
+    assert first.lead(TWO)
+    assert second.lead(ONE)
+    assert second._leading is not None
+    second._leading.since_s -= 10
+    second.now_s += BEAT_S
+    assert second.lead(ONE)
+    assert not first.lead(ONE), "the other one leads for longer"
+    assert second.lead(ONE)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "a process of another user holds the lock of a GPU and does not sample",
+    "after 30 s the server samples",
+)
+def test_a_leader_of_another_user_that_does_not_sample_is_ignored(two_users: tuple[OfUser, OfUser]) -> None:
+    first, second = two_users
+    assert first.lead(ONE)
+    assert not second.lead(ONE)
+    second.now_s += LAPSE_S + 1
+    assert second.vacant()
+    assert second.lead(ONE)
+
+
+def test_a_leader_of_another_user_without_all_devices_stops_none(
+    two_users: tuple[OfUser, OfUser],
+) -> None:
+    first, second = two_users
+    assert first.lead(ONE)
+    assert second.lead([*ONE, *TWO])
+
+
+@pytest.mark.fault(
+    "gpu",
+    "a user names a file as if it were the lock file of another user",
+    "it names no leader",
+)
+def test_a_file_of_another_owner_names_no_leader(both: Any, tmp_path: Path) -> None:
+    path = lock_file(tmp_path)
+    forged = tmp_path / path.name.replace(f"-{os.getuid()}-", "-12345-")
+    forged.write_bytes(path.read_bytes())
+    with forged.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert [leader.uid for leader in leaders(tmp_path)] == [os.getuid()]
+        assert both[0].lead(ONE)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "two servers have one of several GPUs in common",
+    "neither claims the energy of that GPU for its own requests",
+)
+def test_serving_processes_that_share_one_of_their_devices_see_each_other(tmp_path: Path) -> None:
+    first, second = Candidate(tmp_path, serves=True), Candidate(tmp_path, serves=True)
+    first.lead([*ONE, *TWO])
+    second.lead(TWO)
+    assert first.others_serving()
+    assert second.others_serving()
+    first.lead(ONE)
+    assert not first.others_serving(), "its devices are known by now"
+    first.resign()
+    second.resign()
