@@ -334,10 +334,18 @@ def test_doctor_says_which_process_samples_and_since_when(tmp_path: Path) -> Non
     "the directory of the lock files does not exist",
     "each process samples, and log and `ai-otel doctor` name the directory",
 )
-def test_doctor_names_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
-    (finding,) = check_sampling(Settings(lock_dir=str(tmp_path / "absent")))
+@pytest.mark.parametrize("name", ["absent", "file", "long" * 100])
+def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    election = LeaderElection(tmp_path / name, serves=True)
+    assert election.lead(ONE)
+    assert election.vacant()
+    assert not election.others_serving()
+    election.resign()
+    assert name in caplog.text
+    (finding,) = check_sampling(Settings(lock_dir=str(tmp_path / name)))
     assert finding.level is Level.NOTE
-    assert finding.says.startswith(f"no lock file can be created in {tmp_path / 'absent'}")
+    assert finding.says.startswith(f"no lock file can be created in {tmp_path / name}")
 
 
 def test_doctor_names_files_that_cannot_be_locked(tmp_path: Path) -> None:

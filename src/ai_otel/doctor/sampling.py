@@ -12,7 +12,7 @@ from pathlib import Path
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.server import PROC, Server
 from ai_otel.gpu.sharing.leader import Leader, leaders
-from ai_otel.gpu.sharing.lock_files import holders, lock_directory
+from ai_otel.gpu.sharing.lock_files import files, holders, lock_directory
 from ai_otel.settings import Settings
 
 SUBJECT = "sampling"
@@ -31,7 +31,7 @@ def check_sampling(settings: Settings, server: Server | None = None) -> Iterator
         details = {"pid": server.pid, "samples": False}
         yield Finding("gpu", SUBJECT, Level.OK, says, "It takes over when the process above ends.", details)
     yield from _unusable(directory, uid)
-    for path in sorted(directory.glob("ai-otel-serving-*.lock")):
+    for path in files(directory, "ai-otel-serving-*.lock"):
         yield from _serving(path)
 
 
@@ -44,7 +44,7 @@ def _user(server: Server | None) -> int:
 
 def _directory(directory: Path) -> Finding:
     details = {"directory": str(directory)}
-    if directory.is_dir() and not os.statvfs(directory).f_flag & os.ST_RDONLY:
+    if os.path.isdir(directory) and os.access(directory, os.W_OK):  # noqa: PTH112 - raises nothing
         says = f"processes that share GPUs find each other by lock files in {directory}"
         return Finding("gpu", SUBJECT, Level.OK, says, details=details)
     says = f"no lock file can be created in {directory}: every process samples, also GPUs that another one samples"
@@ -78,7 +78,7 @@ def _leader(leader: Leader, server: Server | None, uid: int) -> Finding:
 
 def _unusable(directory: Path, uid: int) -> Iterator[Finding]:
     """Yield files that have the name of a lock file and cannot be one, as another user may have left them."""
-    for path in sorted([*directory.glob(f"ai-otel-{uid}-gpu-*.lock"), *directory.glob("ai-otel-serving-*.lock")]):
+    for path in [*files(directory, f"ai-otel-{uid}-gpu-*.lock"), *files(directory, "ai-otel-serving-*.lock")]:
         with suppress(OSError):
             state = path.lstat()
             theirs = state.st_uid != uid and not (path.match("ai-otel-serving-*") and state.st_mode & stat.S_IROTH)

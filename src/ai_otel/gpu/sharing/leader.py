@@ -243,7 +243,7 @@ class LeaderElection:
 
 def _held_files(directory: Path, device: str = "*") -> Iterator[tuple[Path, int, int]]:
     """Yield the candidates' files that are locked: path, descriptor and user."""
-    for path in sorted(directory.glob(f"ai-otel-*-gpu-{device}.lock")):
+    for path in lock_files.files(directory, f"ai-otel-*-gpu-{device}.lock"):
         user = path.name.split("-")[2]
         with suppress(OSError):
             opened = lock_files.open_owned(path, os.O_RDONLY, int(user) if user.isdecimal() else -1)

@@ -9,6 +9,7 @@ file of another user.
 from __future__ import annotations
 
 import fcntl
+import fnmatch
 import hashlib
 import os
 import stat
@@ -62,6 +63,13 @@ class Lock:
         if self.descriptor >= 0:
             with suppress(OSError):
                 os.close(self.descriptor)
+
+
+def files(directory: Path, pattern: str) -> list[Path]:
+    """Return the lock files in a directory; none if it cannot be read."""
+    with suppress(OSError):
+        return sorted(path for path in directory.iterdir() if fnmatch.fnmatch(path.name, pattern))
+    return []
 
 
 def hash_of(device: str) -> str:
