@@ -18,6 +18,7 @@ from ai_otel.energy.stage import DeviceOptions
 from ai_otel.engines import ENGINES, EngineEntry
 from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
 from ai_otel.hooks import guard
+from ai_otel.hooks.forks import FORKS
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.patch import Patcher, imported_version
@@ -245,6 +246,7 @@ class Handle:
         for patcher in self.patchers.values():
             patcher.undo()
         self.pipeline.stop()
+        FORKS.detach()
 
 
 def _when_imported(module: str, guard: Guard, attach: Callable[..., None], *arguments: Any) -> None:
@@ -293,6 +295,7 @@ def instrument(
         handle = Handle(chosen, Environment.read(), tracer_provider, meter_provider)
         _handle = handle
     first_engine.stop_waiting()
+    FORKS.attach()
     activation.show()
     handle.watch({**ENGINES, **activation.third_party_engines()})
     atexit.register(handle.stop)
