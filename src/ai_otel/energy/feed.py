@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ai_otel.energy.accounts import Account
 from ai_otel.energy.attribution import EnergyAttribution
 from ai_otel.energy.ledger import Ledger
-from ai_otel.gpu.selection import PROCESS_LIST, Key, Selection, select
+from ai_otel.gpu.selection import Key, OwnDevices, Selection
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Support
 
 
@@ -18,9 +18,9 @@ class EnergyFeed:
 
     Without any energy counter nothing can be attributed: `attribution` stays `None` and no request waits for energy.
     `attribute` creates the attribution of a ledger, once the first counter has a value; `detach` is called when another
-    process samples. `shared` attributes the energy of shared devices as well. `variables` is the environment, which may
-    name the server's own devices; `count` returns how many of them the engine computes on. When other devices turn out
-    to be its own, as when the engine has started its workers, the accounts start again with these.
+    process samples. `shared` attributes the energy of shared devices as well. `own` chooses the server's own devices.
+    When other devices turn out to be its own, as when the engine has started its workers, the accounts start again with
+    these.
     """
 
     def __init__(
@@ -28,20 +28,16 @@ class EnergyFeed:
         attribute: Callable[[Ledger, Selection], EnergyAttribution],
         *,
         shared: bool = False,
-        variables: Mapping[str, str] | None = None,
-        count: Callable[[], int | None] = lambda: None,
+        own: OwnDevices | None = None,
         detach: Callable[[], None] = lambda: None,
     ) -> None:
         self._attribute = attribute
         self._detach = detach
         self._shared = shared
-        self._variables = variables if variables is not None else {}
-        self._count = count
+        self._own = own if own is not None else OwnDevices()
         self._devices: Sequence[Device] = ()
         self._held: dict[Key, bool | None] = {}
         self._undeferred_before = 0
-        self.selection = Selection((), None)
-        """The server's own devices."""
         self._ledger: Ledger | None = None
         self.attribution: EnergyAttribution | None = None
         self.accounts: Sequence[Account] = ()
@@ -53,7 +49,7 @@ class EnergyFeed:
         keys = {device.key for device in devices}
         self._held = {key: held for key, held in self._held.items() if key in keys}
         if self.attribution is None:
-            self.selection = self._select()
+            self._own.choose(devices, self._held)
 
     def saw_energy(self, device: Device, time_s: float, energy_j: float | None) -> None:
         """Receive one sample of an energy counter in joules; `None` if the device has no value."""
@@ -81,29 +77,26 @@ class EnergyFeed:
         if self.attribution is not None and self._ledger is not None:
             self.attribution.collect(time_s)
             self.accounts = self._ledger.accounts()
-        selection = self._select()
-        if selection != self.selection:
-            self._restart(selection, time_s)
+        before = self.selection
+        if self._own.choose(self._devices, self._held) != before:
+            self._restart(before, time_s)
+
+    @property
+    def selection(self) -> Selection:
+        """The server's own devices."""
+        return self._own.selection
 
     @property
     def undeferred(self) -> int:
         """Number of records that were emitted without waiting for their energy."""
         return self._undeferred_before + (self.attribution.undeferred if self.attribution is not None else 0)
 
-    def _select(self) -> Selection:
-        selection = select(self._devices, self._held, self._variables, self._count())
-        # An engine that sleeps or restarts holds nothing for a while.
-        known = self.selection.known_by == PROCESS_LIST and set(self.selection.devices) <= set(self._devices)
-        return self.selection if known and selection.known_by != PROCESS_LIST else selection
-
-    def _restart(self, selection: Selection, time_s: float) -> None:
+    def _restart(self, before: Selection, time_s: float) -> None:
         attribution, self.attribution = self.attribution, None
-        same = set(selection.devices) == set(self.selection.devices)
-        self.selection = selection
         if attribution is None:
             return
-        if same:
-            attribution.gpu_selection, self.attribution = selection.known_by, attribution
+        if set(self.selection.devices) == set(before.devices):
+            attribution.gpu_selection, self.attribution = self.selection.known_by, attribution
             return
         self._end(attribution, time_s)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ai_otel.energy.ledger import Ledger
     from ai_otel.gpu.monitor import GpuMonitor
     from ai_otel.gpu.roles import Election
-    from ai_otel.gpu.selection import Selection
+    from ai_otel.gpu.selection import OwnDevices, Selection
     from ai_otel.gpu.sharing.leader import LeaderElection
     from ai_otel.gpu.snapshot import Snapshot
 
@@ -115,7 +115,7 @@ class DeviceStage:
     def _reset(self) -> None:
         self._election: LeaderElection | None = None
         self._feed: EnergyFeed | None = None
-        self._selected: tuple[Snapshot, int | None, Selection] | None = None
+        self._own: OwnDevices | None = None
         self._resume: Resume = self._resume_later
         self._running: deque[tuple[float, float, Context]] = deque(maxlen=REMEMBERED)
 
@@ -141,7 +141,7 @@ class DeviceStage:
         from opentelemetry.metrics import NoOpMeter
 
         from ai_otel.energy.feed import EnergyFeed
-        from ai_otel.gpu.selection import OwnElection
+        from ai_otel.gpu.selection import OwnDevices, OwnElection
         from ai_otel.gpu.sharing.leader import LeaderElection
         from ai_otel.gpu.sharing.lock_files import lock_directory
         from ai_otel.gpu.source import Options
@@ -153,15 +153,15 @@ class DeviceStage:
             lock_directory(options.lock_dir), stands=not isinstance(hw, NoOpMeter), serves=options.energy
         )
         election: Election = self._election
+        self._own = own_devices = OwnDevices(options.variables, self._engine_devices)
         if options.energy:
-            self._feed = feed = EnergyFeed(
+            self._feed = EnergyFeed(
                 self._attribute,
                 shared=options.energy_shared,
-                variables=options.variables,
-                count=self._engine_devices,
+                own=own_devices,
                 detach=self._unfollow,
             )
-            election = OwnElection(self._election, lambda: feed.selection)
+            election = OwnElection(self._election, lambda: own_devices.selection)
         self._monitor.sample(
             lambda: make_sources(wanted, Options(processes=options.processes, holders=True)),
             listener=self._feed,
@@ -236,29 +236,21 @@ class DeviceStage:
 
         A record that is not kept has the ids of its devices.
         """
-        if self._monitor is None or self._monitor.sampler is None:
+        if self._monitor is None or self._monitor.sampler is None or self._own is None:
             return False
         attribution = self._attribution  # the sampler's thread may replace it
         if attribution is not None and attribution.defer(record):
             return True
-        selection = self._selection()
-        record.gpu_ids, record.gpu_selection = selection.ids, selection.known_by
+        snapshot = self.snapshot
+        # With a feed, the sampler's thread chooses.
+        selection = self._own.selection if self._feed is not None else self._own.choose_from(snapshot)
+        answering = snapshot.ids
+        record.gpu_ids = tuple(each for each in selection.ids if each in answering)
+        record.gpu_selection = selection.known_by if record.gpu_ids else None
         if self._options.energy and attribution is None and record.inferences:
             unknown = UNKNOWN_DEVICES if selection.known_by is None else NO_COUNTER
-            record.energy_absence = unknown if self.snapshot.samples else NOT_SAMPLED
+            record.energy_absence = unknown if snapshot.samples else NOT_SAMPLED
         return False
-
-    def _selection(self) -> Selection:
-        """Return the server's own devices of the last sample that answer."""
-        from ai_otel.gpu.selection import select
-
-        snapshot, count = self.snapshot, self._engine_devices()
-        if self._selected is None or self._selected[0] is not snapshot or self._selected[1] != count:
-            samples = [sample for sample in snapshot.samples if not sample.lost]
-            held = {sample.device.key: sample.reading.held for sample in samples}
-            devices = [sample.device for sample in samples]
-            self._selected = snapshot, count, select(devices, held, self._options.variables, count)
-        return self._selected[2]
 
     def _settled(self, record: RequestRecord) -> None:
         if record.energy is not None and self._options.price is not None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ai_otel.gpu.registry import attributable
 from ai_otel.gpu.roles import Election
+from ai_otel.gpu.snapshot import Snapshot
 from ai_otel.gpu.source import Device
 
 PROCESS_LIST, ENGINE, ENVIRONMENT, CONTAINER = "process_list", "engine", "environment", "container"
@@ -39,6 +40,42 @@ class Selection(NamedTuple):
     def ids(self) -> tuple[str, ...]:
         """`hw.id` of each device, once."""
         return tuple(dict.fromkeys(device.id for device in self.devices))
+
+
+class OwnDevices:
+    """
+    Chooses the server's own devices, one object for a server.
+
+    `variables` is the environment, which may name them; `count` returns on how many devices the engine computes.
+    Devices that do not answer take part: without them, the others would be taken for all.
+    """
+
+    def __init__(
+        self, variables: Mapping[str, str] | None = None, count: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self._variables = variables if variables is not None else {}
+        self._count = count
+        self._chosen_from: tuple[Snapshot, int | None] | None = None
+        self.selection = Selection((), None)
+        """The last choice."""
+
+    def choose(self, devices: Sequence[Device], held: Mapping[Key, bool | None]) -> Selection:
+        """Choose among devices; `held` is what the driver's process list says of those that answer."""
+        selection = select(devices, held, self._variables, self._count())
+        # An engine that sleeps or restarts holds nothing for a while.
+        known = self.selection.known_by == PROCESS_LIST and set(self.selection.devices) <= set(devices)
+        if not known or selection.known_by == PROCESS_LIST:
+            self.selection = selection
+        return self.selection
+
+    def choose_from(self, snapshot: Snapshot) -> Selection:
+        """Choose among the devices of a sample, once for each."""
+        asked = snapshot, self._count()
+        if self._chosen_from is None or self._chosen_from[0] is not snapshot or self._chosen_from[1] != asked[1]:
+            self._chosen_from = asked
+            held = {sample.device.key: sample.reading.held for sample in snapshot.samples if not sample.lost}
+            self.choose([sample.device for sample in snapshot.samples], held)
+        return self.selection
 
 
 def select(

@@ -9,7 +9,7 @@ import pytest
 from ai_otel.energy.attribution import EnergyAttribution
 from ai_otel.energy.feed import EnergyFeed
 from ai_otel.energy.ledger import Ledger
-from ai_otel.gpu.selection import ENVIRONMENT, PROCESS_LIST, Selection
+from ai_otel.gpu.selection import ENVIRONMENT, PROCESS_LIST, OwnDevices, Selection
 from ai_otel.gpu.source import Device, GpuReading
 
 FOUR = [Device(f"GPU-{n}", "nvidia", model="H200", index=n) for n in range(4)]
@@ -21,7 +21,7 @@ class Server:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.now_s = 0.0
         self.ledgers: list[Ledger] = []
-        self.feed = EnergyFeed(self._attribute, variables=variables)
+        self.feed = EnergyFeed(self._attribute, own=OwnDevices(variables))
         self.feed.opened(FOUR)
 
     def _attribute(self, ledger: Ledger, selection: Selection) -> EnergyAttribution:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ai_otel.gpu.selection import CONTAINER, ENGINE, ENVIRONMENT, PROCESS_LIST, OwnElection, select
+from ai_otel.gpu.selection import CONTAINER, ENGINE, ENVIRONMENT, PROCESS_LIST, OwnDevices, OwnElection, select
 from ai_otel.gpu.sharing.leader import LeaderElection
-from ai_otel.gpu.source import Device
+from ai_otel.gpu.snapshot import DeviceSample, Snapshot, lost_reading
+from ai_otel.gpu.source import Device, GpuReading
 
 FOUR = [Device(f"GPU-{letter}000-1", "nvidia", model="H200", index=n) for n, letter in enumerate("abcd")]
 MIXED = [Device("GPU-a000-1", "nvidia", model="A10", index=0), Device("GPU-b000-1", "nvidia", model="H200", index=1)]
@@ -192,3 +193,49 @@ def test_of_servers_on_the_same_devices_one_samples(tmp_path: Path) -> None:
 def test_a_server_without_own_devices_stands_with_all(tmp_path: Path) -> None:
     first, second = candidates(tmp_path, "", "0")
     assert (first[1], second[1]) == (True, False)
+
+
+# ---------------------------------------------------------------- one choice for ids and energy
+
+
+def sample(device: Device, reading: GpuReading | None = None) -> DeviceSample:
+    return DeviceSample(device, reading if reading is not None else GpuReading(), 0.0)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "one of two GPUs stops answering, and a variable is set that does not say which of them is the server's",
+    "the request has no `ai_otel.gpu.ids`; it is not ascribed to the GPU that is left",
+)
+def test_a_device_that_does_not_answer_is_not_left_out_of_the_choice() -> None:
+    first, second = Device("GPU-a", "amd"), Device("GPU-b", "amd")
+    own = OwnDevices({"HIP_VISIBLE_DEVICES": "1"})
+    assert own.choose_from(Snapshot((sample(first), sample(second, lost_reading())))) == ((), None)
+
+
+@pytest.mark.fault(
+    "gpu",
+    "an engine that slept or restarts holds no GPU for a while",
+    "its requests keep the GPUs that it held before, also without `AI_OTEL_ENERGY`",
+)
+def test_devices_that_were_held_stay_the_servers_own() -> None:
+    own = OwnDevices()
+    holding = Snapshot(tuple(sample(device, GpuReading(held=device is FOUR[1])) for device in FOUR))
+    asleep = Snapshot(tuple(sample(device, GpuReading(held=False)) for device in FOUR))
+    assert own.choose_from(holding) == ([FOUR[1]], PROCESS_LIST)
+    assert own.choose_from(asleep) == ([FOUR[1]], PROCESS_LIST)
+
+
+def test_the_devices_are_chosen_once_for_a_sample_and_a_number_of_devices() -> None:
+    counts = [1, 1, 2]
+    asked: list[int] = []
+
+    def count() -> int:
+        asked.append(counts[min(len(asked), 2)])
+        return asked[-1]
+
+    own, snapshot = OwnDevices({}, count), Snapshot(tuple(sample(device) for device in FOUR))
+    first = own.choose_from(snapshot)
+    assert first.devices == FOUR[:1]
+    assert own.choose_from(snapshot).devices == FOUR[:2]
+    assert own.choose_from(snapshot) is own.selection
