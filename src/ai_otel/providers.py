@@ -39,6 +39,7 @@ with readable():  # the SDK reads limits of spans when it is imported
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
 
     from ai_otel.export import redirects
+    from ai_otel.export.adopted import adopt_exporters, processors_of, readers_of
     from ai_otel.export.counts import ExportCounts
     from ai_otel.export.points import CountedMetricExporter
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
@@ -225,11 +226,14 @@ def from_file(path: str, resource: Resource) -> Providers | None:
     for provider in (tracer_provider, meter_provider):
         # At exit they would end before us, and without our time limit.
         atexit.unregister(provider.shutdown)
-    for processor in getattr(getattr(tracer_provider, "_active_span_processor", None), "_span_processors", ()):
-        _survive(getattr(processor, "span_exporter", None), "export")
-    for reader in getattr(meter_provider, "_metric_readers", ()):
+    counts = ExportCounts()
+    adopt_exporters(tracer_provider, meter_provider, counts)
+    for processor in processors_of(tracer_provider):
+        exporter = getattr(processor, "span_exporter", None)
+        _survive(exporter, "export", type(getattr(exporter, "wrapped", exporter)).__name__)
+    for reader in readers_of(meter_provider):
         _bind(reader)
-    return Providers(tracer_provider, meter_provider, "file", own_traces=True, own_metrics=True)
+    return Providers(tracer_provider, meter_provider, "file", own_traces=True, own_metrics=True, exports=counts)
 
 
 def _stated(resource: Resource) -> Resource:

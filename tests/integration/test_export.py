@@ -8,16 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import pytest
 from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.sdk.resources import Resource
@@ -25,71 +22,10 @@ from opentelemetry.trace.span import TraceState
 
 from ai_otel import providers
 from ai_otel.export.counts import ExportCounts
+from harness.telemetry.receiver import receiver, spans_of, too_large
 
 GRPC_LIMIT = 2**20
 """What the Collector accepts with its feature `limits`, a quarter of what gRPC receivers accept by default."""
-
-Status = Callable[[str, bytes], tuple[int, dict[str, str]]]
-
-
-def spans_of(request: Any) -> list[str]:
-    return [span.name for each in request.resource_spans for scope in each.scope_spans for span in scope.spans]
-
-
-class Receiver:
-    """What arrived over OTLP/HTTP."""
-
-    def __init__(self, status: Status) -> None:
-        self.status = status
-        self.spans: list[str] = []
-        self.points = 0
-        self.methods: list[str] = []
-
-
-@contextmanager
-def receiver(status: Status = lambda _path, _body: (200, {})) -> Iterator[tuple[Receiver, str]]:
-    """An OTLP/HTTP receiver that answers as `status` says, and its URL."""
-    found = Receiver(status)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            code, headers = found.status(self.path, body)
-            if code == 200 and self.path == "/v1/traces":
-                found.spans += spans_of(ExportTraceServiceRequest.FromString(body))
-            elif code == 200:
-                found.points += points_of(body)
-            self.answer(code, headers)
-
-        def do_GET(self) -> None:
-            self.answer(200, {})
-
-        def answer(self, code: int, headers: dict[str, str]) -> None:
-            found.methods.append(self.command)
-            self.send_response(code)
-            for name, value in {**headers, "Content-Length": "0"}.items():
-                self.send_header(name, value)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield found, f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
-
-
-def points_of(body: bytes) -> int:
-    request = ExportMetricsServiceRequest.FromString(body)
-    metrics = [m for each in request.resource_metrics for scope in each.scope_metrics for m in scope.metrics]
-    return sum(len(metric.sum.data_points) for metric in metrics)
 
 
 @pytest.fixture
@@ -124,10 +60,6 @@ def ended(made: providers.Providers) -> ExportCounts:
     assert counts is not None
     made.shutdown()
     return counts
-
-
-def too_large(limit: int) -> Status:
-    return lambda _path, body: (413 if len(body) > limit else 200, {})
 
 
 @pytest.mark.fault(

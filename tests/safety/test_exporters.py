@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness.telemetry.receiver import receiver
 
 TESTS = Path(__file__).parents[1]
 STOP_TIMEOUT_S = 1.0
@@ -147,25 +148,8 @@ def black_hole() -> Iterator[int]:
 @contextmanager
 def broken() -> Iterator[int]:
     """A port where every request is an internal error."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_error(500)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with receiver(lambda _path, _body: (500, {})) as (_, url):
+        yield int(url.rpartition(":")[2])
 
 
 ENDPOINTS = {

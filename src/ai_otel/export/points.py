@@ -1,14 +1,17 @@
-"""Exporter of metrics: counts what was sent and what failed."""
+"""Exporter of metrics: requests that a receiver can take, and counts of what was sent and what failed."""
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 
 from ai_otel.export.counts import ExportCounts
 from ai_otel.export.redirects import Redirects
+from ai_otel.export.requests import split
+from ai_otel.export.spans import MAX_REQUEST_BYTES
 from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
@@ -26,10 +29,21 @@ class CountedMetricExporter(MetricExporter):
         counts.observe("metrics")
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        """Export, and count what came of it."""
+        """Export in as many requests as it takes, and count what came of it; a success if every one was accepted."""
+        deadline_s = time.monotonic() + timeout_millis / 1000
+        results: list[MetricExportResult] = []
+        for part in split(metrics_data, MAX_REQUEST_BYTES):
+            # A receiver that does not answer costs the time of one export, not of each request.
+            left_ms = (deadline_s - time.monotonic()) * 1000 if results else timeout_millis
+            results.append(self._send(part, left_ms, **kwargs))
+        failed = any(result is not MetricExportResult.SUCCESS for result in results)
+        return MetricExportResult.FAILURE if failed else MetricExportResult.SUCCESS
+
+    def _send(self, metrics_data: MetricsData, timeout_millis: float, **kwargs: Any) -> MetricExportResult:
         result = MetricExportResult.FAILURE
         try:
-            result = self.wrapped.export(metrics_data, timeout_millis, **kwargs)
+            if timeout_millis > 0:
+                result = self.wrapped.export(metrics_data, timeout_millis, **kwargs)
             if self._redirects is not None and self._redirects.take():
                 result = MetricExportResult.FAILURE
         except OSError as error:

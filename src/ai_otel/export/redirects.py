@@ -51,18 +51,28 @@ def made(exporter: Callable[..., Any], environment: Mapping[str, str]) -> tuple[
     by_user = any(value and name.endswith(_PROVIDERS) for name, value in environment.items())
     if by_user or "session" not in inspect.signature(exporter).parameters:
         return exporter(), None
-    redirects = Redirects()
-    return exporter(session=_session(redirects)), redirects
-
-
-def _session(redirects: Redirects) -> Any:
     import requests
 
-    class Session(requests.Session):
-        def request(self, method: Any, url: Any, *arguments: Any, **options: Any) -> requests.Response:
-            options["allow_redirects"] = False
-            response = super().request(method, url, *arguments, **options)
-            redirects.saw(str(url), response.status_code, response.headers.get("Location", ""))
-            return response
+    session = requests.Session()
+    return exporter(session=session), _watched(session)
 
-    return Session()
+
+def watched(exporter: Any) -> Redirects | None:
+    """Notice the redirects of an exporter that was made elsewhere, if it sends by a plain session of `requests`."""
+    transport = getattr(getattr(exporter, "_client", None), "_transport", exporter)  # where the SDK keeps it
+    session = getattr(transport, "_session", None)
+    plain = (type(session).__module__, type(session).__name__) == ("requests.sessions", "Session")
+    return _watched(session) if plain else None
+
+
+def _watched(session: Any) -> Redirects:
+    redirects, request = Redirects(), session.request
+
+    def watching(method: Any, url: Any, *arguments: Any, **options: Any) -> Any:
+        options["allow_redirects"] = False
+        response = request(method, url, *arguments, **options)
+        redirects.saw(str(url), response.status_code, response.headers.get("Location", ""))
+        return response
+
+    session.request = watching
+    return redirects

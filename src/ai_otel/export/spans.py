@@ -151,12 +151,13 @@ class CountedSpanProcessor(BatchSpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span."""
-        if len(self._waiting) == getattr(self._waiting, "maxlen", None) and _is_sampled(span):
+        if len(self._waiting) == getattr(self._waiting, "maxlen", None) and is_sampled(span):
             self._counts.dropped["traces"] += 1
         super().on_end(span)
 
 
-def _is_sampled(span: ReadableSpan) -> bool:
+def is_sampled(span: ReadableSpan) -> bool:
+    """Return whether a span is exported."""
     return span.context is not None and span.context.trace_flags.sampled
 
 
@@ -177,34 +178,36 @@ def split(spans: Spans, limit: int) -> Iterator[Spans]:
 
 def _overhead(span: ReadableSpan) -> int:
     """What a request has beside its spans."""
-    return 1024 + _size_of_values(span.resource.attributes)
+    return 1024 + size_of_values(span.resource.attributes)
 
 
 def size_of(span: ReadableSpan) -> int:
     """Bytes of the encoded span: no less than there are, and little more; encoding it twice would cost much more."""
-    size = 192 + _size_of_text(span.name) + _size_of_text(span.status.description or "")
+    size = 192 + size_of_text(span.name) + size_of_text(span.status.description or "")
     state = span.context.trace_state if span.context is not None else {}
     size += sum(len(key) + len(value) + 2 for key, value in state.items())
-    size += _size_of_values(span.attributes or {})
+    size += size_of_values(span.attributes or {})
     for event in span.events:
-        size += 64 + len(event.name) + _size_of_values(event.attributes or {})
+        size += 64 + len(event.name) + size_of_values(event.attributes or {})
     for link in span.links:
-        size += 64 + _size_of_values(link.attributes or {})
+        size += 64 + size_of_values(link.attributes or {})
         size += sum(len(key) + len(value) + 2 for key, value in link.context.trace_state.items())
     return size
 
 
-def _size_of_values(attributes: Mapping[str, Any]) -> int:
+def size_of_values(attributes: Mapping[str, Any]) -> int:
+    """Bytes of encoded attributes."""
     return sum(20 + len(key) + _size_of_value(value) for key, value in attributes.items())
 
 
 def _size_of_value(value: Any) -> int:
     if isinstance(value, str):
-        return _size_of_text(value)
+        return size_of_text(value)
     if isinstance(value, (tuple, list)):
         return sum(16 + _size_of_value(item) for item in value)
     return 16 if isinstance(value, (bool, int, float)) else len(str(value)) * 4
 
 
-def _size_of_text(text: str) -> int:
+def size_of_text(text: str) -> int:
+    """Bytes of an encoded text."""
     return len(text) if text.isascii() else 4 * len(text)
