@@ -164,6 +164,14 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         yield directory
 
 
+@pytest.fixture
+def no_hook_failures() -> Iterator[None]:
+    """Fail a test in which a guard suppressed an exception."""
+    with guard.strict() as failures:
+        yield
+    assert failures == []
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

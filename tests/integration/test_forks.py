@@ -262,7 +262,7 @@ def test_what_a_signal_handler_raises_while_a_fork_waits_is_not_lost(
 
 
 @pytest.mark.usefixtures("attached")
-def test_a_fork_that_has_waited_does_not_wait_again_where_no_handler_may_raise(
+def test_a_fork_that_has_waited_does_not_wait_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stopped = threading.Event()

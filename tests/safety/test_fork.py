@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from harness.telemetry.sink import Sink, listening, points_of, read
-
-TESTS = Path(__file__).parents[1]
+from isolated import TESTS, run
 
 # Two requests, then a fork; one more in the parent, three in the child. Both end as processes do.
 SERVER = """
@@ -64,23 +63,15 @@ meter_provider:
 
 def serve(mode: str, sink: Sink, *launcher: str, **environment: str) -> tuple[str, int, int]:
     """Run the server; whose providers it had, and the process ids of parent and child."""
-    command = [*launcher, sys.executable, "-W", "ignore::DeprecationWarning", "-c", SERVER, mode]
-    done = subprocess.run(
-        command,
-        env={
-            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-            "PYTHONPATH": str(TESTS),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
-            "OTEL_METRIC_EXPORT_INTERVAL": "100",
-            "AI_OTEL_STOP_TIMEOUT": "10",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+    given = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        "AI_OTEL_STOP_TIMEOUT": "10",
+        **environment,
+    }
+    done = run(SERVER, mode, launcher=launcher, **given)
     assert done.returncode == 0, done.stderr
     origin, parent, child = done.stdout.split()
     return origin, int(parent), int(child)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from harness.telemetry.sink import Sink, listening
+from isolated import python
 
-TESTS = Path(__file__).parents[1]
 ROUNDS = 5
 
 # The child imports what ai-otel imports in the background, and serves one request. One that `multiprocessing` started
@@ -65,23 +61,17 @@ with fake_engine.install() as engine:
 
 def run(kind: str, seed: int, sink: Sink) -> set[int]:
     """Run the application; the process ids of the children that served a request."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", APPLICATION, kind, str(seed)],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(TESTS),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "OTEL_METRIC_EXPORT_INTERVAL": "100",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-        stdin=subprocess.DEVNULL,
+    printed = python(
+        APPLICATION,
+        kind,
+        str(seed),
+        limit_s=90,
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+        OTEL_EXPORTER_OTLP_ENDPOINT=sink.url,
+        OTEL_BSP_SCHEDULE_DELAY="50",
+        OTEL_METRIC_EXPORT_INTERVAL="100",
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return {int(pid) for pid in done.stdout.split()}
+    return {int(pid) for pid in printed.split()}
 
 
 @pytest.mark.fault(

@@ -5,29 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any
 
 import pytest
 
 from ai_otel.gpu import sampler as sampling
 from ai_otel.gpu.sampler import Sampler
-from ai_otel.gpu.source import Device, GpuReading
-from ai_otel.hooks import guard
-from ai_otel.testing import FakeGpu
+from harness.gpu.fakes import two_gpus
 from harness.polling import eventually, wait_until
 
-ONE, TWO = Device("GPU-1", "fake"), Device("GPU-2", "fake")
-
-
-def two() -> FakeGpu:
-    return FakeGpu({ONE: GpuReading(power_w=100.0, energy_j=50.0), TWO: GpuReading(power_w=200.0, energy_j=70.0)})
-
-
-@pytest.fixture(autouse=True)
-def _no_failures() -> Any:
-    with guard.strict() as failures:
-        yield
-    assert failures == []
+pytestmark = pytest.mark.usefixtures("no_hook_failures")
 
 
 def test_cpu_time_of_other_threads_excludes_the_calling_thread() -> None:
@@ -48,7 +34,7 @@ def test_cpu_time_of_other_threads_excludes_the_calling_thread() -> None:
 
 @pytest.mark.fault("gpu", "a sampling process forks", "the child does not use or close its handles")
 def test_a_forked_child_starts_empty_and_leaves_the_parents_sources_open() -> None:
-    gpu = two()
+    gpu = two_gpus()
     sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01)
     sampler.start()
     eventually(lambda: bool(sampler.snapshot.samples))

@@ -14,9 +14,10 @@ from ai_otel.gpu.sampler import RETRY_S, Sampler
 from ai_otel.gpu.source import Device, GpuEvent, GpuReading, Outdated, Support, Unavailable
 from ai_otel.hooks import guard
 from ai_otel.testing import FakeGpu
+from harness.gpu.fakes import ONE, TWO, two_gpus
 from harness.polling import eventually
 
-ONE, TWO = Device("GPU-1", "fake"), Device("GPU-2", "fake")
+pytestmark = pytest.mark.usefixtures("no_hook_failures")
 
 
 class Recorder:
@@ -66,19 +67,8 @@ class Bench:
         return {sample.device.id: sample.reading for sample in self.sampler.snapshot.samples}
 
 
-def two() -> FakeGpu:
-    return FakeGpu({ONE: GpuReading(power_w=100.0, energy_j=50.0), TWO: GpuReading(power_w=200.0, energy_j=70.0)})
-
-
-@pytest.fixture(autouse=True)
-def _no_failures() -> Any:
-    with guard.strict() as failures:
-        yield
-    assert failures == []
-
-
 def test_a_collection_replaces_the_snapshot_of_all_devices() -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     assert {name: reading.power_w for name, reading in bench.sample().items()} == {"GPU-1": 100.0, "GPU-2": 200.0}
     before = bench.sampler.snapshot
     bench.gpu.readings[ONE] = GpuReading(power_w=150.0)
@@ -88,7 +78,7 @@ def test_a_collection_replaces_the_snapshot_of_all_devices() -> None:
 
 
 def test_counters_continue_after_a_reset() -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     bench.sample()
     bench.gpu.readings[ONE] = GpuReading(energy_j=3.0)
     assert bench.sample()["GPU-1"].energy_j == 50.0
@@ -96,7 +86,7 @@ def test_counters_continue_after_a_reset() -> None:
 
 
 def test_nothing_is_read_before_the_next_sample_is_due() -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     first = bench.sample()
     bench.gpu.readings[ONE] = GpuReading(power_w=150.0)
     assert bench.sample(after_s=0.5) == first
@@ -104,7 +94,7 @@ def test_nothing_is_read_before_the_next_sample_is_due() -> None:
 
 def test_energy_is_read_ten_times_a_second_with_a_listener() -> None:
     recorder = Recorder()
-    bench = Bench(two(), listener=recorder)
+    bench = Bench(two_gpus(), listener=recorder)
     for _ in range(20):
         bench.sample(after_s=0.1)
     assert recorder.collections == 20
@@ -126,7 +116,7 @@ def test_a_reset_is_corrected_in_both_collections() -> None:
 
 @pytest.mark.fault("gpu", "a GPU falls off the bus", "it is logged once, its values are absent, other GPUs are sampled")
 def test_a_lost_gpu_is_logged_once_and_the_others_are_still_read(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     bench.sample()
     bench.gpu.lost.add(ONE)
     with caplog.at_level(logging.WARNING, "ai_otel"):
@@ -144,7 +134,7 @@ def test_a_lost_gpu_is_logged_once_and_the_others_are_still_read(caplog: pytest.
 
 @pytest.mark.fault("gpu", "a lost GPU comes back", "it is sampled again")
 def test_a_lost_gpu_that_returns_is_rediscovered() -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     bench.sample()
     bench.gpu.lost.add(ONE)
     bench.sample()
@@ -155,7 +145,7 @@ def test_a_lost_gpu_that_returns_is_rediscovered() -> None:
 
 
 def test_a_lost_gpu_that_is_not_enumerated_stays_lost_until_found() -> None:
-    bench = Bench(Omitting(two().readings))
+    bench = Bench(Omitting(two_gpus().readings))
     bench.sample()
     bench.gpu.lost.add(ONE)
     bench.sample()
@@ -169,7 +159,7 @@ def test_a_lost_gpu_that_is_not_enumerated_stays_lost_until_found() -> None:
 @pytest.mark.fault("gpu", "a GPU stays lost", "it is retried with growing intervals")
 def test_a_gpu_that_stays_lost_is_retried_with_backoff(source: type[FakeGpu]) -> None:
     """A retry reopens the library, which affects the other devices, too."""
-    bench = Bench(source(two().readings))
+    bench = Bench(source(two_gpus().readings))
     bench.sample()
     bench.gpu.lost.add(ONE)
     for _ in range(3600):
@@ -178,7 +168,7 @@ def test_a_gpu_that_stays_lost_is_retried_with_backoff(source: type[FakeGpu]) ->
 
 
 def test_a_gpu_that_is_lost_twice_is_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     bench.sample()
     with caplog.at_level(logging.WARNING, "ai_otel"):
         for _ in range(2):
@@ -191,7 +181,7 @@ def test_a_gpu_that_is_lost_twice_is_logged_twice(caplog: pytest.LogCaptureFixtu
 
 
 def test_rediscovery_drops_a_lost_device_that_is_gone() -> None:
-    bench = Bench(Omitting(two().readings))
+    bench = Bench(Omitting(two_gpus().readings))
     bench.sample()
     bench.gpu.lost.add(ONE)
     assert set(bench.sample()) == {"GPU-1", "GPU-2"}
@@ -207,7 +197,7 @@ def test_a_gpu_that_reports_failed_still_answers() -> None:
 
 def test_collections_without_a_device_are_not_reported() -> None:
     took: list[str] = []
-    bench = Bench(two(), on_collected=lambda kind, _: took.append(kind))
+    bench = Bench(two_gpus(), on_collected=lambda kind, _: took.append(kind))
     bench.gpu.trouble = Unavailable("There is no such library.", installed=False)
     bench.sample()
     assert took == []
@@ -215,7 +205,7 @@ def test_collections_without_a_device_are_not_reported() -> None:
 
 
 def test_a_vendor_that_is_not_installed_is_not_logged_or_retried(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     bench.gpu.trouble = Unavailable("There is no such library.", installed=False)
     with caplog.at_level(logging.DEBUG, "ai_otel"):
         bench.sample()
@@ -227,7 +217,7 @@ def test_a_vendor_that_is_not_installed_is_not_logged_or_retried(caplog: pytest.
 
 @pytest.mark.fault("gpu", "the driver cannot be opened", "the error is logged once and the driver is tried again")
 def test_an_installed_source_that_fails_is_logged_once_and_retried(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(two())
+    bench = Bench(two_gpus())
     bench.gpu.trouble = Unavailable("No permission: add the user to the group video.", installed=True)
     with caplog.at_level(logging.WARNING, "ai_otel"):
         for _ in range(5):
@@ -243,7 +233,7 @@ def test_an_installed_source_that_fails_is_logged_once_and_retried(caplog: pytes
 
 def test_events_are_counted_by_device_and_code(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
-    bench = Bench(two(), listener=recorder)
+    bench = Bench(two_gpus(), listener=recorder)
     bench.sample()
     bench.gpu.reported = [GpuEvent(ONE, 79, 1.0), GpuEvent(ONE, 79, 1.1), GpuEvent(TWO, 31, 1.2)]
     with caplog.at_level(logging.WARNING, "ai_otel"):
@@ -255,7 +245,7 @@ def test_events_are_counted_by_device_and_code(caplog: pytest.LogCaptureFixture)
 
 def test_the_duration_of_each_collection_is_reported() -> None:
     took: list[tuple[str, float]] = []
-    bench = Bench(two(), listener=Recorder(), on_collected=lambda kind, seconds: took.append((kind, seconds)))
+    bench = Bench(two_gpus(), listener=Recorder(), on_collected=lambda kind, seconds: took.append((kind, seconds)))
     bench.sample()
     assert took == [("energy", 0.0), ("readings", 0.0)]
 
@@ -287,7 +277,7 @@ def test_a_source_that_fails_more_than_ten_times_is_still_retried() -> None:
                 raise ZeroDivisionError("a bug in a source")
             return super().open()
 
-    gpu = Failing(two().readings)
+    gpu = Failing(two_gpus().readings)
     bench = Bench(gpu)
     with guard.strict() as failures:
         for _ in range(15):
@@ -316,7 +306,7 @@ def test_an_outdated_source_is_reopened_at_once_and_at_most_once_a_minute() -> N
         def read(self, device: Device) -> GpuReading:
             raise Outdated("its instances have changed")
 
-    bench = Bench(Changing(two().readings))
+    bench = Bench(Changing(two_gpus().readings))
     for _ in range(3 * int(RETRY_S)):
         bench.sample()
     assert bench.gpu.opened <= 4
@@ -326,7 +316,7 @@ def test_an_outdated_source_is_reopened_at_once_and_at_most_once_a_minute() -> N
 
 
 def test_the_thread_samples_and_closes_its_sources_when_stopped() -> None:
-    gpu = two()
+    gpu = two_gpus()
     sampler = Sampler(lambda: {"fake": gpu}, interval_s=0.01)
     sampler.start()
     sampler.start()
@@ -338,7 +328,7 @@ def test_the_thread_samples_and_closes_its_sources_when_stopped() -> None:
 
 
 def test_without_devices_the_thread_ends_unless_it_is_lasting() -> None:
-    gpu = two()
+    gpu = two_gpus()
     gpu.trouble = Unavailable("There is no such library.", installed=False)
     ends, lasts = (Sampler(lambda: {"fake": gpu}, interval_s=0.01, lasting=lasting) for lasting in (False, True))
     ends.start()
@@ -362,7 +352,7 @@ def test_waiting_for_the_servers_threads_does_not_extend_the_interval(
             bench.now_s += 0.2
             return super().read(device)
 
-    bench = Bench(Slow(two().readings))
+    bench = Bench(Slow(two_gpus().readings))
     monkeypatch.setattr(sampling, "other_threads_s", lambda: others * bench.now_s)
     for _ in range(20):
         bench.sample()
