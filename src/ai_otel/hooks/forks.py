@@ -136,7 +136,7 @@ class ForkGate:
         if self._forking:
             self._forking.pop()
         self._free_until_s = float("-inf")
-        if lock is not None and _owns(lock):
+        if _owns(lock):
             lock.release()
         elif not self._logged:
             self._logged = True
