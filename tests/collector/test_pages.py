@@ -28,9 +28,11 @@ OFTEN = {"AI_OTEL_SCRAPE_INTERVAL": "1s", "AI_OTEL_SCRAPE_TIMEOUT": "1s", "K8S_N
 
 
 class Strict:
-    """A server that gives its page only to who asks with this query and this token."""
+    """A server that gives its page only to who asks with this query and this token, or sends all elsewhere."""
 
-    def __init__(self, host: str, query: Mapping[str, str], token: str, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, host: str, query: Mapping[str, str], token: str, context: ssl.SSLContext | None, elsewhere: str
+    ) -> None:
         self.asked: list[tuple[str, str]] = []
         """Path with query, and the authorization, of each request."""
         strict = self
@@ -40,7 +42,11 @@ class Strict:
                 authorization = self.headers.get("Authorization", "")
                 strict.asked.append((self.path, authorization))
                 given = urlsplit(self.path)
-                if authorization != (f"Bearer {token}" if token else ""):
+                if elsewhere and self.path != urlsplit(elsewhere).path:
+                    self.send_response(307)
+                    self.send_header("Location", elsewhere)
+                    self.end_headers()
+                elif authorization != (f"Bearer {token}" if token else ""):
                     self.send_error(401)
                 elif given.path != "/inner/metrics" or dict(parse_qsl(given.query)) != query:
                     self.send_error(404)
@@ -68,8 +74,9 @@ def strict(
     query: Mapping[str, str] | None = None,
     token: str = "",
     context: ssl.SSLContext | None = None,
+    elsewhere: str = "",
 ) -> Iterator[Strict]:
-    one = Strict(host, query or {}, token, context)
+    one = Strict(host, query or {}, token, context, elsewhere)
     threading.Thread(target=one.server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield one
@@ -186,6 +193,27 @@ def test_the_agent_shows_what_the_annotations_say(tmp_path: Path, token_file: Pa
     assert {name: of["up"] for name, of in found.items()} == {"protected": 1, "parameters": 1, "elsewhere": 0}
     assert {authorization for _, authorization in elsewhere.asked} == {""}
     assert {authorization for _, authorization in parameters.asked} == {""}
+
+
+@pytest.mark.fault(
+    "collector",
+    "a pod redirects the agent's scrape to another host",
+    "the other host is not asked; `up` of the pod is 0, and the log gives the status",
+)
+def test_the_agent_asks_no_host_that_a_pod_names(tmp_path: Path) -> None:
+    with strict() as other, strict(elsewhere=f"http://127.0.0.1:{other.port}/inner/metrics") as page:
+        pods = [pod("redirects", engine="vllm", port=page.port)]
+        assert read(agent(pods), tmp_path, {}, {"redirects"})["redirects"]["up"] == 0
+    assert page.asked
+    assert other.asked == []
+    assert "307 Temporary Redirect" in (tmp_path / "collector.log").read_text()
+
+
+def test_the_sidecar_follows_its_server_to_the_path_with_a_slash(tmp_path: Path) -> None:
+    """As Starlette has it where an application is mounted at /metrics."""
+    with strict(elsewhere="/inner/metrics") as page:
+        environment = {"AI_OTEL_ENGINE_TARGET": f"127.0.0.1:{page.port}", "AI_OTEL_ENGINE_PATH": "/inner"}
+        assert read(sidecar(), tmp_path, environment, {""})[""]["up"] == 1
 
 
 @needs_ipv6
