@@ -5,6 +5,10 @@
 // refuse. Here a request is read whole first, still encoded, within a budget; then it waits until its bytes fit beside those
 // that are being decoded, and holds them until the pipeline has taken it. What finds no room in the budget, or is not admitted
 // in time, is refused so that the sender retries.
+//
+// Nothing in the Collector 0.161 does that: its memory limiters, processor and extension, sample the memory, which a burst has
+// exceeded by then; max_concurrent_streams is of one connection; the admission of otelarrowreceiver counts what is decoded. A
+// limiter for middlewares is only proposed (open-telemetry/opentelemetry-collector#9591, #13265). With one, this can go.
 package admission
 
 import (
