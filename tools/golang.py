@@ -48,7 +48,8 @@ def _version(program: Path) -> tuple[int, ...]:
 
 def sources_of(module: Path) -> tuple[Path, ...]:
     """Everything that a build of this module is made of, besides the modules that its go.sum pins."""
-    return tuple(sorted([*module.glob("*.go"), module / "go.mod", module / "go.sum"]))
+    sources = (file for file in module.rglob("*.go") if not file.name.endswith("_test.go"))
+    return tuple(sorted([*sources, module / "go.mod", module / "go.sum"]))
 
 
 def build(
@@ -67,6 +68,13 @@ def build(
     link = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in stamps.items())])
     command: list[str | Path] = [go(), "-C", module, "build", "-mod=readonly", "-trimpath", "-ldflags", link]
     environments.run([*command, "-tags", ",".join(tags), "-o", output, *packages], _settings())
+
+
+def failures(module: Path, package: str) -> str:
+    """Run the tests of a package of the module, with the modules that its go.sum pins; empty when all pass."""
+    command = [str(go()), "-C", str(module), "test", "-mod=readonly", "-count=1", f"./{package}"]
+    done = subprocess.run(command, env=_settings(), capture_output=True, text=True, timeout=600, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def module_zip(path: str, version: str, checksum: str) -> Path:
