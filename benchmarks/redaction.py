@@ -29,7 +29,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "names": ("names",),
 }
 
-REQUESTS: Mapping[str, int] = {"small spans": 200, "the library's own spans": 200}
+REQUESTS: Mapping[str, int] = {"small spans": 400, "the library's own spans": 400}
 """How many requests make a round; 40 of those with long texts."""
 
 

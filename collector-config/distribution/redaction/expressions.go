@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+	"sync"
 )
 
 // expressions are run one after another, in their order, each only on a text that it can match.
@@ -43,12 +44,27 @@ func (s set) next(place int) int {
 	return -1
 }
 
+// compiled are those of every list so far: the pipelines of a Collector have the same ones.
+var compiled sync.Map
+
 func compile(patterns []string) (*expressions, error) {
+	list := strings.Join(patterns, "\x00")
+	if found, is := compiled.Load(list); is {
+		return found.(*expressions), nil
+	}
+	made, err := compileAll(patterns)
+	if err == nil {
+		compiled.Store(list, made)
+	}
+	return made, err
+}
+
+func compileAll(patterns []string) (*expressions, error) {
 	words := (len(patterns) + 63) / 64
 	made := &expressions{always: make(set, words)}
 	needed := make([][]string, len(patterns))
 	for place, pattern := range patterns {
-		compiled, err := regexp.Compile(pattern)
+		runs, err := regexp.Compile(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("blocked or allowed expression: %w", err)
 		}
@@ -57,7 +73,7 @@ func compile(patterns []string) (*expressions, error) {
 			return nil, fmt.Errorf("blocked or allowed expression: %w", err)
 		}
 		letters, digits := least(tree)
-		made.list = append(made.list, expression{compiled, letters, digits})
+		made.list = append(made.list, expression{runs, letters, digits})
 		if needed[place] = literals(tree); needed[place] == nil {
 			made.always.add(place)
 		}
