@@ -62,8 +62,8 @@ func compile(patterns []string) (*expressions, error) {
 func compileAll(patterns []string) (*expressions, error) {
 	words := (len(patterns) + 63) / 64
 	made := &expressions{always: make(set, words)}
-	needed := make([][]string, len(patterns))
-	for place, pattern := range patterns {
+	var needed [][]string
+	for _, pattern := range patterns {
 		runs, err := regexp.Compile(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("blocked or allowed expression: %w", err)
@@ -72,11 +72,16 @@ func compileAll(patterns []string) (*expressions, error) {
 		if err != nil {
 			return nil, fmt.Errorf("blocked or allowed expression: %w", err)
 		}
+		if never(tree) {
+			continue
+		}
+		strings := literals(tree)
+		if strings == nil {
+			made.always.add(len(made.list))
+		}
 		letters, digits := least(tree)
 		made.list = append(made.list, expression{runs, letters, digits})
-		if needed[place] = literals(tree); needed[place] == nil {
-			made.always.add(place)
-		}
+		needed = append(needed, strings)
 	}
 	made.finder = newFinder(needed, words)
 	return made, nil

@@ -4,6 +4,7 @@ package redaction
 // case, every digit as any other, and bytes of letters beyond ASCII as one another: what it finds is a little more than
 // what is there, never less.
 type finder struct {
+	// A state is the place of its row, in which there is the next state for each symbol.
 	next []uint32
 	// Of a state, from `ending` on, who waits for a string that ends in it.
 	waiting []set
@@ -109,7 +110,7 @@ func laid(children [][symbols]uint32, waiting []set, order []uint32) *finder {
 	given := uint32(0)
 	for _, ends := range []bool{false, true} {
 		if ends {
-			made.ending = given
+			made.ending = given * symbols
 		}
 		for _, state := range order {
 			if (waiting[state] != nil) != ends {
@@ -124,7 +125,7 @@ func laid(children [][symbols]uint32, waiting []set, order []uint32) *finder {
 	}
 	for state, ways := range children {
 		for letter, child := range ways {
-			made.next[number[state]*symbols+uint32(letter)] = number[child]
+			made.next[number[state]*symbols+uint32(letter)] = number[child] * symbols
 		}
 	}
 	return made
@@ -132,16 +133,16 @@ func laid(children [][symbols]uint32, waiting []set, order []uint32) *finder {
 
 // find adds to a set who waits for a string of the text. It returns how many digits the text has, and whether it is ASCII.
 func (f *finder) find(text string, found set) (digits int, ascii bool) {
-	state, all := uint32(0), byte(0)
+	state, all, next, ending := uint32(0), byte(0), f.next, f.ending
 	for at := range len(text) {
 		letter := symbol[text[at]]
 		all |= text[at]
 		if letter == digit {
 			digits++
 		}
-		state = f.next[state*symbols+uint32(letter)]
-		if state >= f.ending {
-			for word, more := range f.waiting[state-f.ending] {
+		state = next[state+uint32(letter)]
+		if state >= ending {
+			for word, more := range f.waiting[(state-ending)/symbols] {
 				found[word] |= more
 			}
 		}

@@ -196,6 +196,19 @@ func least(tree *syntax.Regexp) (letters, digits int) {
 	return letters, digits
 }
 
+// never says whether nothing can match, because the text would have to begin behind a letter.
+func never(tree *syntax.Regexp) bool {
+	before := 0
+	for _, below := range tree.Sub {
+		if tree.Op == syntax.OpConcat && below.Op == syntax.OpBeginText && before > 0 {
+			return true
+		}
+		letters, _ := least(below)
+		before += letters
+	}
+	return false
+}
+
 // product is every string of the first with every one of the second behind it; nil where these are too many.
 func product(first, second []string) []string {
 	if first == nil || second == nil || len(first)*len(second) > mostStrings {

@@ -303,6 +303,18 @@ func TestLiteralsOfExpressions(t *testing.T) {
 	}
 }
 
+func TestAnExpressionThatMatchesNothingIsLeftOut(t *testing.T) {
+	for pattern, none := range map[string]bool{`\x00\A`: true, `\Ax`: false, `(?:\Ax|y)`: false, `x*\A`: false} {
+		made, err := compile([]string{pattern})
+		if err != nil || made.none() != none {
+			t.Errorf("%s: %v, %v", pattern, made, err)
+		}
+	}
+	if made, err := newRedactor(configured(t, "redaction/keys")); err != nil || !made.values.none() {
+		t.Errorf("the expression that stands for none is run: %v", err)
+	}
+}
+
 func TestHowMuchEveryMatchHas(t *testing.T) {
 	for pattern, expected := range map[string][2]int{
 		`^a[0-9]{3,4}\b`:      {4, 3},
@@ -325,9 +337,15 @@ func BenchmarkValues(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, text := range []string{"chatcmpl-3f0e6c1b2a9d4f7c8e5b6a1d2c3f4e5b", "OpenAI/Python 3.54.0"} {
-		b.Run(text, func(b *testing.B) {
+	sentence := "The quick brown fox jumps over 13 lazy dogs near the river, at 10:30, for $4.50 each (or so they say). "
+	for name, text := range map[string]string{
+		"id":    "chatcmpl-3f0e6c1b2a9d4f7c8e5b6a1d2c3f4e5b",
+		"words": "OpenAI/Python 3.54.0",
+		"text":  strings.Repeat(sentence, 80),
+	} {
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
+			b.SetBytes(int64(len(text)))
 			for b.Loop() {
 				made.values.mask(text, made.allowed)
 			}
