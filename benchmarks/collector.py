@@ -1,5 +1,5 @@
 """
-What the Collector pipelines cost: `python benchmarks/collector.py [--quick]`, about 4 minutes.
+What the Collector pipelines cost: `python benchmarks/collector.py [--quick]`, about 7 minutes.
 
 Spans: the stateful gateway, with redaction and tail sampling on, beside a plain otlp → otlp pipeline of the same
 binary, in turn within one run. The figure is spans per second of CPU time of that one process, so that neither
