@@ -1,5 +1,5 @@
 """
-What the Collector pipelines cost: `python benchmarks/collector.py [--quick]`, about 4 minutes.
+What the Collector pipelines cost: `python benchmarks/collector.py [--quick]`, about 7 minutes.
 
 Spans: the stateful gateway, with redaction and tail sampling on, beside a plain otlp → otlp pipeline of the same
 binary, in turn within one run. The figure is spans per second of CPU time of that one process, so that neither
@@ -13,8 +13,6 @@ import argparse
 import contextlib
 import http.client
 import os
-import secrets
-import statistics
 import sys
 import tempfile
 import threading
@@ -26,60 +24,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
-
+from harness.collector.cost import SPANS, TRACES, UNTIL_DECIDED_S, WAIT, Traffic  # noqa: E402
 from harness.collector.process import Collector, Pages, composed, running  # noqa: E402
-from harness.telemetry.traffic import attributes  # noqa: E402
 
-SPANS_A_REQUEST = 100
 PAGES = 200
-WORDS = "the quick brown fox observes a model server on kubernetes and never repeats what it said"
-
-
-def payload(prompt_bytes: int) -> bytes:
-    """One export of spans as the library makes them; with a prompt of so many bytes in each."""
-    request = ExportTraceServiceRequest()
-    resource = request.resource_spans.add()
-    resource.resource.attributes.extend(
-        attributes({"service.name": "vllm", "service.instance.id": "pod-1", "ai_otel.engine.name": "vllm"})
-    )
-    spans = resource.scope_spans.add()
-    spans.scope.name = "ai_otel"
-    now = time.time_ns()
-    for _ in range(SPANS_A_REQUEST):
-        span = spans.spans.add(
-            name="chat tiny",
-            kind=2,
-            trace_id=secrets.token_bytes(16),
-            span_id=secrets.token_bytes(8),
-            start_time_unix_nano=now - 500_000_000,
-            end_time_unix_nano=now,
-        )
-        span.attributes.extend(attributes(ATTRIBUTES))
-        if prompt_bytes:
-            span.attributes.extend(
-                attributes({"gen_ai.input.messages": (WORDS * (prompt_bytes // len(WORDS) + 1))[:prompt_bytes]})
-            )
-    return request.SerializeToString()
-
-
-ATTRIBUTES: dict[str, Any] = {
-    "gen_ai.operation.name": "chat",
-    "gen_ai.provider.name": "vllm",
-    "gen_ai.request.model": "tiny",
-    "gen_ai.response.model": "tiny",
-    "gen_ai.response.id": "chatcmpl-7c37b16964dbfd",
-    "gen_ai.request.max_tokens": 256,
-    "gen_ai.request.temperature": 0.7,
-    "gen_ai.usage.input_tokens": 512,
-    "gen_ai.usage.output_tokens": 128,
-    "ai_otel.outcome": "finished",
-    "ai_otel.time_to_first_token": 0.18,
-    "http.request.method": "POST",
-    "http.route": "/v1/chat/completions",
-    "http.response.status_code": 200,
-    "server.address": "127.0.0.1",
-}
+KINDS = ("small spans", "prompts of 8 kB, where prompts belong")
 
 
 # ---------------------------------------------------------------- processes
@@ -128,48 +77,48 @@ def plain() -> dict[str, Any]:
 
 
 class Load:
-    """Posts one payload again and again, from a few connections."""
+    """Posts traces without end, from a few connections."""
 
-    def __init__(self, port: int, body: bytes, seconds: float, connections: int = 4) -> None:
+    def __init__(self, port: int, traffic: Traffic, seconds: float, connections: int = 4) -> None:
         self.accepted = 0
         self._lock = threading.Lock()
-        threads = [threading.Thread(target=self._post, args=(port, body, seconds)) for _ in range(connections)]
+        threads = [threading.Thread(target=self._post, args=(port, traffic, seconds)) for _ in range(connections)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _post(self, port: int, body: bytes, seconds: float) -> None:
+    def _post(self, port: int, traffic: Traffic, seconds: float) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         end = time.monotonic() + seconds
         sent = 0
         while time.monotonic() < end:
-            connection.request("POST", "/v1/traces", body, {"Content-Type": "application/x-protobuf"})
+            connection.request("POST", "/v1/traces", traffic.request(), {"Content-Type": "application/x-protobuf"})
             response = connection.getresponse()
             response.read()
             sent += response.status == http.HTTPStatus.OK
             if response.status != http.HTTPStatus.OK:
                 time.sleep(0.05)
         with self._lock:
-            self.accepted += sent * SPANS_A_REQUEST
+            self.accepted += sent * SPANS
         connection.close()
 
 
 @contextlib.contextmanager
 def gateway(tree: dict[str, Any], directory: Path, sink: Collector) -> Iterator[Collector]:
     """A gateway that sends to `sink`."""
-    environment = {"AI_OTEL_BACKEND_ENDPOINT": f"127.0.0.1:{sink.ports['grpc']}"}
+    environment = {**WAIT, "AI_OTEL_BACKEND_ENDPOINT": f"127.0.0.1:{sink.ports['grpc']}"}
     with running(tree, directory, environment) as collector:
         yield collector
 
 
-def spans_a_cpu_second(tree: dict[str, Any], directory: Path, body: bytes, seconds: float) -> tuple[float, float]:
+def spans_a_cpu_second(tree: dict[str, Any], directory: Path, traffic: Traffic, seconds: float) -> tuple[float, float]:
     """Spans for each second of CPU time, and the memory at the end."""
     with running(receiver_only(), directory / "sink") as sink, gateway(tree, directory / "gateway", sink) as collector:
-        Load(collector.ports["http"], body, 1)
+        Load(collector.ports["http"], traffic, 1)
         before = collector.cpu_seconds()
-        load = Load(collector.ports["http"], body, seconds)
-        time.sleep(2.5)  # what still waits in the queue is sent
+        load = Load(collector.ports["http"], traffic, seconds)
+        time.sleep(UNTIL_DECIDED_S)  # what still waits, in the queue too, is sent
         return load.accepted / (collector.cpu_seconds() - before), memory_mib(collector)
 
 
@@ -182,18 +131,19 @@ def spans(rounds: int, seconds: float) -> None:
         "… tail sampling": stateful("tail_sampling"),
         "… redaction and tail sampling": stateful("redaction", "tail_sampling"),
     }
-    print("| spans per second of CPU time (one core) | small spans | with 8 kB prompts | memory |")
+    print(f"| spans per second of CPU time (one core) | {' | '.join(KINDS)} | memory |")
     print("|---|---:|---:|---:|")
-    found: dict[str, dict[int, list[tuple[float, float]]]] = {name: {0: [], 8192: []} for name in trees}
-    bodies = {size: payload(size) for size in (0, 8192)}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {kind: [] for kind in KINDS} for name in trees}
     for _ in range(rounds):
         for name, tree in trees.items():
-            for size, body in bodies.items():
+            for kind in KINDS:
                 with tempfile.TemporaryDirectory() as directory:
-                    found[name][size].append(spans_a_cpu_second(tree, Path(directory), body, seconds))
-    for name, by_size in found.items():
-        small, large = (statistics.median(rate for rate, _ in by_size[size]) for size in (0, 8192))
-        memory = max(megabytes for _, megabytes in by_size[8192])
+                    place = Path(directory)
+                    found[name][kind].append(spans_a_cpu_second(tree, place, Traffic(TRACES[kind]), seconds))
+    for name, by_kind in found.items():
+        # What else the machine does makes it worse, never better.
+        small, large = (max(rate for rate, _ in by_kind[kind]) for kind in KINDS)
+        memory = max(megabytes for _, megabytes in by_kind[KINDS[-1]])
         print(f"| {name} | {small:,.0f} | {large:,.0f} | {memory:.0f} MiB |", flush=True)
 
 

@@ -70,9 +70,11 @@ def build(
     environments.run([*command, "-tags", ",".join(tags), "-o", output, *packages], _settings())
 
 
-def test(module: Path, packages: Sequence[str]) -> str:
-    """Run the Go tests of packages of a module; what they print. Raises if one fails."""
-    return environments.run([go(), "-C", module, "test", "-mod=readonly", *packages], _settings())
+def failures(module: Path, package: str) -> str:
+    """Run the tests of a package of the module, with the modules that its go.sum pins; empty when all pass."""
+    command = [str(go()), "-C", str(module), "test", "-mod=readonly", "-count=1", f"./{package}"]
+    done = subprocess.run(command, env=_settings(), capture_output=True, text=True, timeout=600, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def module_zip(path: str, version: str, checksum: str) -> Path:

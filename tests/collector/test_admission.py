@@ -7,19 +7,12 @@ from typing import Any
 
 import pytest
 
-import golang
-import parts
 from ai_otel.collector.compose import Selection, compose
 from ai_otel.collector.fragments import ROLES
 from harness.collector.process import PLACES, Tree, composed, running, validate
 from harness.telemetry.traffic import post, span, spans_request
 
 pytestmark = pytest.mark.requires(part="collector")
-
-
-def test_its_own_tests_pass() -> None:
-    """Go's, of the packages below `admission/`."""
-    print(golang.test(parts.DISTRIBUTION, ["./admission/..."]))
 
 
 def sidecar() -> Tree:

@@ -23,25 +23,22 @@ HEAD = """\
 """
 
 # Fields beside attributes are laid into attributes before the patterns run, and back after: so these are written once.
-# For each context, the field, and whether it is searched only if it is suspect, or always if it is not empty.
 LAID = "ai_otel.redaction."
-SPAN_FIELDS = (("status.message", False), ("trace_state", False), ("name", True))
-EVENT_FIELDS = (("name", True),)
-LOG_FIELDS = (("event_name", True), ("severity_text", True))
-SCOPE_FIELDS = (("name", True), ("version", True), ("schema_url", True))
-RESOURCE_FIELDS = (("schema_url", True),)
+SPAN_FIELDS = ("status.message", "trace_state", "name")
+EVENT_FIELDS = ("name",)
+LOG_FIELDS = ("event_name", "severity_text")
+SCOPE_FIELDS = ("name", "version", "schema_url")
+RESOURCE_FIELDS = ("schema_url",)
 # A program's words, so that a short expression does, and the whole is masked.
 METRIC_FIELDS = ("name", "description", "unit")
-# What the redaction processor says of what it did, and the mark on a metric's resource that a point of it was masked.
+# What the redaction processor says of what it did: only where it has masked something there may be keys to delete.
 COUNT = "redaction.masked.count"
-COUNTS = "^redaction[.](?:body[.])?(?:masked|ignored|allowed)[.]count$"
+BODY_COUNT = "redaction.body.masked.count"
+COUNTS = (COUNT, "redaction.ignored.count", "redaction.allowed.count")
+BODY_COUNTS = (BODY_COUNT, "redaction.body.ignored.count", "redaction.body.allowed.count")
+# The mark on a metric's resource that a point of it was masked.
 MASKED = "ai_otel.redaction.masked"
 SUMMED = ("SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM")
-# A name without any of these has nothing that a pattern could match.
-SUSPECT = (
-    "[@=:+%>'\"$]|--| -[ap]|eyJ|login |requirepass|masterauth|(?i:bearer|basic) |"
-    "[0-9]{3}|[0-9]{2}[^0-9A-Za-z][0-9]{2}|[0-9A-Za-z_-]{20}"
-)
 # The longest expression for keys of content, in characters, and what stands in their words for more than itself.
 LONGEST = 1200
 SIGNS = {".": "[.]", "*": ".*", "#": "[0-9]"}
@@ -49,8 +46,8 @@ SIGNS = {".": "[.]", "*": ".*", "#": "[0-9]"}
 IS_BYTES = "log.body != nil and " + " and ".join(
     f"not Is{kind}(log.body)" for kind in ("String", "Map", "List", "Int", "Double", "Bool")
 )
-# An expression that matches nothing.
-NONE = r"\z."
+# An expression that matches nothing, which Go sees as soon as the text has no byte of zero.
+NONE = r"\x00\A"
 # Attributes whose members are a set on paper only: a client may put another word there.
 OPEN = {"error.type", "deployment.environment.name"}
 
@@ -80,7 +77,7 @@ def fragment(table: Tree, contract: Contract) -> Tree:
             begin: _begin(table),
             "redaction/keys": {**common, **_keys(table)},
             "redaction/values": {**common, **_values(table)},
-            end: _end(),
+            end: _end(table),
         },
         "service": {"pipelines": pipelines},
     }
@@ -122,32 +119,18 @@ def one_of(words: Iterable[str]) -> str:
 
 
 def _begin(table: Tree) -> Tree:
-    content, event = content_keys(table), [f"(?i)^{one_of(table['content']['event'])}$"]
-    words = table["words"]
-    resource = _group(
-        "resource",
-        *_clean("resource.attributes", content, words),
-        *_lay_all("resource", RESOURCE_FIELDS),
-    )
-    scope = _group(
-        "scope",
-        *_clean("scope.attributes", content, words),
-        *_lay_all("scope", SCOPE_FIELDS),
-    )
+    often, event = table["content"]["often"], f"(?i)^{one_of(table['content']['event'])}$"
+    resource = _group("resource", *_lay_all("resource", RESOURCE_FIELDS))
+    scope = _group("scope", *_lay_all("scope", SCOPE_FIELDS))
     return {
         "error_mode": "ignore",
         "trace_statements": [
             resource,
             scope,
-            _group(
-                "span",
-                *_clean("span.attributes", content, words),
-                *_lay_all("span", SPAN_FIELDS),
-            ),
+            _group("span", *_delete("span.attributes", often), *_lay_all("span", SPAN_FIELDS)),
             _group(
                 "spanevent",
-                *_clean("spanevent.attributes", content, words),
-                *_delete("spanevent.attributes", event, 'IsMatch(spanevent.name, "^(?:gen_ai|llm|ai)[.]")'),
+                _delete_matching("spanevent.attributes", event, 'IsMatch(spanevent.name, "^(?:gen_ai|llm|ai)[.]")'),
                 *_lay_all("spanevent", EVENT_FIELDS),
             ),
         ],
@@ -156,25 +139,22 @@ def _begin(table: Tree) -> Tree:
             scope,
             _group(
                 "log",
-                *_clean("log.attributes", content, words),
+                *_delete("log.attributes", often),
                 ottl.do(ottl.call("set", "log.body", 'Decode(log.body, "utf-8")'), IS_BYTES),
-                *_clean("log.body", content, words, "IsMap(log.body)"),
             ),
-            {
-                "context": "log",
-                "conditions": [
+            _group(
+                "log",
+                _delete_matching("log.attributes", event),
+                ottl.do(
+                    ottl.call("keep_keys", "log.body", ottl.texts(table["content"]["body_keeps"])),
+                    "IsMap(log.body)",
+                ),
+                ottl.do(ottl.call("set", "log.body", '"****"'), "log.body != nil and not IsMap(log.body)"),
+                conditions=(
                     'IsMatch(log.event_name, "^gen_ai[.]")',
                     'log.attributes["event.name"] != nil and IsMatch(log.attributes["event.name"], "^gen_ai[.]")',
-                ],
-                "statements": [
-                    *_delete("log.attributes", event),
-                    ottl.do(
-                        ottl.call("keep_keys", "log.body", ottl.texts(table["content"]["body_keeps"])),
-                        "IsMap(log.body)",
-                    ),
-                    ottl.do(ottl.call("set", "log.body", '"****"'), "log.body != nil and not IsMap(log.body)"),
-                ],
-            },
+                ),
+            ),
             _group("log", *_lay_all("log", LOG_FIELDS)),
         ],
         "metric_statements": [
@@ -184,86 +164,100 @@ def _begin(table: Tree) -> Tree:
                 "metric",
                 *(
                     ottl.do(ottl.call("set", f"metric.{field}", '"****"'), f"not {_is_match(f'metric.{field}', words)}")
+                    for words in [table["words"]]
                     for field in METRIC_FIELDS
                 ),
                 ottl.call("keep_keys", "metric.metadata", ottl.texts(table["metadata_keeps"])),
             ),
-            _group("datapoint", *_clean("datapoint.attributes", content, words)),
             _group("exemplar", ottl.call("keep_keys", "exemplar.filtered_attributes", "[]")),
         ],
     }
 
 
-def _end() -> Tree:
+def _end(table: Tree) -> Tree:
     masked = f"{ottl.resource(MASKED)} == true"
     summed = ottl.either(f"metric.type == METRIC_DATA_TYPE_{kind}" for kind in SUMMED)
-    resource = _group("resource", *_back_all("resource", RESOURCE_FIELDS))
-    scope = _group("scope", *_back_all("scope", SCOPE_FIELDS))
+
+    def item(context: str, fields: Iterable[str]) -> list[Tree]:
+        """Without the keys that were masked, and as it was in all else."""
+        deleted = _group(context, *_clean(context, table), conditions=[f"{_attribute(context, COUNT)} != nil"])
+        return [deleted, _group(context, *_back_all(context, fields))]
+
+    both = [*item("resource", RESOURCE_FIELDS), *item("scope", SCOPE_FIELDS)]
+    body = _group(
+        "log",
+        *_clean("log", table, "log.body", "IsMap(log.body)"),
+        conditions=[f"{_attribute('log', BODY_COUNT)} != nil"],
+    )
     return {
         "error_mode": "ignore",
-        "trace_statements": [
-            resource,
-            scope,
-            _group("span", *_back_all("span", SPAN_FIELDS)),
-            _group("spanevent", *_back_all("spanevent", EVENT_FIELDS)),
+        "trace_statements": [*both, *item("span", SPAN_FIELDS), *item("spanevent", EVENT_FIELDS)],
+        "log_statements": [
+            *both,
+            body,
+            *item("log", LOG_FIELDS),
+            _group("log", *_delete("log.attributes", BODY_COUNTS)),
         ],
-        "log_statements": [resource, scope, _group("log", *_back_all("log", LOG_FIELDS))],
         "metric_statements": [
-            resource,
-            scope,
+            *both,
             _group(
                 "datapoint",
-                ottl.do(ottl.call("set", ottl.resource(MASKED), "true"), f'datapoint.attributes["{COUNT}"] != nil'),
-                *_delete("datapoint.attributes", [COUNTS]),
+                ottl.call("set", ottl.resource(MASKED), "true"),
+                conditions=[f"{_attribute('datapoint', COUNT)} != nil"],
             ),
-            {
-                **_group(
-                    "metric",
-                    ottl.do(ottl.call("aggregate_on_attributes", '"sum"'), summed),
-                    ottl.do(ottl.call("aggregate_on_attributes", '"max"'), "metric.type == METRIC_DATA_TYPE_GAUGE"),
-                ),
-                "conditions": [masked],
-            },
-            _group("resource", ottl.call("delete_key", "resource.attributes", ottl.text(MASKED))),
+            *item("datapoint", ()),
+            _group(
+                "metric",
+                ottl.do(ottl.call("aggregate_on_attributes", '"sum"'), summed),
+                ottl.do(ottl.call("aggregate_on_attributes", '"max"'), "metric.type == METRIC_DATA_TYPE_GAUGE"),
+                conditions=[masked],
+            ),
+            _group("resource", *_delete("resource.attributes", [MASKED])),
         ],
     }
 
 
-def _group(context: str, *statements: str) -> Tree:
-    return {"context": context, "statements": list(statements)}
+def _group(context: str, *statements: str, conditions: Iterable[str] = ()) -> Tree:
+    """Statements for each of a kind, where one of the conditions holds."""
+    found = list(conditions)
+    return {"context": context, **({"conditions": found} if found else {}), "statements": list(statements)}
 
 
-def _clean(target: str, content: Iterable[str], words: str, where: str = "") -> Iterator[str]:
-    """Without content, and without keys that are none."""
-    yield from _delete(target, content, where)
-    yield ottl.do(ottl.call("keep_matching_keys", target, ottl.text(words)), where)
+def _clean(context: str, table: Tree, target: str = "", where: str = "") -> Iterator[str]:
+    """Without the keys of content, and without keys that are none."""
+    target = target or f"{context}.attributes"
+    for pattern in content_keys(table):
+        yield _delete_matching(target, pattern, where)
+    yield ottl.do(ottl.call("keep_matching_keys", target, ottl.text(table["words"])), where)
 
 
-def _delete(target: str, patterns: Iterable[str], where: str = "") -> Iterator[str]:
-    return (ottl.do(ottl.call("delete_matching_keys", target, ottl.text(pattern)), where) for pattern in patterns)
+def _delete(target: str, keys: Iterable[str]) -> Iterator[str]:
+    return (ottl.call("delete_key", target, ottl.text(key)) for key in keys)
+
+
+def _delete_matching(target: str, pattern: str, where: str = "") -> str:
+    return ottl.do(ottl.call("delete_matching_keys", target, ottl.text(pattern)), where)
 
 
 def _is_match(target: str, pattern: str) -> str:
     return ottl.call("IsMatch", target, ottl.text(pattern))
 
 
-def _laid(context: str, field: str) -> str:
-    return f'{context}.attributes["{LAID}{field}"]'
+def _attribute(context: str, key: str) -> str:
+    return f"{context}.attributes[{ottl.text(key)}]"
 
 
-def _lay_all(context: str, fields: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    for field, suspect in fields:
+def _lay_all(context: str, fields: Iterable[str]) -> Iterator[str]:
+    for field in fields:
         source = f"{context}.{field}"
-        where = _is_match(source, SUSPECT) if suspect else f'{source} != ""'
-        yield ottl.do(ottl.call("set", _laid(context, field), source), where)
+        yield ottl.do(ottl.call("set", _attribute(context, LAID + field), source), f'{source} != ""')
 
 
-def _back_all(context: str, fields: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    yield from _delete(f"{context}.attributes", [COUNTS])
-    for field, _ in fields:
-        held = _laid(context, field)
+def _back_all(context: str, fields: Iterable[str]) -> Iterator[str]:
+    for field in fields:
+        held = _attribute(context, LAID + field)
         yield ottl.do(ottl.call("set", f"{context}.{field}", held), f"{held} != nil")
-        yield ottl.do(ottl.call("delete_key", f"{context}.attributes", ottl.text(LAID + field)), f"{held} != nil")
+    yield from _delete(f"{context}.attributes", [*(LAID + field for field in fields), *COUNTS])
 
 
 # ---------------------------------------------------------------- secrets
@@ -300,9 +294,10 @@ def ignored(table: Tree, contract: Contract) -> list[str]:
 
 
 def _keys(table: Tree) -> Tree:
-    """Masks the values of keys that name a secret, and what the user's own expression matches."""
+    """Masks values of keys that name secrets or content or are no words, and what the user's own expression matches."""
+    blocked = [*table["secret_keys"], *table["no_words"], *content_keys(table)]
     return {
-        "blocked_key_patterns": [_dollars(pattern) for pattern in table["secret_keys"]],
+        "blocked_key_patterns": [_dollars(pattern) for pattern in blocked],
         "blocked_values": [f"${{env:AI_OTEL_REDACT_PATTERN:-{NONE}}}"],
     }
 
