@@ -64,6 +64,8 @@ class Providers(NamedTuple):
     """Only we use the meter provider."""
     exports: ExportCounts | None = None
     """What became of what our own exporters were given; `None` where they are someone else's."""
+    direct: tuple[str, ...] = ()
+    """The signals that are made without the SDK's own objects: `traces`, `metrics`."""
 
     def shutdown(self) -> None:
         """
@@ -117,18 +119,20 @@ def users(tracer_provider: TracerProvider | None, meter_provider: MeterProvider 
         )
 
 
-def choose(user: UserProviders, resource: Callable[[], Resource], environment: Mapping[str, str]) -> Providers:
+def choose(
+    user: UserProviders, resource: Callable[[], Resource], environment: Mapping[str, str], *, direct: bool = True
+) -> Providers:
     """
     Return the user's providers, and private ones for each signal of which the user has none.
 
     Private ones come from `OTEL_CONFIG_FILE`, else from the other `OTEL_*` variables in `environment`. `resource`
-    builds their resource, and is not called where the user has both.
+    builds their resource, and is not called where the user has both. `direct` is that of `own`.
     """
     if user.tracer_provider is not None and user.meter_provider is not None:
         return Providers(user.tracer_provider, user.meter_provider, user.origin)
     built = Guard("resource", alone=True)(resource) or Resource.get_empty()
     path = environment.get("OTEL_CONFIG_FILE")
-    private = (from_file(path, built) if path else None) or own(built, environment)
+    private = (from_file(path, built) if path else None) or own(built, environment, direct=direct)
     if user.tracer_provider is None and user.meter_provider is None:
         return private
     return Providers(
@@ -138,18 +142,27 @@ def choose(user: UserProviders, resource: Callable[[], Resource], environment: M
         own_traces=user.tracer_provider is None,
         own_metrics=user.meter_provider is None,
         exports=private.exports,
+        direct=_of_private(private.direct, user),
     )
+
+
+def _of_private(signals: tuple[str, ...], user: UserProviders) -> tuple[str, ...]:
+    users = {"traces": user.tracer_provider, "metrics": user.meter_provider}
+    return tuple(signal for signal in signals if users[signal] is None)
 
 
 Make = Callable[[str, str, type[Any]], "tuple[Any, redirects.Redirects | None] | None"]
 """Makes an exporter of a signal, from its name in `OTEL_<SIGNAL>_EXPORTER` and its class; `None` leaves it out."""
 
 
-def own(resource: Resource, environment: Mapping[str, str], make: Make | None = None) -> Providers:
+def own(
+    resource: Resource, environment: Mapping[str, str], make: Make | None = None, *, direct: bool = True
+) -> Providers:
     """
     Private providers, configured by the `OTEL_*` variables as the SDK reads them.
 
-    Each signal stands for itself: what fails for one does not take the other with it.
+    Each signal stands for itself: what fails for one does not take the other with it. With `direct`, a signal is made
+    without the SDK's own objects where that gives the same.
     """
     counts = ExportCounts()
     with readable("providers", environment={**process_variables(), **environment}) as variables:
