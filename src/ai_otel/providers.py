@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import atexit
 import functools
-import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
-from ai_otel import semconv
+from ai_otel import exporters, semconv
 from ai_otel.hooks.daemon import at_once
 from ai_otel.hooks.guard import Guard
 from ai_otel.inputs.documents import read_text
@@ -45,11 +43,6 @@ with readable():  # the SDK reads limits of spans when it is imported
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 
 log = logging.getLogger("ai_otel")
-
-PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
-"""OTLP protocol -> entry point of its exporter."""
-ADVICE = "Check the OTEL_* variables that it reads; `ai-otel doctor` shows what each exporter says."
-
 
 class Providers(NamedTuple):
     """The two providers, and whose they are."""
@@ -153,6 +146,9 @@ def _of_private(signals: tuple[str, ...], user: UserProviders) -> tuple[str, ...
 
 Make = Callable[[str, str, type[Any]], "tuple[Any, redirects.Redirects | None] | None"]
 """Makes an exporter of a signal, from its name in `OTEL_<SIGNAL>_EXPORTER` and its class; `None` leaves it out."""
+Found = list[tuple[str, type[Any]]]
+"""Exporters of a signal, by name and class."""
+Way = tuple[type[SdkTracerProvider], Found]
 
 
 def own(
@@ -171,16 +167,48 @@ def own(
             return redirects.made(exporter, variables)
 
         made = functools.partial(_made, variables, make or usual, counts)
-        tracer_provider = Guard("traces", alone=True)(_traces, resource, made) or NoOpTracerProvider()
+        way = functools.partial(_direct_way, variables) if direct else _sdk_way
+        tracer_provider = Guard("traces", alone=True)(_traces, resource, variables, made, way) or NoOpTracerProvider()
         meter_provider = Guard("metrics", alone=True)(_metrics, resource, made) or NoOpMeterProvider()
-    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True, exports=counts)
+    signals = {"traces": tracer_provider, "metrics": meter_provider}
+    return Providers(
+        tracer_provider,
+        meter_provider,
+        "own",
+        own_traces=True,
+        own_metrics=True,
+        exports=counts,
+        direct=tuple(signal for signal, provider in signals.items() if getattr(provider, "direct", False)),
+    )
 
 
-def _traces(resource: Resource, made: Callable[..., Iterator[Any]]) -> TracerProvider:
-    provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
-    for processor in made("traces", _processor):
+def _traces(
+    resource: Resource, environment: Mapping[str, str], made: Callable[..., Iterator[Any]], way: Callable[[Found], Way]
+) -> TracerProvider:
+    kind, found = way(list(exporters.named("traces", environment)))
+    provider = kind(resource=resource, shutdown_on_exit=False)
+    for processor in made("traces", _processor, found):
         provider.add_span_processor(processor)
     return provider
+
+
+def _sdk_way(found: Found) -> Way:
+    return SdkTracerProvider, found
+
+
+def _direct_way(environment: Mapping[str, str], found: Found) -> Way:
+    """The direct provider with a class of exporter that takes its spans; the SDK's, where that is not known to work."""
+    if len(found) == 1 and environment.get("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "").strip().lower() != "true":
+        try:
+            from ai_otel.direct.sending import directly
+            from ai_otel.direct.spans import DirectTracerProvider
+        except ImportError:  # another version of the SDK, or an exporter without OTLP
+            return _sdk_way(found)
+        ((name, exporter),) = found
+        direct = directly(exporter)
+        if direct is not None:
+            return DirectTracerProvider, [(name, direct)]
+    return _sdk_way(found)
 
 
 def _metrics(resource: Resource, made: Callable[..., Iterator[Any]]) -> MeterProvider:
@@ -194,7 +222,12 @@ def _metrics(resource: Resource, made: Callable[..., Iterator[Any]]) -> MeterPro
 
 
 def _made(
-    environment: Mapping[str, str], make: Make, counts: ExportCounts, signal: str, use: Callable[..., Any]
+    environment: Mapping[str, str],
+    make: Make,
+    counts: ExportCounts,
+    signal: str,
+    use: Callable[..., Any],
+    found: Found | None = None,
 ) -> Iterator[Any]:
     """What `use` makes of each exporter. One that cannot be made does not take the others with it."""
 
@@ -202,8 +235,8 @@ def _made(
         made = make(signal, name, exporter)
         return None if made is None else use(made[0], counts, made[1])
 
-    for name, exporter in _exporters(signal, environment):
-        used = Guard(f"exporter {name}", alone=True, advice=ADVICE)(of, name, exporter)
+    for name, exporter in exporters.named(signal, environment) if found is None else found:
+        used = Guard(f"exporter {name}", alone=True, advice=exporters.ADVICE)(of, name, exporter)
         if used is not None:
             yield used
 
@@ -257,50 +290,6 @@ def _stated(resource: Resource) -> Resource:
     if semconv.SERVICE_INSTANCE_ID in stated:
         stated[semconv.SERVICE_INSTANCE_ID] = own_instance(str(stated[semconv.SERVICE_INSTANCE_ID]))
     return Resource(stated)
-
-
-def exporter_names(signal: str, environment: Mapping[str, str]) -> list[str]:
-    """The names in `OTEL_<SIGNAL>_EXPORTER`; `otlp` if it is unset or empty."""
-    names = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or "otlp"
-    return [name for name in map(str.strip, names.split(",")) if name]
-
-
-def otlp_protocol(signal: str, environment: Mapping[str, str]) -> str:
-    """The OTLP protocol of a signal."""
-    general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    return environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", general)
-
-
-def _exporters(signal: str, environment: Mapping[str, str]) -> Iterator[tuple[str, type[Any]]]:
-    for name in exporter_names(signal, environment):
-        if name == "none":
-            continue
-        group = f"opentelemetry_{signal}_exporter"
-        entry = PROTOCOLS[otlp_protocol(signal, environment)] if name == "otlp" else name
-        exporter = Guard(f"exporter {name}", alone=True, advice=ADVICE)(_load, group, entry)
-        if exporter is not None:
-            yield name, exporter
-
-
-_IMPORTED_BY_EXPORTS = ("encodings.idna", "netrc", "shlex", "stringprep")
-"""
-Modules that `requests` and `socket` import at their first use, which would be on the SDK's thread. A fork at that time
-would copy an import lock that is never released.
-"""
-
-
-def _load(group: str, name: str) -> type[Any] | None:
-    for entry in entry_points(group=group, name=name):
-        try:
-            loaded: type[Any] = entry.load()
-        except ImportError as error:
-            log.warning("ai-otel: exporter %s cannot be loaded: %s", shown(name), shown(error))
-            return None
-        for module in _IMPORTED_BY_EXPORTS:
-            importlib.import_module(module)
-        return loaded
-    log.warning("ai-otel: no exporter is called %s in %s: is its package installed?", shown(name), group)
-    return None
 
 
 def _processor(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> SpanProcessor:
