@@ -28,15 +28,18 @@ GRPC_LIMIT = 2**20
 """What the Collector accepts with its feature `limits`, a quarter of what gRPC receivers accept by default."""
 
 
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Callable[..., providers.Providers]:
-    """Make private providers that export only when they are flushed."""
+@pytest.fixture(params=["direct", "sdk"])
+def own(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., providers.Providers]:
+    """Make private providers that export only when they are flushed, with either value of `AI_OTEL_EMITTER`."""
+    direct = request.param == "direct"
 
     def make(**environment: str) -> providers.Providers:
         environment = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRIC_EXPORT_INTERVAL": "3600000", **environment}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return providers.own(Resource({"service.name": "test"}), environment)
+        made = providers.own(Resource({"service.name": "test"}), environment, direct=direct)
+        assert ("traces" in made.direct) is direct
+        return made
 
     return make
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from opentelemetry.trace import NoOpTracerProvider
 
 from ai_otel import exporters, providers
+from ai_otel.direct.spans import DirectTracerProvider
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import strict
 from ai_otel.inputs import otel
@@ -209,6 +211,62 @@ def test_the_sdk_can_be_disabled(made: Made, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
     assert not own.tracer_provider.get_tracer("ai_otel").start_span("chat").is_recording()
+
+
+# ---------------------------------------------------------------- directly
+
+
+@pytest.mark.parametrize(
+    ("environment", "direct"),
+    [
+        ({}, True),
+        ({PROTOCOL: "grpc"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp_proto_grpc"}, True),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}, True),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "3"}, True),
+        ({"OTEL_TRACES_EXPORTER": "console"}, False),
+        ({"OTEL_TRACES_EXPORTER": "otlp,console"}, False),
+        ({"OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": " True "}, False),
+    ],
+    ids=str,
+)
+def test_spans_are_made_directly_where_that_gives_the_same(
+    made: Made, environment: dict[str, str], direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    own = made.own(**environment)
+    assert ("traces" in own.direct) is direct
+    assert isinstance(own.tracer_provider, TracerProvider)
+    assert isinstance(own.tracer_provider, DirectTracerProvider) is direct
+
+
+def test_the_setting_has_the_sdk_make_everything(made: Made) -> None:
+    own = providers.own(Resource({}), {}, direct=False)
+    made.providers.append(own)
+    assert own.direct == ()
+    assert type(own.tracer_provider) is TracerProvider
+    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
+
+
+@pytest.mark.parametrize("module", ["ai_otel.direct.sending", "ai_otel.direct.spans"])
+@pytest.mark.fault(
+    "configuration", "the SDK has not what `ai_otel.direct` imports of it", "spans are made and encoded by the SDK"
+)
+def test_without_what_is_imported_of_the_sdk_it_makes_everything(
+    made: Made, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "traces" not in made.own().direct
+
+
+def test_a_users_provider_is_never_replaced(made: Made) -> None:
+    tracers = TracerProvider(shutdown_on_exit=False)
+    chosen = providers.choose(providers.UserProviders(tracers), lambda: Resource({}), {})
+    made.providers.append(chosen)
+    assert chosen.tracer_provider is tracers
+    assert "traces" not in chosen.direct
 
 
 # ---------------------------------------------------------------- the user's

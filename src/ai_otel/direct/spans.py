@@ -16,6 +16,7 @@ from time import time_ns
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Tracer as SdkTracer, TracerProvider as SdkTracerProvider, sampling
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -160,10 +161,11 @@ class DirectSpan(trace.Span):
         """Add attributes. Slow: give them to `start_span`."""
         if self._is_over("set_attributes"):
             return
-        bounded = self.tracer.attributes.bounded(self._given)
+        if not isinstance(self._given, BoundedAttributes):
+            self._given = self.tracer.attributes.bounded(self._given)
+        bounded = self._given
         for key, value in attributes.items():
             bounded[key] = value
-        self._given = bounded
         self._attributes, self._dropped = self.tracer.attributes.encode_by_sdk(bounded)
 
     def set_attribute(self, key: str, value: Any) -> None:

@@ -1,0 +1,5 @@
+"""Every record of these tests is emitted both ways and compared."""
+
+from harness.telemetry.both_ways import emitted_both_ways
+
+__all__ = ["emitted_both_ways"]
