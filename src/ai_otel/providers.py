@@ -21,7 +21,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
-from ai_otel import exporters, semconv
+from ai_otel import semconv
+from ai_otel.direct import choice
 from ai_otel.hooks.daemon import at_once
 from ai_otel.hooks.guard import Guard
 from ai_otel.inputs.documents import read_text
@@ -36,13 +37,16 @@ with readable():  # the SDK reads limits of spans when it is imported
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
 
-    from ai_otel.export import redirects
+    from ai_otel.export import loading, redirects
     from ai_otel.export.adopted import adopt_exporters, processors_of, readers_of
     from ai_otel.export.counts import ExportCounts
     from ai_otel.export.points import CountedMetricExporter
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 
 log = logging.getLogger("ai_otel")
+
+ADVICE = "Check the OTEL_* variables that it reads; `ai-otel doctor` shows what each exporter says."
+
 
 class Providers(NamedTuple):
     """The two providers, and whose they are."""
@@ -146,9 +150,6 @@ def _of_private(signals: tuple[str, ...], user: UserProviders) -> tuple[str, ...
 
 Make = Callable[[str, str, type[Any]], "tuple[Any, redirects.Redirects | None] | None"]
 """Makes an exporter of a signal, from its name in `OTEL_<SIGNAL>_EXPORTER` and its class; `None` leaves it out."""
-Found = list[tuple[str, type[Any]]]
-"""Exporters of a signal, by name and class."""
-Way = tuple[type[SdkTracerProvider], Found]
 
 
 def own(
@@ -167,8 +168,9 @@ def own(
             return redirects.made(exporter, variables)
 
         made = functools.partial(_made, variables, make or usual, counts)
-        way = functools.partial(_direct_way, variables) if direct else _sdk_way
-        tracer_provider = Guard("traces", alone=True)(_traces, resource, variables, made, way) or NoOpTracerProvider()
+        tracer_provider = (
+            Guard("traces", alone=True)(_traces, resource, variables, made, direct) or NoOpTracerProvider()
+        )
         meter_provider = Guard("metrics", alone=True)(_metrics, resource, made) or NoOpMeterProvider()
     signals = {"traces": tracer_provider, "metrics": meter_provider}
     return Providers(
@@ -183,32 +185,14 @@ def own(
 
 
 def _traces(
-    resource: Resource, environment: Mapping[str, str], made: Callable[..., Iterator[Any]], way: Callable[[Found], Way]
+    resource: Resource, environment: Mapping[str, str], made: Callable[..., Iterator[Any]], direct: bool
 ) -> TracerProvider:
-    kind, found = way(list(exporters.named("traces", environment)))
+    found = list(_exporters("traces", environment))
+    kind, found = (choice.for_spans(found, environment) if direct else None) or (SdkTracerProvider, found)
     provider = kind(resource=resource, shutdown_on_exit=False)
     for processor in made("traces", _processor, found):
         provider.add_span_processor(processor)
     return provider
-
-
-def _sdk_way(found: Found) -> Way:
-    return SdkTracerProvider, found
-
-
-def _direct_way(environment: Mapping[str, str], found: Found) -> Way:
-    """The direct provider with a class of exporter that takes its spans; the SDK's, where that is not known to work."""
-    if len(found) == 1 and environment.get("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "").strip().lower() != "true":
-        try:
-            from ai_otel.direct.sending import directly
-            from ai_otel.direct.spans import DirectTracerProvider
-        except ImportError:  # another version of the SDK, or an exporter without OTLP
-            return _sdk_way(found)
-        ((name, exporter),) = found
-        direct = directly(exporter)
-        if direct is not None:
-            return DirectTracerProvider, [(name, direct)]
-    return _sdk_way(found)
 
 
 def _metrics(resource: Resource, made: Callable[..., Iterator[Any]]) -> MeterProvider:
@@ -227,7 +211,7 @@ def _made(
     counts: ExportCounts,
     signal: str,
     use: Callable[..., Any],
-    found: Found | None = None,
+    found: choice.Found | None = None,
 ) -> Iterator[Any]:
     """What `use` makes of each exporter. One that cannot be made does not take the others with it."""
 
@@ -235,8 +219,8 @@ def _made(
         made = make(signal, name, exporter)
         return None if made is None else use(made[0], counts, made[1])
 
-    for name, exporter in exporters.named(signal, environment) if found is None else found:
-        used = Guard(f"exporter {name}", alone=True, advice=exporters.ADVICE)(of, name, exporter)
+    for name, exporter in _exporters(signal, environment) if found is None else found:
+        used = Guard(f"exporter {name}", alone=True, advice=ADVICE)(of, name, exporter)
         if used is not None:
             yield used
 
@@ -290,6 +274,17 @@ def _stated(resource: Resource) -> Resource:
     if semconv.SERVICE_INSTANCE_ID in stated:
         stated[semconv.SERVICE_INSTANCE_ID] = own_instance(str(stated[semconv.SERVICE_INSTANCE_ID]))
     return Resource(stated)
+
+
+def _exporters(signal: str, environment: Mapping[str, str]) -> Iterator[tuple[str, type[Any]]]:
+    for name in loading.exporter_names(signal, environment):
+        if name == "none":
+            continue
+        group = f"opentelemetry_{signal}_exporter"
+        entry = loading.PROTOCOLS[loading.otlp_protocol(signal, environment)] if name == "otlp" else name
+        exporter = Guard(f"exporter {name}", alone=True, advice=ADVICE)(loading.load, group, entry)
+        if exporter is not None:
+            yield name, exporter
 
 
 def _processor(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> SpanProcessor:

@@ -23,8 +23,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from opentelemetry.trace import NoOpTracerProvider
 
-from ai_otel import exporters, providers
-from ai_otel.direct.spans import DirectTracerProvider
+from ai_otel import providers
+from ai_otel.direct.tracer import DirectTracerProvider
+from ai_otel.export import loading
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import strict
 from ai_otel.inputs import otel
@@ -144,8 +145,8 @@ def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
     def refuse() -> None:
         raise ValueError("no such compression")
 
-    load = exporters.load
-    monkeypatch.setattr(exporters, "load", lambda group, name: refuse if "otlp" in name else load(group, name))
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda group, name: refuse if "otlp" in name else load(group, name))
     monkeypatch.setattr(guard, "errors", Counter())
     made.own(OTEL_TRACES_EXPORTER="otlp,console", OTEL_METRICS_EXPORTER="otlp,console")
     assert [class_of(exporter) for exporter in made.spans] == [ConsoleSpanExporter]
@@ -184,7 +185,7 @@ def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.Mo
         readers.extend(metric_readers)
         return NoOpMeterProvider()
 
-    monkeypatch.setattr(exporters, "load", lambda *_: InMemoryMetricReader)
+    monkeypatch.setattr(loading, "load", lambda *_: InMemoryMetricReader)
     monkeypatch.setattr(providers, "SdkMeterProvider", meter_provider)
     made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="pulled")
     assert [type(reader) for reader in readers] == [InMemoryMetricReader]
@@ -250,7 +251,7 @@ def test_the_setting_has_the_sdk_make_everything(made: Made) -> None:
     assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
-@pytest.mark.parametrize("module", ["ai_otel.direct.sending", "ai_otel.direct.spans"])
+@pytest.mark.parametrize("module", ["ai_otel.direct.sending", "ai_otel.direct.tracer"])
 @pytest.mark.fault(
     "configuration", "the SDK has not what `ai_otel.direct` imports of it", "spans are made and encoded by the SDK"
 )

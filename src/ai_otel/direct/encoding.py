@@ -19,8 +19,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
+from ai_otel.export.limits import MAX_CHARACTERS, MAX_ITEMS, MAX_LIST_CHARACTERS
+
 MAX_KEYS = 512
-"""Keys of which an encoder keeps the encoded form. Ours are some sixty."""
+"""Keys of which an encoder keeps the encoded form. ai-otel has some sixty."""
 MAX_VALUES = 64
 """Values of one key that it keeps. What differs with each request fills this once, and is written each time."""
 MAX_KEPT_CHARACTERS = 128
@@ -121,6 +123,8 @@ class AttributeEncoder:
         self._limits = (most, longest)
         self._most = sys.maxsize if most is None else most
         self._longest = sys.maxsize if longest is None else longest
+        self._most_items = sys.maxsize
+        self._own_limits: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
         self._doubles = _Keys(self._head_of_double)
         # Of one type each: 1, 1.0 and True are the same key of a dict.
         self._tables = {
@@ -134,6 +138,16 @@ class AttributeEncoder:
         """The encoded attributes, and how many the limits dropped."""
         if not attributes:
             return b"", 0
+        encoded = self._plain(attributes)
+        if self._own_limits is not None and (encoded is None or len(encoded) > MAX_LIST_CHARACTERS):
+            attributes = self._own_limits(attributes)
+            encoded = self._plain(attributes)
+        if encoded is None or len(attributes) > self._most:
+            return self.encode_by_sdk(self.bounded(attributes))
+        return encoded, 0
+
+    def _plain(self, attributes: Mapping[str, Any]) -> bytes | None:
+        """The encoded attributes; `None` where one is not plain or too long."""
         parts: list[bytes] = []
         append, tables, doubles = parts.append, self._tables, self._doubles
         try:
@@ -147,14 +161,24 @@ class AttributeEncoder:
                 else:
                     append(tables[kind][key][value])
         except (NotPlainError, KeyError, TypeError, UnicodeEncodeError):
-            return self.encode_by_sdk(self.bounded(attributes))
-        if len(attributes) > self._most:
-            return self.encode_by_sdk(self.bounded(attributes))
-        return b"".join(parts), 0
+            return None
+        return b"".join(parts)
+
+    def limit(self, limited: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """
+        Apply `ai_otel.export.limits.limited` as well.
+
+        It reads each value. Here that is done once for those that are kept.
+        """
+        self._own_limits = limited
+        self._longest = min(self._longest, MAX_CHARACTERS)
+        self._most_items = MAX_ITEMS
 
     def bounded(self, attributes: Mapping[str, Any] | None) -> BoundedAttributes:
         """The attributes as the SDK keeps them."""
         most, longest = self._limits
+        if self._own_limits is not None and attributes:
+            attributes = self._own_limits(attributes)
         return BoundedAttributes(most, attributes, immutable=False, max_value_len=longest)
 
     def encode_by_sdk(self, bounded: BoundedAttributes) -> tuple[bytes, int]:
@@ -180,7 +204,9 @@ class AttributeEncoder:
         return self._pair(key, b"\x18" + varint(value & 0xFFFF_FFFF_FFFF_FFFF))
 
     def _texts(self, key: str, value: tuple[Any, ...]) -> bytes:
-        if not value or any(type(item) is not str or len(item) > self._longest for item in value):
+        if not 0 < len(value) <= self._most_items or any(
+            type(item) is not str or len(item) > self._longest for item in value
+        ):
             raise NotPlainError
         items = [delimited(b"\x0a", delimited(b"\x0a", item.encode())) for item in value]
         return self._pair(key, delimited(b"\x2a", b"".join(items)))

@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 from opentelemetry.trace import (
@@ -32,8 +32,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from ai_otel.direct.encoding import delimited
-from ai_otel.direct.spans import DirectSpan, DirectTracer, DirectTracerProvider
+from ai_otel.direct.encoding import varint
+from ai_otel.direct.spans import DirectSpan
+from ai_otel.direct.tracer import DirectTracer, DirectTracerProvider
 
 _ENCODER = encode_spans.__name__
 _EXPORTERS = {
@@ -43,11 +44,16 @@ _EXPORTERS = {
 """Modules of the SDK's exporters, and whether they send a message where the other sends bytes."""
 
 
-class _Encoded(bytes):
-    """A request that is encoded already, for an exporter that would encode a message."""
+class _Encoded:
+    """A request that is encoded already, for an exporter that encodes a message."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
 
     def SerializePartialToString(self) -> bytes:  # noqa: N802 - of protobuf's messages
-        return self
+        return self._request
 
     SerializeToString = SerializePartialToString
 
@@ -57,20 +63,23 @@ def encode(spans: Sequence[DirectSpan]) -> bytes:
     groups: dict[DirectTracer, list[bytes]] = {}
     for span in spans:
         groups.setdefault(span.tracer, []).append(span.encoded or b"")
-    requests = []
+    parts: list[bytes] = []
     for tracer, encoded in groups.items():
         frame = tracer.frame
-        within = b"".join((frame.scope, *encoded, frame.scope_end))
-        around = b"".join((frame.resource, delimited(b"\x12", within), frame.resource_end))
-        requests.append(delimited(b"\x0a", around))
-    return b"".join(requests)
+        size = len(frame.scope) + sum(map(len, encoded)) + len(frame.scope_end)
+        within = b"\x12" + varint(size)
+        size += len(frame.resource) + len(within) + len(frame.resource_end)
+        parts += (b"\x0a" + varint(size), frame.resource, within, frame.scope)
+        parts += encoded
+        parts += (frame.scope_end, frame.resource_end)
+    return b"".join(parts)  # once: a request is up to a megabyte
 
 
 def _encoded(spans: Sequence[DirectSpan]) -> _Encoded:
     return _Encoded(encode(spans))
 
 
-def _message(spans: Sequence[DirectSpan]) -> ExportTraceServiceRequest:
+def _message(spans: Sequence[DirectSpan]) -> Any:
     return ExportTraceServiceRequest.FromString(encode(spans))
 
 
@@ -125,12 +134,30 @@ def agrees() -> bool:
 def _sample(kind: type[TracerProvider]) -> list[Any]:
     ended = _Ended()
     resource = Resource({"service.name": "sample"}, "https://example.com/resource")
-    provider = kind(DEFAULT_ON, resource, shutdown_on_exit=False, id_generator=_Ids())
+    # All given: what is not is read from the variables.
+    limits = SpanLimits(
+        max_attributes=128,
+        max_events=128,
+        max_links=128,
+        max_span_attributes=128,
+        max_event_attributes=128,
+        max_link_attributes=128,
+        max_attribute_length=SpanLimits.UNSET,
+        max_span_attribute_length=SpanLimits.UNSET,
+    )
+    provider = kind(DEFAULT_ON, resource, shutdown_on_exit=False, id_generator=_Ids(), span_limits=limits)
     provider.add_span_processor(ended)
     tracer = provider.get_tracer("sample", "1", "https://example.com/scope")
     state = TraceState([("a", "1"), ("b", "2")])
     remote = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED), trace_state=state)
-    attributes = {"text": "é", "int": -1, "float": 0.5, "bool": True, "texts": ("a", "b"), "ints": (1, 2)}
+    attributes: dict[str, Any] = {
+        "text": "é",
+        "int": -1,
+        "float": 0.5,
+        "bool": True,
+        "texts": ("a", "b"),
+        "ints": (1, 2),
+    }
     link = Link(remote, attributes)
     parent = set_span_in_context(NonRecordingSpan(remote), Context())
     span = tracer.start_span("remote", parent, SpanKind.SERVER, attributes, [link], 1)

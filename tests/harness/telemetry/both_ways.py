@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import NoOpTracer
 
 from ai_otel.direct.sending import encode
-from ai_otel.direct.spans import DirectTracerProvider
+from ai_otel.direct.tracer import DirectTracerProvider
 from ai_otel.emit.spans import SpanEmitter
 
 
@@ -47,9 +47,7 @@ class Ended(SpanProcessor):
 def emitted(kind: type[TracerProvider], emitter: SpanEmitter, record: Any, engine: str) -> list[Any]:
     """The spans of a record, by an emitter like this one on a provider of its own."""
     ended = Ended()
-    provider = kind(
-        resource=Resource({"service.name": "test"}), shutdown_on_exit=False, id_generator=CountingIds()
-    )
+    provider = kind(resource=Resource({"service.name": "test"}), shutdown_on_exit=False, id_generator=CountingIds())
     provider.add_span_processor(ended)
     twin = SpanEmitter(
         provider.get_tracer("test", "1", "https://example.com/schema"),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ai_otel.direct.encoding import MAX_KEYS, MAX_VALUES, AttributeEncoder, BoundedParts, varint
+from ai_otel.export.limits import limited
 
 ATTRIBUTES = 9
 """The number of the field in `Span`."""
@@ -96,3 +98,30 @@ def test_the_latest_parts_are_kept() -> None:
         parts.append(part)
     assert parts.encoded(b"!") == b"bc!\x01"
     assert BoundedParts(None).encoded(b"!") == b""
+
+
+KEYS = st.sampled_from(["a", "b", "c", "d"])
+TEXT = st.text(max_size=5) | st.sampled_from(["x" * 1024, "x" * 1025, "é" * 3000, "\ud800", "y" * 900])
+VALUE = (
+    TEXT
+    | st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.none()
+    | st.lists(TEXT, max_size=140)
+    | st.lists(st.integers() | TEXT, max_size=5).map(tuple)
+    | st.just(object())
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(KEYS, VALUE), max_size=4), st.none() | st.integers(0, 1100))
+def test_the_limits_of_client_values_hold_as_if_applied_before(sets: list[dict[str, Any]], longest: int | None) -> None:
+    limiting, plain = encoder(longest=longest), encoder(longest=longest)
+    limiting.limit(limited)
+    logging.disable()
+    try:
+        for attributes in sets:
+            assert limiting.encode(attributes) == plain.encode(limited(attributes))
+    finally:
+        logging.disable(logging.NOTSET)

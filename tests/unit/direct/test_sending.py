@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc_module
@@ -18,7 +16,7 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 
 from ai_otel.direct import sending
 from ai_otel.direct.sending import agrees, directly, encode
-from ai_otel.direct.spans import DirectTracerProvider
+from ai_otel.direct.tracer import DirectTracerProvider
 
 EXPORTERS = [http_module.OTLPSpanExporter, grpc_module.OTLPSpanExporter]
 
@@ -102,7 +100,7 @@ def test_only_what_encodes_differs(exporter: type[Any]) -> None:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What an exporter over HTTP would send."""
     import requests
 
@@ -115,7 +113,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
         return response
 
     monkeypatch.setattr(requests.Session, "request", request)
-    yield bodies
+    return bodies
 
 
 def test_what_is_sent_is_what_was_written(sent: list[bytes]) -> None:
@@ -127,15 +125,3 @@ def test_what_is_sent_is_what_was_written(sent: list[bytes]) -> None:
     exporter.shutdown()
     assert exporter.export(spans) is SpanExportResult.FAILURE
     assert len(sent) == 1
-
-
-def test_the_current_span_is_the_parent_of_one_without_a_context() -> None:
-    ended = Ended()
-    provider = DirectTracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(ended)
-    tracer = provider.get_tracer("test")
-    with tracer.start_as_current_span("outer") as outer:
-        assert trace.get_current_span() is outer
-        tracer.start_span("inner").end()
-    assert [span.name for span in ended.spans] == ["inner", "outer"]
-    assert ended.spans[0].context.trace_id == outer.get_span_context().trace_id

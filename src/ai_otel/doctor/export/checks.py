@@ -23,7 +23,9 @@ def check_export(otel: Mapping[str, str], *, direct: bool = True) -> Iterator[Fi
         next_step = f"{complaint.step[:1].upper()}{complaint.step[1:]}."
         yield Finding("export", complaint.variable, Level.WRONG, complaint.sentence, next_step)
     found = list(destinations(checked.values))
-    verdicts = deliver_all([destination for destination in found if destination.exporter == "otlp"], otel, direct=direct)
+    verdicts = deliver_all(
+        [destination for destination in found if destination.exporter == "otlp"], otel, direct=direct
+    )
     for destination in found:
         yield _delivered(destination, verdicts[destination]) if destination in verdicts else _not_otlp(destination)
 
@@ -59,7 +61,9 @@ def _delivered(destination: Destination, verdict: Verdict) -> Finding:
         "emitter": verdict.emitter,
     }
     if verdict.reach is Reach.ACCEPTED:
-        return Finding("export", destination.signal, Level.OK, f"{where}: accepted (emitter: {verdict.emitter})", details=details)
+        return Finding(
+            "export", destination.signal, Level.OK, f"{where}: accepted (emitter: {verdict.emitter})", details=details
+        )
     says = f"{where}: {answer}" + (f" ({shown(verdict.detail)})" if verdict.detail else "")
     return Finding("export", destination.signal, Level.WRONG, says, next_step(destination, verdict), details)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from ai_otel.hooks.guard import Guard
 from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
 
 PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """OTLP protocol -> entry point of its exporter."""
-ADVICE = "Check the OTEL_* variables that it reads; `ai-otel doctor` shows what each exporter says."
 
 
 def exporter_names(signal: str, environment: Mapping[str, str]) -> list[str]:
@@ -28,18 +26,6 @@ def otlp_protocol(signal: str, environment: Mapping[str, str]) -> str:
     """The OTLP protocol of a signal."""
     general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     return environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", general)
-
-
-def named(signal: str, environment: Mapping[str, str]) -> Iterator[tuple[str, type[Any]]]:
-    """Each exporter of a signal that can be loaded: its name in `OTEL_<SIGNAL>_EXPORTER`, and its class."""
-    for name in exporter_names(signal, environment):
-        if name == "none":
-            continue
-        group = f"opentelemetry_{signal}_exporter"
-        entry = PROTOCOLS[otlp_protocol(signal, environment)] if name == "otlp" else name
-        exporter = Guard(f"exporter {name}", alone=True, advice=ADVICE)(load, group, entry)
-        if exporter is not None:
-            yield name, exporter
 
 
 _IMPORTED_BY_EXPORTS = ("encodings.idna", "netrc", "shlex", "stringprep")

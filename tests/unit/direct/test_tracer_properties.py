@@ -27,10 +27,19 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 
 from ai_otel.direct.sending import encode
-from ai_otel.direct.spans import DirectTracerProvider
+from ai_otel.direct.tracer import DirectTracerProvider
 
 
 class CountingIds(RandomIdGenerator):
