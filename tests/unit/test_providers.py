@@ -177,6 +177,24 @@ def test_exporters_over_grpc_are_made_beside_values_that_cannot_be_read(
     )
 
 
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION"])
+@pytest.mark.parametrize("compression", ["none", "deflate"])
+@pytest.mark.fault(
+    "configuration",
+    "the compression is `none` or `deflate`, and the protocol gRPC, whose exporters in the SDK raise for both",
+    "telemetry is exported uncompressed; `deflate` is logged",
+)
+def test_exporters_over_grpc_are_made_without_compression(
+    made: Made, name: str, compression: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, compression)
+    made.own(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert [class_of(exporter) for exporter in (*made.spans, *made.metrics)] == list(GRPC)
+    assert {message.split("=")[1] for message in caplog.messages} == (
+        {"'deflate' is invalid: write gzip or none, for gRPC; using none"} if compression == "deflate" else set()
+    )
+
+
 def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the Prometheus one is: nothing pushes, a server reads."""
     readers: list[Any] = []
