@@ -53,7 +53,7 @@ class DirectTracer(trace.Tracer):
         self._latest: tuple[Context | None, Any] = (None, None)
         """The last context that had a span of this tracer, and that span."""
 
-    def limit(self, limited: Callable[[Any], Any]) -> None:
+    def limit_client_values(self, limited: Callable[[Any], Any]) -> None:
         """Apply these limits to the attributes of spans and of events: the caller need not."""
         self.attributes.limit(limited)
         self._of_events.limit(limited)

@@ -33,7 +33,7 @@ class SpanEmitter:
         self._tracer = tracer
         # A direct tracer reads each value anyhow.
         self._limited: Callable[[Attributes], Attributes] = limited
-        if (limit := getattr(tracer, "limit", None)) is not None:
+        if (limit := getattr(tracer, "limit_client_values", None)) is not None:
             limit(limited)
             self._limited = _unchanged
         self._same_provider = same_provider

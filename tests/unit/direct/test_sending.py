@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from ai_otel.direct import sending
 from ai_otel.direct.sending import agrees, directly, encode
 from ai_otel.direct.tracer import DirectTracerProvider
 
+MODULES = {module.__name__: module for module in (http_module, grpc_module)}
 EXPORTERS = [http_module.OTLPSpanExporter, grpc_module.OTLPSpanExporter]
 
 
@@ -74,6 +76,7 @@ def test_where_the_sdk_encodes_spans_differently_the_sdk_does_it(
 
     assert directly(exporter) is not None
     monkeypatch.setattr(sending, "encode_spans", differently)
+    assert not agrees()
     assert directly(exporter) is None
 
 
@@ -87,6 +90,17 @@ def test_an_exporter_of_another_kind_is_left_as_it_is(exporter: type[Any]) -> No
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS, ids=["http", "grpc"])
+@pytest.mark.fault(
+    "export",
+    "the application replaces what encodes spans in the SDK's exporters, such as to redact them",
+    "spans are made and encoded by the SDK, with the replacement",
+)
+def test_an_encoder_that_the_application_replaced_is_used(exporter: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULES[exporter.__module__], "encode_spans", functools.partial(encode_spans))
+    assert directly(exporter) is None
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS, ids=["http", "grpc"])
 def test_only_what_encodes_differs(exporter: type[Any]) -> None:
     direct = directly(exporter)
     assert direct is not None
@@ -95,8 +109,7 @@ def test_only_what_encodes_differs(exporter: type[Any]) -> None:
     own = {name for name in vars(direct) if not name.startswith("__")} - {"_abc_impl", "__parameters__"}
     assert len(own - {"direct"}) == 1
     # The SDK's module, and so every other exporter, is as it was.
-    module = {http_module.__name__: http_module, grpc_module.__name__: grpc_module}[exporter.__module__]
-    assert vars(module)["encode_spans"] is encode_spans
+    assert vars(MODULES[exporter.__module__])["encode_spans"] is encode_spans
 
 
 @pytest.fixture
