@@ -325,6 +325,9 @@ def _add_usage(attributes: Attributes, inference: Inference) -> None:
 
 
 def _sum(inference: Inference, name: str) -> int | None:
+    if len(inference.choices) == 1:
+        only: int | None = getattr(inference.choices[0], name)
+        return only
     values = [getattr(choice, name) for choice in inference.choices]
     return sum(values) if values and None not in values else None
 
