@@ -88,14 +88,14 @@ def test_one_span_does_not_cost_the_others(own: Any, caplog: pytest.LogCaptureFi
 
 
 @contextmanager
-def grpc_receiver(keep: Callable[[Any], None] = lambda _: None) -> Iterator[tuple[list[str], str]]:
-    """A gRPC receiver with gRPC's own limit of a message. `keep` gets each request."""
+def grpc_receiver(keep: Callable[[Any, Any], None] = lambda _, __: None) -> Iterator[tuple[list[str], str]]:
+    """A gRPC receiver with gRPC's own limit of a message. `keep` gets each request, and its context."""
     arrived: list[str] = []
 
     class Service(trace_service.TraceServiceServicer):
-        def Export(self, request: Any, _: Any) -> ExportTraceServiceResponse:
+        def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:
+            keep(request, context)
             arrived.extend(spans_of(request))
-            keep(request)
             return ExportTraceServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", GRPC_LIMIT)])
@@ -191,6 +191,36 @@ def test_spans_that_the_queue_drops_are_counted(own: Any) -> None:
         assert counts.sent["traces"] == len(found.spans) == 1010 - counts.dropped["traces"]
 
 
+@pytest.mark.fault(
+    "export",
+    "the receiver is unavailable for a second (503, `UNAVAILABLE`)",
+    "the SDK's exporter retries; all spans arrive",
+)
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_request_is_retried(own: Any, protocol: str) -> None:
+    requests: list[Any] = []
+
+    def at_first(_path: str, _body: bytes) -> tuple[int, dict[str, str]]:
+        requests.append(None)
+        return (503 if len(requests) == 1 else 200), {}
+
+    def unavailable(request: Any, context: Any) -> None:
+        requests.append(request)
+        if len(requests) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
+
+    with receiver(at_first) as (found, http), grpc_receiver(unavailable) as (arrived, over_grpc):
+        made = own(
+            OTEL_EXPORTER_OTLP_ENDPOINT=over_grpc if protocol == "grpc" else http,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_METRICS_EXPORTER="none",
+        )
+        record(made, 5)
+        counts = ended(made)
+    assert [*found.spans, *arrived] == [f"span {index}" for index in range(5)]
+    assert (counts.sent, counts.failed, len(requests)) == ({"traces": 5}, {"traces": 0}, 2)
+
+
 class CountingIds(RandomIdGenerator):
     """1, 2, 3: the same in every run."""
 
@@ -209,8 +239,8 @@ def test_the_same_arrives_both_ways(protocol: str, compression: str, monkeypatch
         return 200, {}
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
-    with receiver(keep) as (_, http), grpc_receiver(requests.append) as (_, grpc):
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", grpc if protocol == "grpc" else http)
+    with receiver(keep) as (_, http), grpc_receiver(lambda request, _: requests.append(request)) as (_, over_grpc):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", over_grpc if protocol == "grpc" else http)
         for direct in (True, False):
             variables = {"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
             made = providers.own(Resource({"service.name": "test"}, "https://x"), variables, direct=direct)
