@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from ai_otel import semconv
 from ai_otel.direct import choice
+from ai_otel.direct.binding import with_direct_histograms
 from ai_otel.hooks.daemon import at_once
 from ai_otel.hooks.guard import Guard
 from ai_otel.inputs.documents import read_text
@@ -40,6 +41,7 @@ with readable():  # the SDK reads limits of spans when it is imported
     from ai_otel.export import loading, redirects
     from ai_otel.export.adopted import adopt_exporters, processors_of, readers_of
     from ai_otel.export.counts import ExportCounts
+    from ai_otel.export.pauses import pause_between_instruments, pausing
     from ai_otel.export.points import CountedMetricExporter
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 
@@ -171,7 +173,7 @@ def own(
         tracer_provider = (
             Guard("traces", alone=True)(_traces, resource, variables, made, direct) or NoOpTracerProvider()
         )
-        meter_provider = Guard("metrics", alone=True)(_metrics, resource, made) or NoOpMeterProvider()
+        meter_provider = Guard("metrics", alone=True)(_metrics, resource, made, direct) or NoOpMeterProvider()
     signals = {"traces": tracer_provider, "metrics": meter_provider}
     return Providers(
         tracer_provider,
@@ -195,14 +197,13 @@ def _traces(
     return provider
 
 
-def _metrics(resource: Resource, made: Callable[..., Iterator[Any]]) -> MeterProvider:
+def _metrics(resource: Resource, made: Callable[..., Iterator[Any]], direct: bool) -> MeterProvider:
     readers = list(made("metrics", _reader))
     # Without an exporter nothing is measured: this process must not sample for others that do have one.
-    return (
-        SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-        if readers
-        else NoOpMeterProvider()
-    )
+    if not readers:
+        return NoOpMeterProvider()
+    provider = SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    return with_direct_histograms(provider) if direct else provider
 
 
 def _made(
@@ -301,27 +302,30 @@ def _reader(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | Non
 
 def _bind(reader: MetricReader) -> MetricReader:
     """
-    Have a reader export only in the process that made it.
+    Have a reader export only in the process that made it, and pause while it collects and exports.
 
     A fork inherits every sum, and the SDK starts the reader again in the child: what the parent counted would be
     reported twice.
     """
     made_in, receive = os.getpid(), reader._receive_metrics  # noqa: SLF001 - the one step that all readers share
+    pause_between_instruments(reader)
 
     def receive_here(*arguments: Any, **options: Any) -> None:
         if os.getpid() == made_in:
             receive(*arguments, **options)
 
     reader._receive_metrics = receive_here  # type: ignore[method-assign]  # noqa: SLF001
-    _survive(reader, "collect")
+    _survive(reader, "collect", within=pausing)
     return reader
 
 
-def _survive(owner: Any, method: str, name: str = "") -> None:
+def _survive(
+    owner: Any, method: str, name: str = "", *, within: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> None:
     """
     Suppress and count what a method raises that the SDK calls on its thread: an exporter's, or a reader's collection.
 
-    `name` is who fails in the counts; by default the owner's class.
+    `name` is who fails in the counts; by default the owner's class. The method is called `within` a context.
 
     The SDK catches `Exception` at most. Its thread would end silently, for instance at a panic of a Rust extension.
     """
@@ -332,7 +336,8 @@ def _survive(owner: Any, method: str, name: str = "") -> None:
 
     @functools.wraps(call)
     def survived(*arguments: Any, **options: Any) -> Any:
-        return guard(functools.partial(call, *arguments, **options))
+        with within():
+            return guard(functools.partial(call, *arguments, **options))
 
     with suppress(AttributeError):  # slots
         setattr(owner, method, survived)

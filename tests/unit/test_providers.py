@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,13 +18,14 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, InMemoryMetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from opentelemetry.trace import NoOpTracerProvider
 
 from ai_otel import providers
+from ai_otel.direct.binding import BindableHistogram
 from ai_otel.direct.tracer import DirectTracerProvider
 from ai_otel.export import loading
 from ai_otel.hooks import guard
@@ -32,6 +34,10 @@ from ai_otel.inputs import otel
 from ai_otel.providers import Providers
 
 NOWHERE = "http://127.0.0.1:9"
+
+
+def reader_without_thread(exporter: Any) -> PeriodicExportingMetricReader:
+    return PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
 
 
 class Made:
@@ -216,7 +222,42 @@ def test_own_providers_are_private_and_are_shut_down(made: Made) -> None:
     assert trace.get_tracer_provider() is not own.tracer_provider
     assert metrics.get_meter_provider() is not own.meter_provider
     assert own.tracer_provider._atexit_handler is None  # type: ignore[attr-defined]
-    assert own.meter_provider._atexit_handler is None  # type: ignore[attr-defined]
+    assert getattr(own.meter_provider, "sdk", own.meter_provider)._atexit_handler is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, True),
+        ({PROTOCOL: "grpc"}, True),
+        ({"OTEL_METRICS_EXPORTER": "console"}, True),
+        ({"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}, True),
+        ({"OTEL_METRICS_EXPORTER": "otlp,console"}, False),
+        ({"OTEL_METRICS_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"}, False),
+        ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true"}, False),
+    ],
+    ids=str,
+)
+def test_histograms_are_direct_where_that_gives_the_same(
+    made: Made, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool
+) -> None:
+    pytest.importorskip("ai_otel.direct.meters", exc_type=ImportError)
+    monkeypatch.setattr(providers, "PeriodicExportingMetricReader", reader_without_thread)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    own = made.own(OTEL_TRACES_EXPORTER="none", **environment)
+    histogram = own.meter_provider.get_meter("test").create_histogram("h")
+    assert isinstance(histogram, BindableHistogram) is expected
+    assert ("metrics" in own.direct) is expected
+
+
+def test_histograms_of_the_sdk_can_be_chosen(made: Made) -> None:
+    own = providers.own(Resource({}), {"OTEL_TRACES_EXPORTER": "none"}, direct=False)
+    made.providers.append(own)
+    assert isinstance(own.meter_provider, MeterProvider)
+    assert own.direct == ()
 
 
 def test_without_an_exporter_of_metrics_nothing_is_measured(made: Made) -> None:
