@@ -17,10 +17,14 @@ HOLD_S = 0.00015
 """For so long a thread computes without a pause."""
 PAUSE_S = 0.00005
 """Long enough for a waiting thread to wake up and take the lock."""
+MAX_PAUSES_S = 1.0
+"""Of one collection, the time until the lock comes back included. After that it is only offered: a server that computes
+without end must not keep the last values from being exported in time."""
 
 
 class _Held(threading.local):
     until_s: float | None = None
+    left_s = 0.0
 
 
 _held = _Held()
@@ -29,19 +33,24 @@ _held = _Held()
 @contextmanager
 def pausing() -> Iterator[None]:
     """Have `pause` pause on this thread, until the block ends."""
-    before, _held.until_s = _held.until_s, time.perf_counter() + HOLD_S
+    _held.until_s, _held.left_s = time.perf_counter() + HOLD_S, MAX_PAUSES_S
     try:
         yield
     finally:
-        _held.until_s = before
+        _held.until_s = None
 
 
 def pause() -> None:
     """Give the interpreter lock away, if this thread is `pausing` and the last pause was long enough ago."""
     until_s = _held.until_s
-    if until_s is not None and time.perf_counter() > until_s:
-        time.sleep(PAUSE_S)
-        _held.until_s = time.perf_counter() + HOLD_S
+    if until_s is None:
+        return
+    began_s = time.perf_counter()
+    if began_s > until_s:
+        time.sleep(PAUSE_S if _held.left_s > 0 else 0)
+        ended_s = time.perf_counter()
+        _held.left_s -= ended_s - began_s
+        _held.until_s = ended_s + HOLD_S
 
 
 def pause_between_instruments(reader: Any) -> None:

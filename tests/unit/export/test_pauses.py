@@ -13,13 +13,15 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_s, self.slept = 0.0, list[float]()
+        self.taken_s = 0.0
+        """For so long another thread keeps the lock."""
 
     def perf_counter(self) -> float:
         return self.now_s
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.now_s += seconds
+        self.now_s += seconds + self.taken_s
 
 
 @pytest.fixture
@@ -42,6 +44,20 @@ def test_a_pause_comes_after_the_time_for_which_the_lock_may_be_held(clock: Cloc
         clock.now_s += 2 * HOLD_S
         pause()
         assert clock.slept == [PAUSE_S, PAUSE_S]
+
+
+def test_pauses_of_one_collection_are_limited(clock: Clock) -> None:
+    for _ in range(2):
+        clock.slept.clear()
+        with pausing():
+            for _ in range(3):
+                clock.now_s += 1
+                clock.taken_s = 0.4
+                pause()
+            assert clock.slept == [PAUSE_S, PAUSE_S, PAUSE_S]
+            clock.now_s += 1
+            pause()
+            assert clock.slept[3:] == [0]
 
 
 def test_no_other_thread_and_nothing_before_or_after_pauses(clock: Clock) -> None:
