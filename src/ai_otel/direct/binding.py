@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
@@ -22,12 +22,20 @@ class Bound(Protocol):
         """Record a value that was measured in a context."""
 
 
+Values = Iterable[tuple[Bound, float]]
+
+
 class BindableHistogram(Histogram):
     """A histogram whose series are looked up once."""
 
     @abstractmethod
     def bind(self, attributes: Attributes) -> Bound:
         """Return the series with these attributes."""
+
+    @property
+    @abstractmethod
+    def together(self) -> Callable[[Any, Context | None], None]:
+        """Records many values in one context, of all histograms that have the same `together`."""
 
 
 class Adapted(NamedTuple):
@@ -38,6 +46,17 @@ class Adapted(NamedTuple):
     def bind(self, attributes: Attributes) -> Bound:
         """Return the series with these attributes."""
         return _Adapted(self.histogram, attributes)
+
+
+def recorder(histograms: Iterable[BindableHistogram | Adapted]) -> Callable[[Values, Context | None], None]:
+    """Return what records values of these histograms that were measured in one context."""
+    ways = {each.together if isinstance(each, BindableHistogram) else _one_by_one for each in histograms}
+    return ways.pop() if len(ways) == 1 else _one_by_one
+
+
+def _one_by_one(values: Values, context: Context | None) -> None:
+    for bound, value in values:
+        bound.record(value, context)
 
 
 class _Adapted(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,12 +38,12 @@ from opentelemetry.sdk.metrics.export import Metric, MetricReader, MetricsData, 
 from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHistogramAggregation
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from ai_otel.direct.points import Choose, DirectHistogram, Exemplars, Stream, all_ids, no_ids, sampled_ids
+from ai_otel.direct.points import Choose, DirectHistogram, Stream, always, never, sampled_only
 
 _FILTERS: Mapping[type[Any], Choose] = {
-    TraceBasedExemplarFilter: sampled_ids,
-    AlwaysOnExemplarFilter: all_ids,
-    AlwaysOffExemplarFilter: no_ids,
+    TraceBasedExemplarFilter: sampled_only,
+    AlwaysOnExemplarFilter: always,
+    AlwaysOffExemplarFilter: never,
 }
 
 
@@ -75,9 +74,8 @@ def _known(provider: SdkMeterProvider) -> _Known | None:
         return None
     stream = Stream(
         temporality=reader._instrument_class_temporality[_Histogram],  # noqa: SLF001
-        exemplars=Exemplars(choose),
+        choose=choose,
         limit=reader._instrument_class_cardinality_limit[_Histogram],  # noqa: SLF001
-        lock=threading.Lock(),
     )
     return _Known(reader, aggregation, stream)
 

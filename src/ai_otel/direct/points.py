@@ -11,9 +11,9 @@ import math
 import sys
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import time_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry.attributes import _clean_attribute_value
 from opentelemetry.context import Context, get_current
@@ -29,122 +29,125 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span
 from ai_otel.direct.binding import Attributes, BindableHistogram
 from ai_otel.export.pauses import Paused, pause
 
-Ids = tuple["int | None", "int | None"]
-"""Trace and span of an exemplar."""
-Choose = Callable[[Context], "Ids | None"]
-"""The exemplar filter: the ids of an exemplar in a context; `None` where it has none."""
+Mark = tuple[int, "int | None", "int | None"]
+"""Time, trace and span of an exemplar."""
+Choose = Callable[[Context], "Mark | None"]
+"""The exemplar filter: what marks an exemplar in a context; `None` where it has none."""
 
 _MOST = sys.float_info.max
 """The largest value: what is above it, infinity and huge integers, could not be sent, and no later value with it."""
 _MOST_INT = 2**63 - 1
 
 
-class Exemplars:
-    """Reads the span of a context for exemplars: once, though a request has many points in the same context."""
-
-    __slots__ = ("_choose", "last")
-
-    def __init__(self, choose: Choose) -> None:
-        self._choose = choose
-        self.last: tuple[Context | None, Ids | None] = (Context(), None)
-
-    def read(self, context: Context | None) -> Ids | None:
-        """The ids for an exemplar."""
-        if not context:
-            # As the SDK has it: the current context also where an empty one is passed.
-            return self._choose(get_current())
-        ids = self._choose(context)
-        self.last = (context, ids)
-        return ids
-
-
-def sampled_ids(context: Context) -> Ids | None:
+def sampled_only(context: Context) -> Mark | None:
     """The filter `trace_based`."""
     span = get_current_span(context).get_span_context()
-    return (span.trace_id, span.span_id) if span.trace_flags.sampled else None
+    return (time_ns(), span.trace_id, span.span_id) if span.trace_flags.sampled else None
 
 
-def all_ids(context: Context) -> Ids | None:
+def always(context: Context) -> Mark | None:
     """The filter `always_on`."""
     current = get_current_span(context)
     if current == INVALID_SPAN:
-        return None, None
+        return time_ns(), None, None
     span = current.get_span_context()
-    return span.trace_id, span.span_id
+    return time_ns(), span.trace_id, span.span_id
 
 
-def no_ids(_context: Context) -> Ids | None:
+def never(_context: Context) -> Mark | None:
     """The filter `always_off`."""
     return None
 
 
-class Stream(NamedTuple):
-    """What all histograms of a meter provider have in common."""
+class Stream:
+    """
+    What all histograms of a meter provider have in common, and how values are added to them.
 
-    temporality: AggregationTemporality
-    exemplars: Exemplars
-    limit: int
-    """Sets of attributes of a histogram; those beyond it are recorded in one point."""
-    lock: threading.Lock
-    """Held while a value is recorded, or one series is collected: for microseconds."""
+    `limit` is how many sets of attributes a histogram may have; those beyond it are recorded in one point. The lock is
+    held while the values of one request are recorded, or one series is collected: for microseconds.
+    """
+
+    __slots__ = ("_choose", "_last", "limit", "lock", "temporality")
+
+    def __init__(self, temporality: AggregationTemporality, choose: Choose, limit: int) -> None:
+        self.temporality = temporality
+        self.limit = limit
+        self.lock = threading.Lock()
+        self._choose = choose
+        self._last: tuple[Context | None, Mark | None] = (Context(), None)
+
+    def record(self, values: Iterable[tuple[BoundSeries, float]], context: Context | None) -> None:
+        """Record values that were measured in one context. Negative ones, NaN and infinity are ignored."""
+        last = self._last
+        mark = last[1] if last[0] is context else self._read(context)
+        with self.lock:
+            for bound, value in values:
+                if 0 <= value <= _MOST:
+                    series = bound.series
+                    if series.closed:
+                        series = bound.open()
+                    index = bisect_left(series.bounds, value)
+                    series.counts[index] += 1
+                    series.sum += value
+                    series.min = min(series.min, value)
+                    series.max = max(series.max, value)
+                    if mark is not None:
+                        series.exemplars[index] = (value, mark, bound)
+
+    def _read(self, context: Context | None) -> Mark | None:
+        """Read the span of a context: once, though the parts of a request may be recorded one by one."""
+        if not context:
+            # As the SDK has it: the current context also where an empty one is passed.
+            return self._choose(get_current())
+        mark = self._choose(context)
+        self._last = (context, mark)
+        return mark
 
 
-class _Series:
+class Series:
     """The values of one set of attributes."""
 
-    __slots__ = ("attributes", "closed", "counts", "exemplars", "max", "min", "start_ns", "sum", "total")
+    __slots__ = ("attributes", "bounds", "closed", "counts", "exemplars", "max", "min", "start_ns", "sum", "total")
 
-    def __init__(self, attributes: Attributes, buckets: int, start_ns: int) -> None:
+    def __init__(self, attributes: Attributes, bounds: Sequence[float], start_ns: int) -> None:
         self.attributes = attributes
+        self.bounds = bounds
         self.start_ns = start_ns
-        self.counts = [0] * buckets
+        self.counts = [0] * (len(bounds) + 1)
         self.sum: float = 0
         """Since the last collection."""
         self.total: float = 0
         """Until the last collection."""
         self.min, self.max = math.inf, -math.inf
-        self.exemplars: dict[int, tuple[float, int, Ids, Attributes | None]] = {}
-        """The last value of each bucket, with its time, span, and attributes."""
+        self.exemplars: dict[int, tuple[float, Mark, BoundSeries]] = {}
+        """The last value of each bucket."""
         self.closed = False
         """Collected for the last time: a later value begins another one."""
 
 
-class BoundSeries:
-    """Records values with one set of attributes."""
+_CLOSED = Series({}, (), 0)
+_CLOSED.closed = True
 
-    __slots__ = ("_attributes", "_bounds", "_exemplars", "_histogram", "_key", "_lock", "_series")
+
+class BoundSeries:
+    """A histogram with one set of attributes."""
+
+    __slots__ = ("attributes", "histogram", "key", "series")
 
     def __init__(self, histogram: DirectHistogram, attributes: Attributes | None) -> None:
-        self._histogram = histogram
-        self._attributes = attributes
-        self._key = _hash_attributes(attributes or {})
-        self._bounds = histogram.bounds
-        self._lock = histogram.stream.lock
-        self._exemplars = histogram.stream.exemplars
-        self._series = _NONE
+        self.histogram = histogram
+        self.attributes = attributes
+        self.key = _hash_attributes(attributes or {})
+        self.series = _CLOSED
 
     def record(self, value: float, context: Context | None) -> None:
-        """Record a value that was measured in a context. Negative values, NaN and infinity are ignored."""
-        if not 0 <= value <= _MOST:
-            return
-        exemplars = self._exemplars
-        last = exemplars.last
-        ids = last[1] if last[0] is context else exemplars.read(context)
-        with self._lock:
-            series = self._series
-            if series.closed:
-                series = self._series = self._histogram.series(self._key, self._attributes)
-            index = bisect_left(self._bounds, value)
-            series.counts[index] += 1
-            series.sum += value
-            series.min = min(series.min, value)
-            series.max = max(series.max, value)
-            if ids is not None:
-                series.exemplars[index] = (value, time_ns(), ids, self._attributes)
+        """Record a value that was measured in a context."""
+        self.histogram.stream.record(((self, value),), context)
 
-
-_NONE = _Series({}, 0, 0)
-_NONE.closed = True
+    def open(self) -> Series:
+        """Find or begin the series that the next values go to; the lock is held."""
+        self.series = self.histogram.series(self.key, self.attributes)
+        return self.series
 
 
 class DirectHistogram(BindableHistogram):
@@ -164,7 +167,7 @@ class DirectHistogram(BindableHistogram):
         self.bounds = tuple(bounds)
         self.stream = stream
         self._started = started
-        self._series: dict[Any, _Series] = {}
+        self._series: dict[Any, Series] = {}
         self._collected_ns = 0
         """The last collection, from which the next series of a delta begin."""
 
@@ -176,7 +179,12 @@ class DirectHistogram(BindableHistogram):
         """Record a value; who has many for the same attributes binds them."""
         self.bind(attributes).record(amount, context)
 
-    def series(self, key: Any, attributes: Attributes | None) -> _Series:
+    @property
+    def together(self) -> Callable[[Any, Context | None], None]:
+        """Records many values of histograms of one provider."""
+        return self.stream.record
+
+    def series(self, key: Any, attributes: Attributes | None) -> Series:
         """Return the open series of a set of attributes, or the one for overflow; the lock is held."""
         found = self._series.get(key)
         if found is None and len(self._series) >= self.stream.limit:
@@ -184,7 +192,7 @@ class DirectHistogram(BindableHistogram):
             found = self._series.get(key)
         if found is None:
             start_ns = self._collected_ns or time_ns()
-            found = self._series[key] = _Series(attributes or {}, len(self.bounds) + 1, start_ns)
+            found = self._series[key] = Series(attributes or {}, self.bounds, start_ns)
             self._started(self)
         return found
 
@@ -205,7 +213,7 @@ class DirectHistogram(BindableHistogram):
         data = Histogram(data_points=points, aggregation_temporality=self.stream.temporality)
         return Metric(name=self.name, description=self.description, unit=self.unit, data=data)
 
-    def _point(self, series: _Series, now_ns: int, *, close: bool) -> HistogramDataPoint:
+    def _point(self, series: Series, now_ns: int, *, close: bool) -> HistogramDataPoint:
         with self.stream.lock:
             series.closed = close
             series.total, series.sum = series.sum + series.total, 0
@@ -225,8 +233,8 @@ class DirectHistogram(BindableHistogram):
         )
 
 
-def _exemplar(value: float, at_ns: int, ids: Ids, measured: Attributes | None, point: Attributes) -> Exemplar:
+def _exemplar(value: float, mark: Mark, bound: BoundSeries, point: Attributes) -> Exemplar:
     """The measured attributes that the point does not have: those of a value in the overflow point."""
+    measured, (at_ns, trace_id, span_id) = bound.attributes, mark
     filtered = {name: each for name, each in measured.items() if name not in point} if measured else None
-    trace_id, span_id = ids
     return Exemplar(filtered, value if value <= _MOST_INT else float(value), at_ns, span_id, trace_id)

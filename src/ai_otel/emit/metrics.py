@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
-from ai_otel.direct.binding import Bound
+from ai_otel.direct.binding import Bound, recorder
 from ai_otel.emit.spans import model_of, operation_of
 from ai_otel.engine_counters import EngineCounters, Labels
 from ai_otel.export.limits import OTHER, Attributes, Vocabulary
@@ -30,6 +30,8 @@ _INPUT_TOKENS = (semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, ())
 _OUTPUT_TOKENS = (semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, ())
 _CACHED_TOKENS = (semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name, ((semconv.AI_OTEL_CACHE_TIER, "device"),))
 _PREEMPTED = (semconv.AI_OTEL_REQUEST_PREEMPTED.name, ())
+
+_Values = list[tuple[Bound, float]]
 
 
 class _Series(NamedTuple):
@@ -63,6 +65,12 @@ class MetricEmitter:
         self._input = histogram(own, semconv.AI_OTEL_REQUEST_INPUT_TOKENS)
         self._output = histogram(own, semconv.AI_OTEL_REQUEST_OUTPUT_TOKENS)
         self._energy = histogram(own, semconv.AI_OTEL_REQUEST_ENERGY)
+        self._record = recorder(
+            (
+                *(self._duration, self._first_token, self._per_token, self._queue, self._prefill),
+                *(self._decode, self._inference, self._input, self._output, self._energy),
+            )
+        )
         # Most requests are like one before.
         self._series = functools.lru_cache(_KEPT)(self._bind)
         self._duration_of_failed = functools.lru_cache(_KEPT)(self._bind_failed)
@@ -100,16 +108,17 @@ class MetricEmitter:
         duration = series.duration
         if record.error_type is not None:
             duration = self._duration_of_failed(operation, engine, model, self._errors.of(record.error_type))
-        duration.record(record.duration_s, context)
+        values = [(duration, record.duration_s)]
         if record.energy is not None:
             energy = self._energy_by_method(operation, engine, model, record.energy.method)
-            energy.record(record.energy.gpu_j, context)
+            values.append((energy, record.energy.gpu_j))
         successful = record.outcome is Outcome.FINISHED
         for inference in record.inferences:
             other = self._model(inference.model)
             same = other is None or other == model
             its = series if same else self._series(operation, engine, other)
-            _emit_inference(inference, its, context, rates=successful and inference.beam_width is None)
+            _add_inference(values, inference, its, rates=successful and inference.beam_width is None)
+        self._record(values, context)
         self._count(record, engine)
 
     def _model(self, model: str | None) -> str | None:
@@ -140,33 +149,35 @@ class MetricEmitter:
                 add(_PREEMPTED, choice.preemptions)
 
 
-def _emit_inference(inference: Inference, series: _Series, context: Context | None, *, rates: bool) -> None:
-    if rates:
-        first = [choice.first_token_s for choice in inference.choices if choice.first_token_s is not None]
-        if first:
-            series.first_token.record(min(first), context)
+def _add_inference(values: _Values, inference: Inference, series: _Series, *, rates: bool) -> None:
+    first_s = None
     for choice in inference.choices:
+        at_s = choice.first_token_s
+        if at_s is not None and (first_s is None or at_s < first_s):
+            first_s = at_s
         if choice.completed:
-            _emit_choice(choice, series, context, rates=rates)
+            _add_choice(values, choice, series, rates=rates)
+    if rates and first_s is not None:
+        values.append((series.first_token, first_s))
 
 
-def _emit_choice(choice: Choice, series: _Series, context: Context | None, *, rates: bool) -> None:
-    prefill_s, decode_s, output_tokens = choice.prefill_s, choice.decode_s, choice.output_tokens
+def _add_choice(values: _Values, choice: Choice, series: _Series, *, rates: bool) -> None:
+    add, prefill_s, decode_s, output_tokens = values.append, choice.prefill_s, choice.decode_s, choice.output_tokens
     if choice.queue_s is not None:
-        series.queue.record(choice.queue_s, context)
+        add((series.queue, choice.queue_s))
     if prefill_s is not None:
-        series.prefill.record(prefill_s, context)
+        add((series.prefill, prefill_s))
     if decode_s is not None:
-        series.decode.record(decode_s, context)
+        add((series.decode, decode_s))
         if prefill_s is not None:
-            series.inference.record(prefill_s + decode_s, context)
+            add((series.inference, prefill_s + decode_s))
     if choice.counted_input_tokens is not None:
-        series.input.record(choice.counted_input_tokens, context)
+        add((series.input, choice.counted_input_tokens))
     if output_tokens is None:
         return
-    series.output.record(output_tokens, context)
+    add((series.output, output_tokens))
     if rates and decode_s is not None and output_tokens > 1:
-        series.per_token.record(decode_s / (output_tokens - 1), context)
+        add((series.per_token, decode_s / (output_tokens - 1)))
 
 
 def _attributes(operation: str, engine: str, model: str | None) -> Attributes:
