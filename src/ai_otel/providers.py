@@ -34,7 +34,7 @@ from ai_otel.inputs.shown import shown
 
 with readable():  # the SDK reads limits of spans when it is imported
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import MetricReader, MetricsData, PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
 
@@ -42,7 +42,7 @@ with readable():  # the SDK reads limits of spans when it is imported
     from ai_otel.export.adopted import adopt_exporters, processors_of, readers_of
     from ai_otel.export.counts import ExportCounts
     from ai_otel.export.pauses import pause_between_instruments, pausing
-    from ai_otel.export.points import CountedMetricExporter
+    from ai_otel.export.points import CountedMetricExporter, paused
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 
 log = logging.getLogger("ai_otel")
@@ -310,9 +310,9 @@ def _bind(reader: MetricReader) -> MetricReader:
     made_in, receive = os.getpid(), reader._receive_metrics  # noqa: SLF001 - the one step that all readers share
     pause_between_instruments(reader)
 
-    def receive_here(*arguments: Any, **options: Any) -> None:
+    def receive_here(metrics_data: MetricsData, *arguments: Any, **options: Any) -> None:
         if os.getpid() == made_in:
-            receive(*arguments, **options)
+            receive(paused(metrics_data), *arguments, **options)
 
     reader._receive_metrics = receive_here  # type: ignore[method-assign]  # noqa: SLF001
     _survive(reader, "collect", within=pausing)

@@ -23,6 +23,7 @@ from opentelemetry.metrics import (
     ObservableGauge,
     ObservableUpDownCounter,
     UpDownCounter,
+    _Gauge,
 )
 from opentelemetry.sdk.metrics import (
     AlwaysOffExemplarFilter,
@@ -197,6 +198,10 @@ class DirectMeter(Meter):
     def create_up_down_counter(self, name: str, unit: str = "", description: str = "") -> UpDownCounter:
         """The SDK's."""
         return self._meter.create_up_down_counter(name, unit, description)
+
+    def create_gauge(self, name: str, unit: str = "", description: str = "") -> _Gauge:
+        """The SDK's."""
+        return self._meter.create_gauge(name, unit, description)
 
     def create_observable_counter(
         self, name: str, callbacks: Sequence[CallbackT] | None = None, unit: str = "", description: str = ""

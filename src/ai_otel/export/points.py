@@ -1,4 +1,4 @@
-"""Exporter of metrics: requests that a receiver can take, encoded with pauses; counts of what was sent and failed."""
+"""Exporter of metrics: requests that a receiver can take, and counts of what was sent and what failed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CountedMetricExporter(MetricExporter):
         result = MetricExportResult.FAILURE
         try:
             if timeout_millis > 0:
-                result = self.wrapped.export(_paused(metrics_data), timeout_millis, **kwargs)
+                result = self.wrapped.export(metrics_data, timeout_millis, **kwargs)
             if self._redirects is not None and self._redirects.take():
                 result = MetricExportResult.FAILURE
         except OSError as error:
@@ -72,7 +72,7 @@ class CountedMetricExporter(MetricExporter):
         self.wrapped.shutdown(timeout_millis, **kwargs)
 
 
-def _paused(data: MetricsData) -> MetricsData:
+def paused(data: MetricsData) -> MetricsData:
     """The same data; who iterates over it, as an encoder does, pauses between metrics and between points."""
     return MetricsData([dataclasses.replace(each, scope_metrics=_scopes(each)) for each in data.resource_metrics])
 

@@ -167,11 +167,14 @@ def test_all_other_instruments_are_the_sdks() -> None:
     meter = directed(provider_of(reader)).get_meter("test")
     meter.create_counter("counter").add(1)
     meter.create_up_down_counter("updown").add(-1)
+    meter.create_gauge("gauge").set(1)
     for number, create in enumerate(
         (meter.create_observable_counter, meter.create_observable_up_down_counter, meter.create_observable_gauge)
     ):
         create(f"observed {number}".replace(" ", "."), [lambda _: [Observation(1)]])
-    assert names(reader.get_metrics_data()) == {"test": ["counter", "updown", "observed.0", "observed.1", "observed.2"]}
+    assert names(reader.get_metrics_data()) == {
+        "test": ["counter", "updown", "gauge", "observed.0", "observed.1", "observed.2"]
+    }
 
 
 def test_a_flush_and_the_shutdown_export_what_is_new() -> None:
