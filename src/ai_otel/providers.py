@@ -203,7 +203,7 @@ def _metrics(resource: Resource, made: Callable[..., Iterator[Any]], direct: boo
     if not readers:
         return NoOpMeterProvider()
     provider = SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-    return with_direct_histograms(provider) if direct else provider
+    return with_direct_histograms(provider, readers) if direct else provider
 
 
 def _made(

@@ -39,7 +39,7 @@ def points(reader: InMemoryMetricReader) -> dict[str, HistogramDataPoint]:
 @pytest.mark.parametrize("temporality", [AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE])
 def test_a_collection_while_values_are_recorded_loses_and_doubles_none(temporality: AggregationTemporality) -> None:
     reader = InMemoryMetricReader(preferred_temporality={Histogram: temporality})
-    provider = meters.directed(MeterProvider([reader], shutdown_on_exit=False))
+    provider = meters.directed(MeterProvider([reader], shutdown_on_exit=False), [reader])
     histogram = provider.get_meter("test").create_histogram("h", explicit_bucket_boundaries_advisory=[1.0, 2.0])
     assert isinstance(histogram, BindableHistogram)
 

@@ -89,7 +89,7 @@ def test_a_histogram_is_bound_to_attributes_be_it_the_sdks_or_direct(direct: boo
     reader = InMemoryMetricReader()
     provider: Any = MeterProvider([reader], shutdown_on_exit=False)
     if direct:
-        provider = pytest.importorskip("ai_otel.direct.meters", exc_type=ImportError).directed(provider)
+        provider = pytest.importorskip("ai_otel.direct.meters", exc_type=ImportError).directed(provider, [reader])
     meter = provider.get_meter("test")
     metric = semconv.GEN_AI_SERVER_REQUEST_DURATION
     made = histogram(meter, metric)

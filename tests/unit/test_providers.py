@@ -247,6 +247,8 @@ def test_histograms_are_direct_where_that_gives_the_same(
     monkeypatch.setattr(providers, "PeriodicExportingMetricReader", reader_without_thread)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    if "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED" in environment and not hasattr(InMemoryMetricReader(), "_metrics"):
+        pytest.skip("this version of the SDK has none")
     own = made.own(OTEL_TRACES_EXPORTER="none", **environment)
     histogram = own.meter_provider.get_meter("test").create_histogram("h")
     assert isinstance(histogram, BindableHistogram) is expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
@@ -11,6 +11,7 @@ from opentelemetry.metrics import Histogram, MeterProvider
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
 
 Attributes = Mapping[str, Any]
 
@@ -67,10 +68,10 @@ class _Adapted(NamedTuple):
         self.histogram.record(value, self.attributes, context)
 
 
-def with_direct_histograms(provider: SdkMeterProvider) -> MeterProvider:
+def with_direct_histograms(provider: SdkMeterProvider, readers: Sequence[MetricReader]) -> MeterProvider:
     """Return a provider with direct histograms; the same one where they are not known to equal the SDK's."""
     try:
         from ai_otel.direct.meters import directed
     except ImportError:  # another version of the SDK
         return provider
-    return directed(provider)
+    return directed(provider, readers)

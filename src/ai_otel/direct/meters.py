@@ -33,13 +33,13 @@ from opentelemetry.sdk.metrics import (
     TraceBasedExemplarFilter,
 )
 from opentelemetry.sdk.metrics._internal.aggregation import _ExplicitBucketHistogramAggregation
-from opentelemetry.sdk.metrics._internal.export._metric_reader_metrics import NoOpMetricReaderMetrics
 from opentelemetry.sdk.metrics._internal.instrument import _Histogram
 from opentelemetry.sdk.metrics.export import Metric, MetricReader, MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.metrics.view import DefaultAggregation, ExplicitBucketHistogramAggregation
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from ai_otel.direct.points import Choose, DirectHistogram, Stream, always, never, sampled_only
+from ai_otel.direct.versions import limit_of, measures_itself
 
 _FILTERS: Mapping[type[Any], Choose] = {
     TraceBasedExemplarFilter: sampled_only,
@@ -48,37 +48,54 @@ _FILTERS: Mapping[type[Any], Choose] = {
 }
 
 
+_ANOTHER_SDK = (AttributeError, KeyError, TypeError)
+"""What is raised where the SDK keeps its parts elsewhere than in the versions that we know."""
+
+
 class _Known(NamedTuple):
     """What the SDK's provider does with histograms."""
 
     reader: MetricReader
     aggregation: Any
     stream: Stream
+    collect: Callable[..., MetricsData | None]
+    """Collects for the reader."""
+
+    def bounds_of(self, made: Any) -> Sequence[float] | None:
+        """The boundaries of the SDK's histogram; `None` where it is not one of explicit buckets with all values."""
+        try:
+            # The SDK decides whose boundaries hold.
+            like = self.aggregation._create_aggregation(made, None, lambda _: lambda **_: None, 0)  # noqa: SLF001
+            usual = type(like) is _ExplicitBucketHistogramAggregation and like._record_min_max  # noqa: SLF001
+            bounds: Sequence[float] | None = like._boundaries if usual else None  # noqa: SLF001
+        except _ANOTHER_SDK:
+            return None
+        return bounds
 
 
-def directed(provider: SdkMeterProvider) -> MeterProvider:
+def directed(provider: SdkMeterProvider, readers: Sequence[MetricReader]) -> MeterProvider:
     """Return a provider with direct histograms; the same one where they would not equal the SDK's."""
     try:
-        known = _known(provider)
-    except (AttributeError, KeyError, TypeError, ValueError):  # another SDK than those that we know
+        known = _known(provider, *readers) if len(readers) == 1 else None
+    except _ANOTHER_SDK:
         known = None
     return provider if known is None else DirectMeterProvider(provider, known)
 
 
-def _known(provider: SdkMeterProvider) -> _Known | None:
+def _known(provider: SdkMeterProvider, reader: MetricReader) -> _Known | None:
     config = provider._sdk_config  # noqa: SLF001 - no public name for any of this
-    (reader,) = provider._metric_readers  # noqa: SLF001
     aggregation = reader._instrument_class_aggregation[_Histogram]  # noqa: SLF001
     choose = _FILTERS.get(type(config.exemplar_filter))
     usual = type(aggregation) in (DefaultAggregation, ExplicitBucketHistogramAggregation)
-    if config.views or choose is None or not usual or not isinstance(reader._metrics, NoOpMetricReaderMetrics):  # noqa: SLF001
+    if config.views or choose is None or not usual or measures_itself(reader):
         return None
     stream = Stream(
         temporality=reader._instrument_class_temporality[_Histogram],  # noqa: SLF001
         choose=choose,
-        limit=reader._instrument_class_cardinality_limit[_Histogram],  # noqa: SLF001
+        limit=limit_of(reader, _Histogram),
     )
-    return _Known(reader, aggregation, stream)
+    collect: Any = reader._collect  # noqa: SLF001
+    return _Known(reader, aggregation, stream, collect) if collect is not None else None
 
 
 class DirectMeterProvider(MeterProvider):
@@ -94,7 +111,6 @@ class DirectMeterProvider(MeterProvider):
         self._histograms: dict[Histogram, Histogram] = {}
         self._started: dict[DirectHistogram, InstrumentationScope] = {}
         """Those with a series, in the order in which they had their first one."""
-        self._collect_others: Callable[..., MetricsData | None] = known.reader._collect  # type: ignore[assignment]  # noqa: SLF001
         known.reader._set_collect_callback(self._collect)  # type: ignore[arg-type]  # noqa: SLF001
 
     def get_meter(
@@ -122,15 +138,14 @@ class DirectMeterProvider(MeterProvider):
         """The direct histogram for one that the SDK made, checked and keeps; the SDK's own records nothing."""
         found = self._histograms.get(made)
         if found is None:
-            # The SDK decides whose boundaries hold.
-            like = self._known.aggregation._create_aggregation(made, None, lambda _: lambda **_: None, 0)  # noqa: SLF001
-            if type(like) is not _ExplicitBucketHistogramAggregation or not like._record_min_max:  # noqa: SLF001
+            bounds = self._known.bounds_of(made)
+            if bounds is None:
                 return self._histograms.setdefault(made, made)
             found = DirectHistogram(
                 made.name,
                 made.unit,
                 made.description,
-                bounds=like._boundaries,  # noqa: SLF001
+                bounds=bounds,
                 stream=self._known.stream,
                 started=functools.partial(self._start, made.instrumentation_scope),
             )
@@ -141,7 +156,7 @@ class DirectMeterProvider(MeterProvider):
         self._started.setdefault(histogram, scope)
 
     def _collect(self, reader: MetricReader, timeout_millis: float = 10_000) -> MetricsData | None:
-        others = self._collect_others(reader, timeout_millis=timeout_millis)
+        others = self._known.collect(reader, timeout_millis=timeout_millis)
         if os.getpid() != self._made_in:
             return others  # in the child of a fork our lock may be held for good, and the values are the parent's
         found: dict[InstrumentationScope, list[Metric]] = {}

@@ -15,18 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from time import time_ns
 from typing import Any
 
-from opentelemetry.attributes import _clean_attribute_value
 from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.metrics import Exemplar
-from opentelemetry.sdk.metrics._internal._view_instrument_match import (
-    _OVERFLOW_ATTRIBUTES,
-    _OVERFLOW_KEY,
-    _hash_attributes,
-)
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, HistogramDataPoint, Metric
 from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from ai_otel.direct.binding import Attributes, BindableHistogram
+from ai_otel.direct.versions import OVERFLOW, cleaned, key_of
 from ai_otel.export.pauses import Paused, pause
 
 Mark = tuple[int, "int | None", "int | None"]
@@ -137,7 +132,7 @@ class BoundSeries:
     def __init__(self, histogram: DirectHistogram, attributes: Attributes | None) -> None:
         self.histogram = histogram
         self.attributes = attributes
-        self.key = _hash_attributes(attributes or {})
+        self.key = key_of(attributes or {})
         self.series = _CLOSED
 
     def record(self, value: float, context: Context | None) -> None:
@@ -173,7 +168,7 @@ class DirectHistogram(BindableHistogram):
 
     def bind(self, attributes: Attributes | None) -> BoundSeries:
         """Return the series with these attributes."""
-        return BoundSeries(self, None if attributes is None else _clean_attribute_value(attributes, None))
+        return BoundSeries(self, None if attributes is None else cleaned(attributes))
 
     def record(self, amount: float, attributes: Attributes | None = None, context: Context | None = None) -> None:
         """Record a value; who has many for the same attributes binds them."""
@@ -188,7 +183,7 @@ class DirectHistogram(BindableHistogram):
         """Return the open series of a set of attributes, or the one for overflow; the lock is held."""
         found = self._series.get(key)
         if found is None and len(self._series) >= self.stream.limit:
-            key, attributes = _OVERFLOW_KEY, _OVERFLOW_ATTRIBUTES
+            key, attributes = key_of(OVERFLOW), OVERFLOW
             found = self._series.get(key)
         if found is None:
             start_ns = self._collected_ns or time_ns()

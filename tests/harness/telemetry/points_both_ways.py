@@ -35,7 +35,7 @@ class Way:
         sdk = SdkMeterProvider([self._reader], resource=Resource({}), shutdown_on_exit=False)
         provider: MeterProvider = sdk
         if direct:
-            provider = importlib.import_module("ai_otel.direct.meters").directed(sdk)
+            provider = importlib.import_module("ai_otel.direct.meters").directed(sdk, [self._reader])
             assert provider is not sdk
         self.emitter = MetricEmitter(
             provider.get_meter(semconv.SCOPE_GEN_AI, "1", semconv.SCHEMA_URL_GEN_AI),
