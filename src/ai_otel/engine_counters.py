@@ -24,10 +24,12 @@ class EngineCounter:
 
     def add(self, metric: str, amount: float, labels: Labels = ()) -> None:
         """Add to a sum that only grows: what engines report as less than nothing is left out."""
-        if amount < 0:
-            return
-        key = (metric, labels)
-        self.sums[key] = self.sums.get(key, 0) + amount
+        self.add_to((metric, labels), amount)
+
+    def add_to(self, key: tuple[str, Labels], amount: float) -> None:
+        """As `add`, for who keeps the pair of metric and labels."""
+        if amount >= 0:
+            self.sums[key] = self.sums.get(key, 0) + amount
 
     def set(self, metric: str, value: float, labels: Labels = ()) -> None:
         """Replace the present value of a state."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from ai_otel.direct.binding import Adapted, BindableHistogram
+from ai_otel.export.pauses import pause
 from ai_otel.semconv import Metric
 
 LARGEST = 2**63 - 1
@@ -18,14 +20,15 @@ _OBSERVED: WeakKeyDictionary[Meter, dict[str, Observe]] = WeakKeyDictionary()
 """Meter → name of an asynchronous instrument → what its callback calls."""
 
 
-def histogram(meter: Meter, metric: Metric) -> Histogram:
+def histogram(meter: Meter, metric: Metric) -> BindableHistogram | Adapted:
     """A histogram with the contract's buckets."""
-    return meter.create_histogram(
+    made = meter.create_histogram(
         metric.name,
         unit=metric.unit,
         description=metric.description,
         explicit_bucket_boundaries_advisory=metric.buckets,
     )
+    return made if isinstance(made, BindableHistogram) else Adapted(made)
 
 
 def observable(meter: Meter, metric: Metric, observe: Observe) -> None:
@@ -48,7 +51,10 @@ def observable(meter: Meter, metric: Metric, observe: Observe) -> None:
     }[metric.instrument]
 
     def callback(_: CallbackOptions) -> Iterable[Observation]:
-        return (each for each in observed[name]() if _is_exportable(each.value))
+        for each in observed[name]():
+            if _is_exportable(each.value):
+                yield each
+            pause()
 
     create(name, callbacks=[callback], unit=metric.unit, description=metric.description)
 

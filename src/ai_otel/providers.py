@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import atexit
 import functools
-import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from importlib.metadata import entry_points
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +22,8 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from ai_otel import semconv
+from ai_otel.direct import choice
+from ai_otel.direct.binding import with_direct_histograms
 from ai_otel.hooks.daemon import at_once
 from ai_otel.hooks.guard import Guard
 from ai_otel.inputs.documents import read_text
@@ -34,20 +34,19 @@ from ai_otel.inputs.shown import shown
 
 with readable():  # the SDK reads limits of spans when it is imported
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import MetricReader, MetricsData, PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider as SdkTracerProvider
 
-    from ai_otel.export import redirects
+    from ai_otel.export import loading, redirects
     from ai_otel.export.adopted import adopt_exporters, processors_of, readers_of
     from ai_otel.export.counts import ExportCounts
-    from ai_otel.export.points import CountedMetricExporter
+    from ai_otel.export.pauses import pause_between_instruments, pausing
+    from ai_otel.export.points import CountedMetricExporter, paused
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
 
 log = logging.getLogger("ai_otel")
 
-PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
-"""OTLP protocol -> entry point of its exporter."""
 ADVICE = "Check the OTEL_* variables that it reads; `ai-otel doctor` shows what each exporter says."
 
 
@@ -64,6 +63,8 @@ class Providers(NamedTuple):
     """Only we use the meter provider."""
     exports: ExportCounts | None = None
     """What became of what our own exporters were given; `None` where they are someone else's."""
+    direct: tuple[str, ...] = ()
+    """The signals that are made without the SDK's own objects: `traces`, `metrics`."""
 
     def shutdown(self) -> None:
         """
@@ -117,18 +118,20 @@ def users(tracer_provider: TracerProvider | None, meter_provider: MeterProvider 
         )
 
 
-def choose(user: UserProviders, resource: Callable[[], Resource], environment: Mapping[str, str]) -> Providers:
+def choose(
+    user: UserProviders, resource: Callable[[], Resource], environment: Mapping[str, str], *, direct: bool = True
+) -> Providers:
     """
     Return the user's providers, and private ones for each signal of which the user has none.
 
     Private ones come from `OTEL_CONFIG_FILE`, else from the other `OTEL_*` variables in `environment`. `resource`
-    builds their resource, and is not called where the user has both.
+    builds their resource, and is not called where the user has both. `direct` is that of `own`.
     """
     if user.tracer_provider is not None and user.meter_provider is not None:
         return Providers(user.tracer_provider, user.meter_provider, user.origin)
     built = Guard("resource", alone=True)(resource) or Resource.get_empty()
     path = environment.get("OTEL_CONFIG_FILE")
-    private = (from_file(path, built) if path else None) or own(built, environment)
+    private = (from_file(path, built) if path else None) or own(built, environment, direct=direct)
     if user.tracer_provider is None and user.meter_provider is None:
         return private
     return Providers(
@@ -138,18 +141,27 @@ def choose(user: UserProviders, resource: Callable[[], Resource], environment: M
         own_traces=user.tracer_provider is None,
         own_metrics=user.meter_provider is None,
         exports=private.exports,
+        direct=_of_private(private.direct, user),
     )
+
+
+def _of_private(signals: tuple[str, ...], user: UserProviders) -> tuple[str, ...]:
+    users = {"traces": user.tracer_provider, "metrics": user.meter_provider}
+    return tuple(signal for signal in signals if users[signal] is None)
 
 
 Make = Callable[[str, str, type[Any]], "tuple[Any, redirects.Redirects | None] | None"]
 """Makes an exporter of a signal, from its name in `OTEL_<SIGNAL>_EXPORTER` and its class; `None` leaves it out."""
 
 
-def own(resource: Resource, environment: Mapping[str, str], make: Make | None = None) -> Providers:
+def own(
+    resource: Resource, environment: Mapping[str, str], make: Make | None = None, *, direct: bool = True
+) -> Providers:
     """
     Private providers, configured by the `OTEL_*` variables as the SDK reads them.
 
-    Each signal stands for itself: what fails for one does not take the other with it.
+    Each signal stands for itself: what fails for one does not take the other with it. With `direct`, a signal is made
+    without the SDK's own objects where that gives the same.
     """
     counts = ExportCounts()
     with readable("providers", environment={**process_variables(), **environment}) as variables:
@@ -158,30 +170,49 @@ def own(resource: Resource, environment: Mapping[str, str], make: Make | None = 
             return redirects.made(exporter, variables)
 
         made = functools.partial(_made, variables, make or usual, counts)
-        tracer_provider = Guard("traces", alone=True)(_traces, resource, made) or NoOpTracerProvider()
-        meter_provider = Guard("metrics", alone=True)(_metrics, resource, made) or NoOpMeterProvider()
-    return Providers(tracer_provider, meter_provider, "own", own_traces=True, own_metrics=True, exports=counts)
+        tracer_provider = (
+            Guard("traces", alone=True)(_traces, resource, variables, made, direct) or NoOpTracerProvider()
+        )
+        meter_provider = Guard("metrics", alone=True)(_metrics, resource, made, direct) or NoOpMeterProvider()
+    signals = {"traces": tracer_provider, "metrics": meter_provider}
+    return Providers(
+        tracer_provider,
+        meter_provider,
+        "own",
+        own_traces=True,
+        own_metrics=True,
+        exports=counts,
+        direct=tuple(signal for signal, provider in signals.items() if getattr(provider, "direct", False)),
+    )
 
 
-def _traces(resource: Resource, made: Callable[..., Iterator[Any]]) -> TracerProvider:
-    provider = SdkTracerProvider(resource=resource, shutdown_on_exit=False)
-    for processor in made("traces", _processor):
+def _traces(
+    resource: Resource, environment: Mapping[str, str], made: Callable[..., Iterator[Any]], direct: bool
+) -> TracerProvider:
+    found = list(_exporters("traces", environment))
+    kind, found = (choice.for_spans(found, environment) if direct else None) or (SdkTracerProvider, found)
+    provider = kind(resource=resource, shutdown_on_exit=False)
+    for processor in made("traces", _processor, found):
         provider.add_span_processor(processor)
     return provider
 
 
-def _metrics(resource: Resource, made: Callable[..., Iterator[Any]]) -> MeterProvider:
+def _metrics(resource: Resource, made: Callable[..., Iterator[Any]], direct: bool) -> MeterProvider:
     readers = list(made("metrics", _reader))
     # Without an exporter nothing is measured: this process must not sample for others that do have one.
-    return (
-        SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-        if readers
-        else NoOpMeterProvider()
-    )
+    if not readers:
+        return NoOpMeterProvider()
+    provider = SdkMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    return with_direct_histograms(provider, readers) if direct else provider
 
 
 def _made(
-    environment: Mapping[str, str], make: Make, counts: ExportCounts, signal: str, use: Callable[..., Any]
+    environment: Mapping[str, str],
+    make: Make,
+    counts: ExportCounts,
+    signal: str,
+    use: Callable[..., Any],
+    found: choice.Found | None = None,
 ) -> Iterator[Any]:
     """What `use` makes of each exporter. One that cannot be made does not take the others with it."""
 
@@ -189,7 +220,7 @@ def _made(
         made = make(signal, name, exporter)
         return None if made is None else use(made[0], counts, made[1])
 
-    for name, exporter in _exporters(signal, environment):
+    for name, exporter in _exporters(signal, environment) if found is None else found:
         used = Guard(f"exporter {name}", alone=True, advice=ADVICE)(of, name, exporter)
         if used is not None:
             yield used
@@ -246,48 +277,15 @@ def _stated(resource: Resource) -> Resource:
     return Resource(stated)
 
 
-def exporter_names(signal: str, environment: Mapping[str, str]) -> list[str]:
-    """The names in `OTEL_<SIGNAL>_EXPORTER`; `otlp` if it is unset or empty."""
-    names = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip() or "otlp"
-    return [name for name in map(str.strip, names.split(",")) if name]
-
-
-def otlp_protocol(signal: str, environment: Mapping[str, str]) -> str:
-    """The OTLP protocol of a signal."""
-    general = environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    return environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", general)
-
-
 def _exporters(signal: str, environment: Mapping[str, str]) -> Iterator[tuple[str, type[Any]]]:
-    for name in exporter_names(signal, environment):
+    for name in loading.exporter_names(signal, environment):
         if name == "none":
             continue
         group = f"opentelemetry_{signal}_exporter"
-        entry = PROTOCOLS[otlp_protocol(signal, environment)] if name == "otlp" else name
-        exporter = Guard(f"exporter {name}", alone=True, advice=ADVICE)(_load, group, entry)
+        entry = loading.PROTOCOLS[loading.otlp_protocol(signal, environment)] if name == "otlp" else name
+        exporter = Guard(f"exporter {name}", alone=True, advice=ADVICE)(loading.load, group, entry)
         if exporter is not None:
             yield name, exporter
-
-
-_IMPORTED_BY_EXPORTS = ("encodings.idna", "netrc", "shlex", "stringprep")
-"""
-Modules that `requests` and `socket` import at their first use, which would be on the SDK's thread. A fork at that time
-would copy an import lock that is never released.
-"""
-
-
-def _load(group: str, name: str) -> type[Any] | None:
-    for entry in entry_points(group=group, name=name):
-        try:
-            loaded: type[Any] = entry.load()
-        except ImportError as error:
-            log.warning("ai-otel: exporter %s cannot be loaded: %s", shown(name), shown(error))
-            return None
-        for module in _IMPORTED_BY_EXPORTS:
-            importlib.import_module(module)
-        return loaded
-    log.warning("ai-otel: no exporter is called %s in %s: is its package installed?", shown(name), group)
-    return None
 
 
 def _processor(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> SpanProcessor:
@@ -304,27 +302,30 @@ def _reader(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | Non
 
 def _bind(reader: MetricReader) -> MetricReader:
     """
-    Have a reader export only in the process that made it.
+    Have a reader export only in the process that made it, and pause while it collects and exports.
 
     A fork inherits every sum, and the SDK starts the reader again in the child: what the parent counted would be
     reported twice.
     """
     made_in, receive = os.getpid(), reader._receive_metrics  # noqa: SLF001 - the one step that all readers share
+    pause_between_instruments(reader)
 
-    def receive_here(*arguments: Any, **options: Any) -> None:
+    def receive_here(metrics_data: MetricsData, *arguments: Any, **options: Any) -> None:
         if os.getpid() == made_in:
-            receive(*arguments, **options)
+            receive(paused(metrics_data), *arguments, **options)
 
     reader._receive_metrics = receive_here  # type: ignore[method-assign]  # noqa: SLF001
-    _survive(reader, "collect")
+    _survive(reader, "collect", within=pausing)
     return reader
 
 
-def _survive(owner: Any, method: str, name: str = "") -> None:
+def _survive(
+    owner: Any, method: str, name: str = "", *, within: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> None:
     """
     Suppress and count what a method raises that the SDK calls on its thread: an exporter's, or a reader's collection.
 
-    `name` is who fails in the counts; by default the owner's class.
+    `name` is who fails in the counts; by default the owner's class. The method is called `within` a context.
 
     The SDK catches `Exception` at most. Its thread would end silently, for instance at a panic of a Rust extension.
     """
@@ -335,7 +336,8 @@ def _survive(owner: Any, method: str, name: str = "") -> None:
 
     @functools.wraps(call)
     def survived(*arguments: Any, **options: Any) -> Any:
-        return guard(functools.partial(call, *arguments, **options))
+        with within():
+            return guard(functools.partial(call, *arguments, **options))
 
     with suppress(AttributeError):  # slots
         setattr(owner, method, survived)

@@ -181,6 +181,11 @@ class Settings:
     queue_limit: int = option(8192, _count, "Maximum number of ended requests in the export queue.")
     flush_interval: float = option(0.1, _seconds, "Interval in seconds between two batches of ended requests.")
     stop_timeout: float = option(5.0, _seconds, "Timeout in seconds for flushing at shutdown.")
+    emitter: str = option(
+        "direct",
+        _one_of("direct", "sdk"),
+        "How telemetry is made: `direct` where that gives the same, else and with `sdk` by the SDK's own objects.",
+    )
 
     @classmethod
     def switched_on(cls, environment: Mapping[str, str] | None = None) -> bool:

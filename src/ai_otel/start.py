@@ -211,7 +211,9 @@ class Handle:
         from ai_otel.emit.spans import SpanEmitter
         from ai_otel.version import __version__
 
-        self.providers = chosen = providers.choose(self._choose(), self._resource, self.environment.otel)
+        self.providers = chosen = providers.choose(
+            self._choose(), self._resource, self.environment.otel, direct=self.settings.emitter == "direct"
+        )
         tracer_provider = chosen.tracer_provider if self.settings.traces else trace.NoOpTracerProvider()
         meter_provider = chosen.meter_provider if self.settings.metrics else metrics.NoOpMeterProvider()
         gen_ai = meter_provider.get_meter(semconv.SCOPE_GEN_AI, __version__, semconv.SCHEMA_URL_GEN_AI)

@@ -63,6 +63,16 @@ def test_an_endpoint_that_takes_it_gets_one_span_and_one_point(sink) -> None:
     assert [point.as_int for point in metric.sum.data_points] == [0]
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_emitter_is_reported_and_is_the_servers(sink, direct: bool) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_METRICS_EXPORTER": "none"}
+    found = next(iter(check_export(variables, direct=direct)))
+    emitter = "direct" if direct else "sdk"
+    assert (found.subject, found.level, found.details["emitter"]) == ("traces", Level.OK, emitter)
+    assert found.says.endswith(f"accepted (emitter: {emitter})")
+    assert [span.name for span in sink.spans] == ["ai-otel doctor"]
+
+
 def test_headers_are_sent_and_only_their_names_are_reported(answering) -> None:
     with answering(200) as url:
         found = traces(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_HEADERS="Authorization=Bearer%20s3cret,x-team=blue")

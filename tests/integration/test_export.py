@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,16 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace.span import TraceState
 
 from ai_otel import providers
@@ -28,15 +33,18 @@ GRPC_LIMIT = 2**20
 """What the Collector accepts with its feature `limits`, a quarter of what gRPC receivers accept by default."""
 
 
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Callable[..., providers.Providers]:
-    """Make private providers that export only when they are flushed."""
+@pytest.fixture(params=["direct", "sdk"])
+def own(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., providers.Providers]:
+    """Make private providers that export only when they are flushed, with either value of `AI_OTEL_EMITTER`."""
+    direct = request.param == "direct"
 
     def make(**environment: str) -> providers.Providers:
         environment = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_METRIC_EXPORT_INTERVAL": "3600000", **environment}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return providers.own(Resource({"service.name": "test"}), environment)
+        made = providers.own(Resource({"service.name": "test"}), environment, direct=direct)
+        assert ("traces" in made.direct) is direct
+        return made
 
     return make
 
@@ -81,12 +89,13 @@ def test_one_span_does_not_cost_the_others(own: Any, caplog: pytest.LogCaptureFi
 
 
 @contextmanager
-def grpc_receiver() -> Iterator[tuple[list[str], str]]:
-    """A gRPC receiver with gRPC's own limit of a message."""
+def grpc_receiver(keep: Callable[[Any, Any], None] = lambda _, __: None) -> Iterator[tuple[list[str], str]]:
+    """A gRPC receiver with gRPC's own limit of a message. `keep` gets each request, and its context."""
     arrived: list[str] = []
 
     class Service(trace_service.TraceServiceServicer):
-        def Export(self, request: Any, _: Any) -> ExportTraceServiceResponse:
+        def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:
+            keep(request, context)
             arrived.extend(spans_of(request))
             return ExportTraceServiceResponse()
 
@@ -106,8 +115,6 @@ def grpc_receiver() -> Iterator[tuple[list[str], str]]:
     "the batch is sent in several requests, and all spans arrive",
 )
 def test_a_batch_fits_a_grpc_receiver(own: Any) -> None:
-    from opentelemetry import trace
-
     state = TraceState([(f"vendor{number}", "x" * 250) for number in range(32)])
     remote = trace.SpanContext(1, 1, is_remote=True, trace_flags=trace.TraceFlags(1), trace_state=state)
     context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
@@ -183,6 +190,73 @@ def test_spans_that_the_queue_drops_are_counted(own: Any) -> None:
         counts = ended(made)
         assert counts.dropped["traces"] >= 900
         assert counts.sent["traces"] == len(found.spans) == 1010 - counts.dropped["traces"]
+
+
+@pytest.mark.fault(
+    "export",
+    "the receiver is unavailable for a second (503, `UNAVAILABLE`)",
+    "the SDK's exporter retries; all spans arrive",
+)
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_request_is_retried(own: Any, protocol: str) -> None:
+    requests: list[Any] = []
+
+    def at_first(_path: str, _body: bytes) -> tuple[int, dict[str, str]]:
+        requests.append(None)
+        return (503 if len(requests) == 1 else 200), {}
+
+    def unavailable(request: Any, context: Any) -> None:
+        requests.append(request)
+        if len(requests) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
+
+    with receiver(at_first) as (found, http), grpc_receiver(unavailable) as (arrived, over_grpc):
+        made = own(
+            OTEL_EXPORTER_OTLP_ENDPOINT=over_grpc if protocol == "grpc" else http,
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_METRICS_EXPORTER="none",
+        )
+        record(made, 5)
+        counts = ended(made)
+    assert [*found.spans, *arrived] == [f"span {index}" for index in range(5)]
+    assert (counts.sent, counts.failed, len(requests)) == ({"traces": 5}, {"traces": 0}, 2)
+
+
+class CountingIds(RandomIdGenerator):
+    """1, 2, 3: the same in every run."""
+
+    def __init__(self) -> None:
+        numbers = itertools.count(1)
+        self.generate_span_id = self.generate_trace_id = numbers.__next__  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_the_same_arrives_both_ways(protocol: str, compression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[ExportTraceServiceRequest] = []
+
+    def keep(_path: str, body: bytes) -> tuple[int, dict[str, str]]:
+        requests.append(ExportTraceServiceRequest.FromString(body))
+        return 200, {}
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
+    with receiver(keep) as (_, http), grpc_receiver(lambda request, _: requests.append(request)) as (_, over_grpc):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", over_grpc if protocol == "grpc" else http)
+        for direct in (True, False):
+            variables = {"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+            made = providers.own(Resource({"service.name": "test"}, "https://x"), variables, direct=direct)
+            assert ("traces" in made.direct) is direct
+            vars(made.tracer_provider)["id_generator"] = CountingIds()
+            tracer = made.tracer_provider.get_tracer("test", "1", "https://example.com/schema")
+            parent = tracer.start_span("parent", Context(), attributes={"text": "é" * 500, "number": 2.5}, start_time=1)
+            context = trace.set_span_in_context(parent)
+            for index in range(20):
+                tracer.start_span(f"child {index}", context, attributes={"index": index}, start_time=2).end(3)
+            parent.end(4)
+            ended(made)
+    direct_request, sdk_request = requests
+    assert direct_request == sdk_request
+    assert len(spans_of(direct_request)) == 21
 
 
 def test_an_endpoint_without_a_server_is_a_failure(own: Any) -> None:

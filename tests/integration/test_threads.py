@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ai_otel import providers
 from ai_otel.agent.kubelet_poller import KubeletPoller, PollerOptions
+from ai_otel.export import loading
 from ai_otel.gpu.sampler import Sampler
 from ai_otel.gpu.source import Device, GpuReading
 from ai_otel.hooks import daemon, guard
@@ -267,7 +268,7 @@ def test_exporters_may_raise_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1")
     classes = {"opentelemetry_traces_exporter": Spans, "opentelemetry_metrics_exporter": Metrics}
-    monkeypatch.setattr(providers, "_load", lambda group, _: classes[group])
+    monkeypatch.setattr(loading, "load", lambda group, _: classes[group])
     made = providers.own(Resource({}), {})
     spans, metrics = Spans.made.pop(), Metrics.made.pop()
     try:

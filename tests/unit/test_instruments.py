@@ -12,10 +12,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from ai_otel import semconv
+from ai_otel.direct.binding import Adapted, BindableHistogram
 from ai_otel.gpu.metrics import observe
 from ai_otel.gpu.snapshot import DeviceSample, Snapshot
 from ai_otel.gpu.source import Device, GpuReading
-from ai_otel.instruments import LARGEST, observable, silencer
+from ai_otel.instruments import LARGEST, histogram, observable, silencer
 from ai_otel.semconv import Metric
 
 IMPOSSIBLE = (2**63, -(2**63) - 1, 10**400, float("nan"), float("inf"), float("-inf"))
@@ -81,3 +82,24 @@ def test_the_latest_observation_of_a_meter_counts_until_it_is_silenced() -> None
     assert exported(reader) == {metric.name: [2]}
     silencer(meter)()
     assert exported(reader) == {}
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_histogram_is_bound_to_attributes_be_it_the_sdks_or_direct(direct: bool) -> None:
+    reader = InMemoryMetricReader()
+    provider: Any = MeterProvider([reader], shutdown_on_exit=False)
+    if direct:
+        provider = pytest.importorskip("ai_otel.direct.meters", exc_type=ImportError).directed(provider, [reader])
+    meter = provider.get_meter("test")
+    metric = semconv.GEN_AI_SERVER_REQUEST_DURATION
+    made = histogram(meter, metric)
+    assert isinstance(made, BindableHistogram if direct else Adapted)
+    bound = made.bind({"a": "b"})
+    bound.record(1.0, None)
+    bound.record(2.0, None)
+    data = reader.get_metrics_data()
+    assert data is not None
+    ((found,),) = [scope.metrics for scope in data.resource_metrics[0].scope_metrics]
+    (point,) = found.data.data_points
+    assert (found.name, found.unit, found.description) == (metric.name, metric.unit, metric.description)
+    assert (point.attributes, point.sum, point.explicit_bounds) == ({"a": "b"}, 3.0, metric.buckets)  # type: ignore[union-attr]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,19 +18,26 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, InMemoryMetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from opentelemetry.trace import NoOpTracerProvider
 
 from ai_otel import providers
+from ai_otel.direct.binding import BindableHistogram
+from ai_otel.direct.tracer import DirectTracerProvider
+from ai_otel.export import loading
 from ai_otel.hooks import guard
 from ai_otel.hooks.guard import strict
 from ai_otel.inputs import otel
 from ai_otel.providers import Providers
 
 NOWHERE = "http://127.0.0.1:9"
+
+
+def reader_without_thread(exporter: Any) -> PeriodicExportingMetricReader:
+    return PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
 
 
 class Made:
@@ -43,6 +52,11 @@ class Made:
         made = providers.own(Resource({"service.name": "test"}), environment)
         self.providers.append(made)
         return made
+
+
+def class_of(exporter: Any) -> Any:
+    """The SDK's class, of which a direct exporter's is a subclass."""
+    return type(exporter).__base__ if getattr(exporter, "direct", False) else type(exporter)
 
 
 @pytest.fixture
@@ -101,13 +115,13 @@ PROTOCOL, TRACES, METRICS = (f"OTEL_EXPORTER_OTLP_{signal}PROTOCOL" for signal i
 )
 def test_the_variables_choose_the_exporters(made: Made, environment: dict[str, str], expected: tuple[Any, Any]) -> None:
     assert made.own(**environment).origin == "own"
-    assert [type(exporter) for exporter in made.spans] == [expected[0]] * (expected[0] is not None)
-    assert [type(exporter) for exporter in made.metrics] == [expected[1]] * (expected[1] is not None)
+    assert [class_of(exporter) for exporter in made.spans] == [expected[0]] * (expected[0] is not None)
+    assert [class_of(exporter) for exporter in made.metrics] == [expected[1]] * (expected[1] is not None)
 
 
 def test_several_exporters_may_be_named(made: Made) -> None:
     made.own(OTEL_TRACES_EXPORTER="otlp, console,none,")
-    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter, ConsoleSpanExporter]
+    assert [class_of(exporter) for exporter in made.spans] == [HttpSpanExporter, ConsoleSpanExporter]
 
 
 @pytest.mark.fault("configuration", "`OTEL_EXPORTER_OTLP_PROTOCOL` is unknown", "it is logged, and the default is used")
@@ -116,7 +130,7 @@ def test_an_unknown_protocol_is_logged_and_the_default_used(made: Made, caplog: 
     (logged,) = caplog.messages
     assert logged.startswith("ai-otel: OTEL_EXPORTER_OTLP_PROTOCOL='http/yaml' is invalid: ")
     assert logged.endswith("write http/protobuf or grpc; using http/protobuf")
-    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
+    assert [class_of(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
 @pytest.mark.fault("configuration", "an exporter's name is unknown", "it is logged, and the others are used")
@@ -127,7 +141,7 @@ def test_an_unknown_exporter_is_logged_and_the_others_are_used(made: Made, caplo
         "ai-otel: OTEL_TRACES_EXPORTER='zipkin_old,otlp' is invalid: "
         "zipkin_old is not in opentelemetry_traces_exporter, is its package installed?; using otlp"
     )
-    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
+    assert [class_of(exporter) for exporter in made.spans] == [HttpSpanExporter]
 
 
 @pytest.mark.fault("configuration", "an exporter cannot be made", "the others are used")
@@ -137,12 +151,12 @@ def test_an_exporter_that_cannot_be_made_does_not_take_the_others_with_it(
     def refuse() -> None:
         raise ValueError("no such compression")
 
-    load = providers._load
-    monkeypatch.setattr(providers, "_load", lambda group, name: refuse if "otlp" in name else load(group, name))
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda group, name: refuse if "otlp" in name else load(group, name))
     monkeypatch.setattr(guard, "errors", Counter())
     made.own(OTEL_TRACES_EXPORTER="otlp,console", OTEL_METRICS_EXPORTER="otlp,console")
-    assert [type(exporter) for exporter in made.spans] == [ConsoleSpanExporter]
-    assert [type(exporter) for exporter in made.metrics] == [ConsoleMetricExporter]
+    assert [class_of(exporter) for exporter in made.spans] == [ConsoleSpanExporter]
+    assert [class_of(exporter) for exporter in made.metrics] == [ConsoleMetricExporter]
     assert "exporter otlp failed" in caplog.messages[0]
 
 
@@ -163,9 +177,27 @@ def test_exporters_over_grpc_are_made_beside_values_that_cannot_be_read(
 ) -> None:
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
     made.own(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
-    assert [type(exporter) for exporter in (*made.spans, *made.metrics)] == list(GRPC)
+    assert [class_of(exporter) for exporter in (*made.spans, *made.metrics)] == list(GRPC)
     assert [message.split("=")[0].split(" is ")[0] for message in caplog.messages] == (
         [f"ai-otel: OTEL_EXPORTER_OTLP_{name}"] if value else []
+    )
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION"])
+@pytest.mark.parametrize("compression", ["none", "deflate"])
+@pytest.mark.fault(
+    "configuration",
+    "the compression is `none` or `deflate`, and the protocol gRPC, whose exporters in the SDK raise for both",
+    "telemetry is exported uncompressed; `deflate` is logged",
+)
+def test_exporters_over_grpc_are_made_without_compression(
+    made: Made, name: str, compression: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, compression)
+    made.own(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert [class_of(exporter) for exporter in (*made.spans, *made.metrics)] == list(GRPC)
+    assert {message.split("=")[1] for message in caplog.messages} == (
+        {"'deflate' is invalid: write gzip or none, for gRPC; using none"} if compression == "deflate" else set()
     )
 
 
@@ -177,7 +209,7 @@ def test_a_reader_may_be_named_as_an_exporter(made: Made, monkeypatch: pytest.Mo
         readers.extend(metric_readers)
         return NoOpMeterProvider()
 
-    monkeypatch.setattr(providers, "_load", lambda *_: InMemoryMetricReader)
+    monkeypatch.setattr(loading, "load", lambda *_: InMemoryMetricReader)
     monkeypatch.setattr(providers, "SdkMeterProvider", meter_provider)
     made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="pulled")
     assert [type(reader) for reader in readers] == [InMemoryMetricReader]
@@ -190,7 +222,44 @@ def test_own_providers_are_private_and_are_shut_down(made: Made) -> None:
     assert trace.get_tracer_provider() is not own.tracer_provider
     assert metrics.get_meter_provider() is not own.meter_provider
     assert own.tracer_provider._atexit_handler is None  # type: ignore[attr-defined]
-    assert own.meter_provider._atexit_handler is None  # type: ignore[attr-defined]
+    assert getattr(own.meter_provider, "sdk", own.meter_provider)._atexit_handler is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, True),
+        ({PROTOCOL: "grpc"}, True),
+        ({"OTEL_METRICS_EXPORTER": "console"}, True),
+        ({"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}, True),
+        ({"OTEL_METRICS_EXPORTER": "otlp,console"}, False),
+        ({"OTEL_METRICS_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"}, False),
+        ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true"}, False),
+    ],
+    ids=str,
+)
+def test_histograms_are_direct_where_that_gives_the_same(
+    made: Made, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool
+) -> None:
+    pytest.importorskip("ai_otel.direct.meters", exc_type=ImportError)
+    monkeypatch.setattr(providers, "PeriodicExportingMetricReader", reader_without_thread)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED" in environment and not hasattr(InMemoryMetricReader(), "_metrics"):
+        pytest.skip("this version of the SDK has none")
+    own = made.own(OTEL_TRACES_EXPORTER="none", **environment)
+    histogram = own.meter_provider.get_meter("test").create_histogram("h")
+    assert isinstance(histogram, BindableHistogram) is expected
+    assert ("metrics" in own.direct) is expected
+
+
+def test_histograms_of_the_sdk_can_be_chosen(made: Made) -> None:
+    own = providers.own(Resource({}), {"OTEL_TRACES_EXPORTER": "none"}, direct=False)
+    made.providers.append(own)
+    assert isinstance(own.meter_provider, MeterProvider)
+    assert own.direct == ()
 
 
 def test_without_an_exporter_of_metrics_nothing_is_measured(made: Made) -> None:
@@ -204,6 +273,62 @@ def test_the_sdk_can_be_disabled(made: Made, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     own = made.own(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
     assert not own.tracer_provider.get_tracer("ai_otel").start_span("chat").is_recording()
+
+
+# ---------------------------------------------------------------- directly
+
+
+@pytest.mark.parametrize(
+    ("environment", "direct"),
+    [
+        ({}, True),
+        ({PROTOCOL: "grpc"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp_proto_grpc"}, True),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}, True),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "3"}, True),
+        ({"OTEL_TRACES_EXPORTER": "console"}, False),
+        ({"OTEL_TRACES_EXPORTER": "otlp,console"}, False),
+        ({"OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": " True "}, False),
+    ],
+    ids=str,
+)
+def test_spans_are_made_directly_where_that_gives_the_same(
+    made: Made, environment: dict[str, str], direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    own = made.own(**environment)
+    assert ("traces" in own.direct) is direct
+    assert isinstance(own.tracer_provider, TracerProvider)
+    assert isinstance(own.tracer_provider, DirectTracerProvider) is direct
+
+
+def test_the_setting_has_the_sdk_make_everything(made: Made) -> None:
+    own = providers.own(Resource({}), {}, direct=False)
+    made.providers.append(own)
+    assert own.direct == ()
+    assert type(own.tracer_provider) is TracerProvider
+    assert [type(exporter) for exporter in made.spans] == [HttpSpanExporter]
+
+
+@pytest.mark.parametrize("module", ["ai_otel.direct.sending", "ai_otel.direct.tracer"])
+@pytest.mark.fault(
+    "configuration", "the SDK has not what `ai_otel.direct` imports of it", "spans are made and encoded by the SDK"
+)
+def test_without_what_is_imported_of_the_sdk_it_makes_everything(
+    made: Made, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "traces" not in made.own().direct
+
+
+def test_a_users_provider_is_never_replaced(made: Made) -> None:
+    tracers = TracerProvider(shutdown_on_exit=False)
+    chosen = providers.choose(providers.UserProviders(tracers), lambda: Resource({}), {})
+    made.providers.append(chosen)
+    assert chosen.tracer_provider is tracers
+    assert "traces" not in chosen.direct
 
 
 # ---------------------------------------------------------------- the user's

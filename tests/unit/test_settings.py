@@ -49,6 +49,7 @@ def test_the_defaults_hold_where_nothing_is_said() -> None:
         ("queue_limit", "16", 16),
         ("flush_interval", "0.25", 0.25),
         ("stop_timeout", "2", 2.0),
+        ("emitter", " SDK", "sdk"),
     ],
 )
 def test_every_option_is_read_from_its_variable(name: str, text: str, value: Any) -> None:
@@ -68,6 +69,7 @@ MALFORMED = [
     ("agent_listen", "localhost:port"),
     ("agent_listen", "localhost:70000"),
     ("agent_replicas", "some"),
+    ("emitter", "grpc"),
     ("queue_limit", "0"),
     ("queue_limit", "-5"),
     ("queue_limit", "many"),

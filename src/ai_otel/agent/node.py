@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 import time
@@ -64,7 +65,7 @@ class Agent:
     def start(self) -> None:
         """Start all threads. Raises `OSError` if the address of `/healthz` is in use."""
         self.port = self._running.enter_context(health.serving(self.settings.agent_listen, self.status))
-        providers = _providers(self.environment, self.node)
+        providers = _providers(self.environment, self.node, direct=self.settings.emitter == "direct")
         self._running.callback(self._shut_down, providers)
         hw = providers.meter_provider.get_meter(semconv.SCOPE_HW, __version__, semconv.SCHEMA_URL_CORE)
         own = providers.meter_provider.get_meter(semconv.SCOPE, __version__)
@@ -157,9 +158,10 @@ def resource(environment: Environment, node: str | None) -> Resource:
     return built
 
 
-def _providers(environment: Environment, node: str | None) -> Providers:
+def _providers(environment: Environment, node: str | None, *, direct: bool) -> Providers:
     from ai_otel import providers
 
     # The agent exports no spans, so no exporter for them is created.
     metrics_only = {**environment.otel, "OTEL_TRACES_EXPORTER": "none"}
-    return providers.choose(providers.UserProviders(), lambda: resource(environment, node), metrics_only)
+    built = functools.partial(resource, environment, node)
+    return providers.choose(providers.UserProviders(), built, metrics_only, direct=direct)

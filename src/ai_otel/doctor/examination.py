@@ -28,7 +28,7 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     names = frozenset(each.name for each in found if isinstance(each, engines.Installed))
     yield from engines.check_engines(found, http=configuration.settings.edge)
     yield from check_switch(configuration, names)
-    yield from check_export(otel)
+    yield from check_export(otel, direct=configuration.settings.emitter == "direct")
     if metrics_url is not None:
         yield from common_metrics.check_endpoint(metrics_url)
     else:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter, Observation
 
 from ai_otel import semconv
+from ai_otel.direct.binding import Bound, recorder
 from ai_otel.emit.spans import model_of, operation_of
 from ai_otel.engine_counters import EngineCounters, Labels
 from ai_otel.export.limits import OTHER, Attributes, Vocabulary
@@ -21,6 +23,30 @@ from ai_otel.instruments import histogram, observable
 from ai_otel.record import FINISH_REASON_NAMES, Choice, Inference, Outcome, RequestRecord
 
 _ENGINE_QUEUE = {semconv.AI_OTEL_QUEUE: "engine"}
+_KEPT = 1024
+"""Sets of bound series that are kept: of the last operations, engines and models."""
+
+_INPUT_TOKENS = (semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, ())
+_OUTPUT_TOKENS = (semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, ())
+_CACHED_TOKENS = (semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name, ((semconv.AI_OTEL_CACHE_TIER, "device"),))
+_PREEMPTED = (semconv.AI_OTEL_REQUEST_PREEMPTED.name, ())
+
+_Values = list[tuple[Bound, float]]
+
+
+class _Series(NamedTuple):
+    """The histograms of requests, bound to one operation, engine and model."""
+
+    model: str | None
+    duration: Bound
+    first_token: Bound
+    per_token: Bound
+    queue: Bound
+    prefill: Bound
+    decode: Bound
+    inference: Bound
+    input: Bound
+    output: Bound
 
 
 class MetricEmitter:
@@ -39,66 +65,64 @@ class MetricEmitter:
         self._input = histogram(own, semconv.AI_OTEL_REQUEST_INPUT_TOKENS)
         self._output = histogram(own, semconv.AI_OTEL_REQUEST_OUTPUT_TOKENS)
         self._energy = histogram(own, semconv.AI_OTEL_REQUEST_ENERGY)
+        self._record = recorder(
+            (
+                *(self._duration, self._first_token, self._per_token, self._queue, self._prefill),
+                *(self._decode, self._inference, self._input, self._output, self._energy),
+            )
+        )
+        # Most requests are like one before.
+        self._series = functools.lru_cache(_KEPT)(self._bind)
+        self._duration_of_failed = functools.lru_cache(_KEPT)(self._bind_failed)
+        self._energy_by_method = functools.lru_cache(_KEPT)(self._bind_energy)
         for metric in semconv.METRICS:
             if _is_counted_by_engines(metric):
                 observable(own, metric, functools.partial(_observe, counters, metric.name))
 
+    def _bind(self, operation: str, engine: str, model: str | None) -> _Series:
+        attributes = _attributes(operation, engine, model)
+        return _Series(
+            model,
+            duration=self._duration.bind(attributes),
+            first_token=self._first_token.bind(attributes),
+            per_token=self._per_token.bind(attributes),
+            queue=self._queue.bind({**_ENGINE_QUEUE, **attributes}),
+            prefill=self._prefill.bind(attributes),
+            decode=self._decode.bind(attributes),
+            inference=self._inference.bind(attributes),
+            input=self._input.bind(attributes),
+            output=self._output.bind(attributes),
+        )
+
+    def _bind_failed(self, operation: str, engine: str, model: str | None, error: str) -> Bound:
+        return self._duration.bind({**_attributes(operation, engine, model), semconv.ERROR_TYPE: error})
+
+    def _bind_energy(self, operation: str, engine: str, model: str | None, method: str) -> Bound:
+        return self._energy.bind({**_attributes(operation, engine, model), semconv.AI_OTEL_ENERGY_METHOD: method})
+
     def emit(self, record: RequestRecord, engine: str, context: Context | None) -> None:
         """Record one call."""
-        attributes = {
-            semconv.GEN_AI_OPERATION_NAME: self._operations.of(operation_of(record)),
-            semconv.GEN_AI_PROVIDER_NAME: engine,
-        }
+        operation = self._operations.of(operation_of(record))
         model = self._model(model_of(record))
-        if model is not None:
-            attributes[semconv.GEN_AI_REQUEST_MODEL] = model
-        failed = attributes
+        series = self._series(operation, engine, model)
+        duration = series.duration
         if record.error_type is not None:
-            failed = {**attributes, semconv.ERROR_TYPE: self._errors.of(record.error_type)}
-        self._duration.record(record.duration_s, failed, context)
+            duration = self._duration_of_failed(operation, engine, model, self._errors.of(record.error_type))
+        values = [(duration, record.duration_s)]
         if record.energy is not None:
-            by_method = {**attributes, semconv.AI_OTEL_ENERGY_METHOD: record.energy.method}
-            self._energy.record(record.energy.gpu_j, by_method, context)
+            energy = self._energy_by_method(operation, engine, model, record.energy.method)
+            values.append((energy, record.energy.gpu_j))
         successful = record.outcome is Outcome.FINISHED
         for inference in record.inferences:
-            self._emit_inference(inference, attributes, context, successful=successful)
+            other = self._model(inference.model)
+            same = other is None or other == model
+            its = series if same else self._series(operation, engine, other)
+            _add_inference(values, inference, its, rates=successful and inference.beam_width is None)
+        self._record(values, context)
         self._count(record, engine)
 
     def _model(self, model: str | None) -> str | None:
         return None if model is None else self._models.of(model)
-
-    def _emit_inference(
-        self, inference: Inference, attributes: Attributes, context: Context | None, *, successful: bool
-    ) -> None:
-        model = self._model(inference.model)
-        if model is not None and model != attributes.get(semconv.GEN_AI_REQUEST_MODEL):
-            attributes = {**attributes, semconv.GEN_AI_REQUEST_MODEL: model}
-        if successful and inference.beam_width is None:
-            first = [choice.first_token_s for choice in inference.choices if choice.first_token_s is not None]
-            if first:
-                self._first_token.record(min(first), attributes, context)
-        rates = successful and inference.beam_width is None
-        for choice in inference.choices:
-            if choice.completed:
-                self._emit_choice(choice, attributes, context, rates=rates)
-
-    def _emit_choice(self, choice: Choice, attributes: Attributes, context: Context | None, *, rates: bool) -> None:
-        if choice.queue_s is not None:
-            self._queue.record(choice.queue_s, {**_ENGINE_QUEUE, **attributes}, context)
-        if choice.prefill_s is not None:
-            self._prefill.record(choice.prefill_s, attributes, context)
-        if choice.decode_s is not None:
-            self._decode.record(choice.decode_s, attributes, context)
-        inference_s = choice.inference_s
-        if inference_s is not None:
-            self._inference.record(inference_s, attributes, context)
-        if choice.counted_input_tokens is not None:
-            self._input.record(choice.counted_input_tokens, attributes, context)
-        if choice.output_tokens is None:
-            return
-        self._output.record(choice.output_tokens, attributes, context)
-        if rates and choice.decode_s is not None and choice.output_tokens > 1:
-            self._per_token.record(choice.decode_s / (choice.output_tokens - 1), attributes, context)
 
     def _count(self, record: RequestRecord, engine: str) -> None:
         if record.outcome is Outcome.REJECTED:
@@ -111,27 +135,65 @@ class MetricEmitter:
                 self._count_inference(inference)
 
     def _count_inference(self, inference: Inference) -> None:
-        counter = self._counters.of(_labels(inference.engine, self._model(inference.model)))
+        add = self._counters.of(_labels(inference.engine, self._model(inference.model))).add_to
         for choice in inference.choices:
             if choice.counted_input_tokens is not None:
-                counter.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, choice.counted_input_tokens)
+                add(_INPUT_TOKENS, choice.counted_input_tokens)
             if choice.output_tokens is not None:
-                counter.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, choice.output_tokens)
+                add(_OUTPUT_TOKENS, choice.output_tokens)
             if choice.cached_tokens is not None:
-                tier: Labels = ((semconv.AI_OTEL_CACHE_TIER, "device"),)
-                counter.add(semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name, choice.cached_tokens, tier)
+                add(_CACHED_TOKENS, choice.cached_tokens)
             if choice.completed:
-                counter.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, _reason(choice))
+                add(_finished(choice.finish_reason), 1)
             if choice.preemptions:
-                counter.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, choice.preemptions)
+                add(_PREEMPTED, choice.preemptions)
 
 
-def _reason(choice: Choice) -> Labels:
-    if choice.finish_reason is None:
-        return ()
-    return ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(choice.finish_reason, choice.finish_reason)),)
+def _add_inference(values: _Values, inference: Inference, series: _Series, *, rates: bool) -> None:
+    first_s = None
+    for choice in inference.choices:
+        at_s = choice.first_token_s
+        if at_s is not None and (first_s is None or at_s < first_s):
+            first_s = at_s
+        if choice.completed:
+            _add_choice(values, choice, series, rates=rates)
+    if rates and first_s is not None:
+        values.append((series.first_token, first_s))
 
 
+def _add_choice(values: _Values, choice: Choice, series: _Series, *, rates: bool) -> None:
+    add, prefill_s, decode_s, output_tokens = values.append, choice.prefill_s, choice.decode_s, choice.output_tokens
+    if choice.queue_s is not None:
+        add((series.queue, choice.queue_s))
+    if prefill_s is not None:
+        add((series.prefill, prefill_s))
+    if decode_s is not None:
+        add((series.decode, decode_s))
+        if prefill_s is not None:
+            add((series.inference, prefill_s + decode_s))
+    if choice.counted_input_tokens is not None:
+        add((series.input, choice.counted_input_tokens))
+    if output_tokens is None:
+        return
+    add((series.output, output_tokens))
+    if rates and decode_s is not None and output_tokens > 1:
+        add((series.per_token, decode_s / (output_tokens - 1)))
+
+
+def _attributes(operation: str, engine: str, model: str | None) -> Attributes:
+    attributes = {semconv.GEN_AI_OPERATION_NAME: operation, semconv.GEN_AI_PROVIDER_NAME: engine}
+    return attributes if model is None else {**attributes, semconv.GEN_AI_REQUEST_MODEL: model}
+
+
+@functools.lru_cache(_KEPT)
+def _finished(reason: str | None) -> tuple[str, Labels]:
+    labels: Labels = ()
+    if reason is not None:
+        labels = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(reason, reason)),)
+    return semconv.AI_OTEL_REQUEST_FINISHED.name, labels
+
+
+@functools.lru_cache(_KEPT)
 def _labels(engine: str, model: str | None) -> Labels:
     provider: Labels = ((semconv.GEN_AI_PROVIDER_NAME, engine),)
     return provider if model is None else (*provider, (semconv.GEN_AI_REQUEST_MODEL, model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from opentelemetry import trace
@@ -31,6 +31,11 @@ class SpanEmitter:
         keep_engine_spans: bool = True,
     ) -> None:
         self._tracer = tracer
+        # A direct tracer reads each value anyhow.
+        self._limited: Callable[[Attributes], Attributes] = limited
+        if (limit := getattr(tracer, "limit_client_values", None)) is not None:
+            limit(limited)
+            self._limited = _unchanged
         self._same_provider = same_provider
         self._foreign = foreign
         self._phases = phases
@@ -58,7 +63,7 @@ class SpanEmitter:
                 for inference in record.inferences[:MAX_INFERENCE_SPANS]:
                     self._emit_inference(inference, record, operation, context)
             for event in record.device_events:
-                span.add_event(event.name, limited(dict(event.attributes)), event.time_ns)
+                span.add_event(event.name, self._limited(dict(event.attributes)), event.time_ns)
         _finish(span, record.outcome, record.error_type, record.exchange, record.end_ns)
         return context
 
@@ -69,7 +74,7 @@ class SpanEmitter:
             context=parent.context,
             kind=parent.kind,
             links=parent.links,
-            attributes=limited(attributes),
+            attributes=self._limited(attributes),
             start_time=start_ns,
         )
 
@@ -105,10 +110,18 @@ class SpanEmitter:
     def _emit_phases(self, inference: Inference, record: RequestRecord, parent: Context) -> None:
         if not self._phases:
             return
+        first, last = record.start_ns, record.end_ns
         for name, start_ns, end_ns in phases_of(inference):
-            start = min(max(start_ns, record.start_ns), record.end_ns)
+            # Within the record. Not by min() and max(), which take four times as long.
+            start = start_ns if start_ns > first else first  # noqa: FURB136
+            start = start if start < last else last  # noqa: FURB136
+            end = end_ns if end_ns < last else last  # noqa: FURB136
             span = self._tracer.start_span(name, context=parent, start_time=start)
-            span.end(max(start, min(end_ns, record.end_ns)))
+            span.end(end if end > start else start)  # noqa: FURB136
+
+
+def _unchanged(attributes: Attributes) -> Attributes:
+    return attributes
 
 
 def _finish(
@@ -153,13 +166,18 @@ def phases_of(inference: Inference) -> Iterator[tuple[str, int, int]]:
         yield "queue", scheduled - _ns(choice.queue_s), scheduled
     if choice.prefill_s is not None:
         yield "prefill", scheduled, first
-    longest = max([c.decode_s for c in inference.choices if c.decode_s is not None], default=None)
+    longest = choice.decode_s
+    if len(inference.choices) > 1:
+        longest = max([c.decode_s for c in inference.choices if c.decode_s is not None], default=None)
     if longest is not None and (inference.output_tokens or 0) > 1:
         yield "decode", first, first + _ns(longest)
 
 
 def first_choice(inference: Inference) -> Choice | None:
     """The choice whose first token came first."""
+    if len(inference.choices) == 1:
+        choice = inference.choices[0]
+        return choice if choice.first_token_s is not None else None
     timed = [choice for choice in inference.choices if choice.first_token_s is not None]
     if len(timed) == 1:
         return timed[0]
@@ -241,7 +259,7 @@ def _add_inference(attributes: Attributes, inference: Inference, start_ns: int) 
     _add_usage(attributes, inference)
     if inference.finish_reasons:
         reasons = [FINISH_REASON_NAMES.get(reason, reason) for reason in inference.finish_reasons]
-        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(reasons)
     if inference.first_token_ns is not None:
         # From the span's start: what the API layer did before the engine saw the request is part of the wait.
         attributes[semconv.AI_OTEL_TIME_TO_FIRST_TOKEN] = max(0, inference.first_token_ns - start_ns) / 1e9
@@ -307,6 +325,9 @@ def _add_usage(attributes: Attributes, inference: Inference) -> None:
 
 
 def _sum(inference: Inference, name: str) -> int | None:
+    if len(inference.choices) == 1:
+        only: int | None = getattr(inference.choices[0], name)
+        return only
     values = [getattr(choice, name) for choice in inference.choices]
     return sum(values) if values and None not in values else None
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from typing import Any
 
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import (
+    Metric,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    ResourceMetrics,
+    ScopeMetrics,
+)
 
 from ai_otel.export.counts import ExportCounts
+from ai_otel.export.pauses import Paused, pause
 from ai_otel.export.redirects import Redirects
 from ai_otel.export.requests import split
 from ai_otel.export.spans import MAX_REQUEST_BYTES
@@ -61,6 +70,21 @@ class CountedMetricExporter(MetricExporter):
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Shut the other exporter down."""
         self.wrapped.shutdown(timeout_millis, **kwargs)
+
+
+def paused(data: MetricsData) -> MetricsData:
+    """The same data; who iterates over it, as an encoder does, pauses between metrics and between points."""
+    return MetricsData([dataclasses.replace(each, scope_metrics=_scopes(each)) for each in data.resource_metrics])
+
+
+def _scopes(resource: ResourceMetrics) -> list[ScopeMetrics]:
+    return [dataclasses.replace(each, metrics=Paused(map(_metric, each.metrics))) for each in resource.scope_metrics]
+
+
+def _metric(metric: Metric) -> Metric:
+    pause()
+    points: Any = Paused(metric.data.data_points)
+    return dataclasses.replace(metric, data=dataclasses.replace(metric.data, data_points=points))
 
 
 def _points(data: MetricsData) -> int:

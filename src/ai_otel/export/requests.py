@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 
+from ai_otel.export.pauses import Paused, pause
 from ai_otel.export.spans import size_of_text, size_of_values
 
 Item = tuple[ResourceMetrics, ScopeMetrics, Metric, Any]
@@ -58,17 +59,18 @@ def _joined(part: list[Item]) -> MetricsData:
     last: Item | None = None
     for resource, scope, metric, point in part:
         if last is None or last[0] is not resource:
-            resources.append(dataclasses.replace(resource, scope_metrics=[]))
+            resources.append(dataclasses.replace(resource, scope_metrics=Paused()))
         scopes: Any = resources[-1].scope_metrics
         if last is None or last[1] is not scope:
-            scopes.append(dataclasses.replace(scope, metrics=[]))
+            scopes.append(dataclasses.replace(scope, metrics=Paused()))
         metrics: Any = scopes[-1].metrics
         if last is None or last[2] is not metric:
             data: Any = metric.data
-            metrics.append(dataclasses.replace(metric, data=dataclasses.replace(data, data_points=[])))
+            metrics.append(dataclasses.replace(metric, data=dataclasses.replace(data, data_points=Paused())))
         points: Any = metrics[-1].data.data_points
         points.append(point)
         last = resource, scope, metric, point
+        pause()
     return MetricsData(resources)
 
 

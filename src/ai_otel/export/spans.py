@@ -10,8 +10,8 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -22,7 +22,20 @@ from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
 
-Spans = Sequence[ReadableSpan]
+
+class EncodedSpan(Protocol):
+    """A span that is written as OTLP already, as `ai_otel.direct` makes them."""
+
+    name: str
+    encoded: bytes | None
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of a request beside its spans."""
+
+
+Spans = Sequence[Any]
+"""Each a `ReadableSpan`, or each an `EncodedSpan`: the exporter that they go to takes what it is given."""
 
 MAX_REQUEST_BYTES = 1_000_000
 """
@@ -114,7 +127,7 @@ class BoundedSpanExporter(SpanExporter):
                 if not self._send(half):
                     refused.append(half)
 
-    def _log(self, span: ReadableSpan) -> None:
+    def _log(self, span: ReadableSpan | EncodedSpan) -> None:
         if not self._logged:
             self._logged = True
             log.warning(
@@ -148,12 +161,21 @@ class CountedSpanProcessor(BatchSpanProcessor):
         self._waiting: Any = getattr(holder, "_queue", None)
         if self._waiting is None:
             self._waiting = getattr(holder, "queue", ())
+        self._most: int | None = getattr(self._waiting, "maxlen", None)
+        # What the SDK's own `on_end` calls for a sampled span; where it has no such part, that itself.
+        self._queue: Callable[[Any], None] = getattr(holder, "emit", super().on_end)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span."""
-        if len(self._waiting) == getattr(self._waiting, "maxlen", None) and is_sampled(span):
+        if len(self._waiting) == self._most and is_sampled(span):
             self._counts.dropped["traces"] += 1
         super().on_end(span)
+
+    def on_end_encoded(self, span: EncodedSpan) -> None:
+        """Queue a span that is sampled and encoded."""
+        if len(self._waiting) == self._most:
+            self._counts.dropped["traces"] += 1
+        self._queue(span)
 
 
 def is_sampled(span: ReadableSpan) -> bool:
@@ -176,13 +198,20 @@ def split(spans: Spans, limit: int) -> Iterator[Spans]:
         yield spans[begun:] if begun else spans
 
 
-def _overhead(span: ReadableSpan) -> int:
+def _overhead(span: Any) -> int:
     """What a request has beside its spans."""
+    if getattr(span, "encoded", None) is not None:
+        return int(span.overhead)
     return 1024 + size_of_values(span.resource.attributes)
 
 
-def size_of(span: ReadableSpan) -> int:
+def size_of(span: Any) -> int:
     """Bytes of the encoded span: no less than there are, and little more; encoding it twice would cost much more."""
+    encoded: bytes | None = getattr(span, "encoded", None)
+    return len(encoded) if encoded is not None else _estimated(span)
+
+
+def _estimated(span: ReadableSpan) -> int:
     size = 192 + size_of_text(span.name) + size_of_text(span.status.description or "")
     state = span.context.trace_state if span.context is not None else {}
     size += sum(len(key) + len(value) + 2 for key, value in state.items())

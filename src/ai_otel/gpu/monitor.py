@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Histogram, Meter
+    from opentelemetry.metrics import Meter
 
+    from ai_otel.direct.binding import Adapted, BindableHistogram, Bound
     from ai_otel.gpu.source import GpuSource
 
 
@@ -32,7 +33,9 @@ class GpuMonitor:
     def __init__(self, interval_s: float, running: Callable[[float], Context | None] = lambda _: None) -> None:
         self._interval_s = interval_s
         self._running = running
-        self._duration: Histogram | None = None
+        self._duration: BindableHistogram | Adapted | None = None
+        self._durations: dict[str, Bound] = {}
+        """By what was timed."""
         self.sampler: Sampler | None = None
 
     @property
@@ -47,7 +50,7 @@ class GpuMonitor:
 
     def observe(self, hw: Meter, own: Meter) -> None:
         """Create the instruments. `hw` is the meter of the conventions' names, `own` of ai-otel's."""
-        self._duration = histogram(own, semconv.AI_OTEL_GPU_PASS_DURATION)
+        self._duration, self._durations = histogram(own, semconv.AI_OTEL_GPU_PASS_DURATION), {}
         observe(hw, own, lambda: self.snapshot, interval_s=self._interval_s, running=self._running)
 
     def sample(self, sources: Callable[[], Mapping[str, GpuSource]], **options: Any) -> Sampler:
@@ -56,5 +59,8 @@ class GpuMonitor:
         return self.sampler
 
     def _record_duration(self, kind: str, took_s: float) -> None:
-        if self._duration is not None:
-            self._duration.record(took_s, {semconv.AI_OTEL_GPU_PASS: kind})
+        bound = self._durations.get(kind)
+        if bound is None and self._duration is not None:
+            bound = self._durations[kind] = self._duration.bind({semconv.AI_OTEL_GPU_PASS: kind})
+        if bound is not None:
+            bound.record(took_s, None)

@@ -159,6 +159,7 @@ def check(environment: Mapping[str, str]) -> Checked:
             complaints.append(_complaint(name, row, text, invalid, values))
     _fit_batches(environment, values, complaints)
     _fit_endpoints(values, complaints)
+    _fit_compression(values, complaints)
     names = {*environment, *values}
     replaced = {name: values.get(name) for name in sorted(names) if environment.get(name) != values.get(name)}
     return Checked(values, replaced, tuple(complaints))
@@ -206,12 +207,45 @@ def _fit_batches(environment: Mapping[str, str], values: dict[str, str], complai
         complaints.append(Complaint(batch, sentence, "providers", step))
 
 
+def _of_signal(values: Mapping[str, str], signal: str, option: str) -> str | None:
+    """The value of an option that holds for a signal."""
+    general = values.get(f"OTEL_EXPORTER_OTLP_{option}")
+    return values.get(f"OTEL_EXPORTER_OTLP_{signal}_{option}", general)
+
+
+def _over_grpc(values: Mapping[str, str], signal: str) -> bool:
+    exporters = {name.strip() for name in values.get(f"OTEL_{signal}_EXPORTER", "otlp").split(",")}
+    by_protocol = "otlp" in exporters and _of_signal(values, signal, "PROTOCOL") == "grpc"
+    return by_protocol or "otlp_proto_grpc" in exporters
+
+
+def _fit_compression(values: dict[str, str], complaints: list[Complaint]) -> None:
+    """
+    To the gRPC exporters `gzip` is the only value of a compression that is set; they raise for others.
+
+    Where one of them would read another, each signal gets its own variable.
+    """
+    wanted = {signal: _of_signal(values, signal, "COMPRESSION") for signal in ("TRACES", "METRICS")}
+    unread = [signal for signal, value in wanted.items() if value not in (None, "gzip") and _over_grpc(values, signal)]
+    if not unread:
+        return
+    values.pop("OTEL_EXPORTER_OTLP_COMPRESSION", None)
+    for signal, value in wanted.items():
+        name = f"OTEL_EXPORTER_OTLP_{signal}_COMPRESSION"
+        values.pop(name, None)
+        if value is not None and signal not in unread:
+            values[name] = value
+        elif value == "deflate":
+            step = "write gzip or none, for gRPC"
+            sentence = f"{name}='deflate' is invalid: {step}; using none"
+            complaints.append(Complaint(name, sentence, "providers", step))
+
+
 def _fit_endpoints(values: dict[str, str], complaints: list[Complaint]) -> None:
     """Only gRPC exporters read an endpoint without `http://` or `https://`."""
 
     def over_http(signal: str) -> bool:
-        general = values.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        return values.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", general) != "grpc"
+        return _of_signal(values, signal, "PROTOCOL") != "grpc"
 
     read_by = {f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT": over_http(signal) for signal in ("TRACES", "METRICS")}
     read_by["OTEL_EXPORTER_OTLP_ENDPOINT"] = all(read_by.values())

@@ -13,6 +13,7 @@ from ai_otel.hooks import guard
 from ai_otel.hooks.patch import Patcher
 from ai_otel.record import RequestRecord
 from ai_otel.recorder import Recorder
+from harness.telemetry.both_ways import compare_record
 
 
 class Observed:
@@ -33,6 +34,7 @@ class Observed:
                 if inference.read_engine is not None:
                     inference.read_engine(inference)
             record.settle()
+            compare_record(record, "llama_cpp")
         return records
 
     def only(self) -> Any:

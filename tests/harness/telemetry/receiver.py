@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ def receiver(status: Status = lambda _path, _body: (200, {})) -> Iterator[tuple[
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
             found.sizes.append(len(body))
             code, headers = found.status(self.path, body)
             if code == 200 and self.path == "/v1/traces":

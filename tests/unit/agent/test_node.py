@@ -66,6 +66,16 @@ def test_the_api_servers_address_is_from_the_pods_environment(
     assert Environment.read(environment).api_server == expected
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_emitter_can_be_chosen(monkeypatch: pytest.MonkeyPatch, direct: bool) -> None:
+    pytest.importorskip("ai_otel.direct.meters", exc_type=ImportError)
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
+    made = node._providers(Environment.read({"OTEL_METRICS_EXPORTER": "console"}), None, direct=direct)
+    assert made.direct == (("metrics",) if direct else ())
+    made.shutdown()
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     source = FakeGpu({GPU: GpuReading(power_w=300.0), OTHER: GpuReading(power_w=200.0)})

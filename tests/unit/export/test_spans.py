@@ -12,7 +12,10 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import Tracer
 
+from ai_otel.direct.sending import encode
+from ai_otel.direct.tracer import DirectTracerProvider
 from ai_otel.export import spans as export
 from ai_otel.export.counts import ExportCounts
 from ai_otel.export.redirects import Redirects
@@ -27,10 +30,11 @@ from ai_otel.testing import captured
 from records import EVERY_KIND, HEADERS, deliver
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+DIRECT = DirectTracerProvider(shutdown_on_exit=False).get_tracer("test")
 
 
-def made(number: int) -> list[ReadableSpan]:
-    spans: list[Any] = [TRACER.start_span(f"span {index}", attributes={"index": index}) for index in range(number)]
+def made(number: int, tracer: Tracer = TRACER) -> list[ReadableSpan]:
+    spans: list[Any] = [tracer.start_span(f"span {index}", attributes={"index": index}) for index in range(number)]
     for span in spans:
         span.end()
     return spans
@@ -81,14 +85,28 @@ def test_the_size_of_a_span_is_no_less_than_its_encoding(kind: str) -> None:
         assert encoded <= size_of(span) <= 2 * encoded + 200
 
 
-def test_a_batch_is_split_below_the_limit() -> None:
-    spans = made(100)
+def size_by_sdk(spans: Sequence[ReadableSpan]) -> int:
+    return int(encode_spans(spans).ByteSize())
+
+
+def size_of_encoded(spans: Sequence[Any]) -> int:
+    return len(encode(spans))
+
+
+@pytest.mark.parametrize(("tracer", "size"), [(TRACER, size_by_sdk), (DIRECT, size_of_encoded)], ids=["sdk", "direct"])
+def test_a_batch_is_split_below_the_limit(tracer: Tracer, size: Callable[[Any], int]) -> None:
+    spans = made(100, tracer)
     for limit in (1, 3000, 5000, 10**9):
         parts = list(split(spans, limit))
         assert [span for part in parts for span in part] == spans
-        assert all(len(part) == 1 or encode_spans(part).ByteSize() <= limit for part in parts)
+        assert all(len(part) == 1 or size(part) <= limit for part in parts)
     assert len(list(split(spans, 5000))) < 20
     assert list(split([], 5000)) == []
+
+
+def test_the_size_of_an_encoded_span_is_exact() -> None:
+    spans = made(9, DIRECT)
+    assert size_of(spans[-1]) == size_of_encoded(spans) - size_of_encoded(spans[:-1])
 
 
 @pytest.mark.fault(

@@ -93,6 +93,37 @@ def test_grpc_takes_an_address_without_http(address: str) -> None:
     assert "http://HOST:4318" in complaint(**{ENDPOINT: address})
 
 
+OTLP = "OTEL_EXPORTER_OTLP_"
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"COMPRESSION": "none"}, {}),
+        ({"COMPRESSION": "gzip"}, {"COMPRESSION": "gzip"}),
+        ({"COMPRESSION": "gzip", "TRACES_COMPRESSION": "none"}, {"METRICS_COMPRESSION": "gzip"}),
+        ({"COMPRESSION": "none", "METRICS_COMPRESSION": "gzip"}, {"METRICS_COMPRESSION": "gzip"}),
+        ({"COMPRESSION": "deflate", "METRICS_PROTOCOL": "http/protobuf"}, {"METRICS_COMPRESSION": "deflate"}),
+        ({"COMPRESSION": "none", "PROTOCOL": "http/protobuf"}, {"COMPRESSION": "none"}),
+    ],
+    ids=str,
+)
+def test_to_grpc_no_compression_is_one_that_is_not_set(given: dict[str, str], read: dict[str, str]) -> None:
+    variables = {OTLP + name: value for name, value in {"PROTOCOL": "grpc", **given}.items()}
+    found = check(variables).values
+    assert {name.removeprefix(OTLP): value for name, value in found.items() if "COMPRESSION" in name} == read
+
+
+def test_a_compression_that_grpc_has_not_is_reported() -> None:
+    sentences = [
+        each.sentence for each in check({f"{OTLP}PROTOCOL": "grpc", f"{OTLP}COMPRESSION": "deflate"}).complaints
+    ]
+    assert sentences == [
+        f"{OTLP}{signal}_COMPRESSION='deflate' is invalid: write gzip or none, for gRPC; using none"
+        for signal in ("TRACES", "METRICS")
+    ]
+
+
 def test_the_argument_of_a_sampler_that_takes_none_is_not_read() -> None:
     assert check({"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": "abc"}).complaints == ()
 

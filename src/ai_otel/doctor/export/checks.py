@@ -12,8 +12,8 @@ from ai_otel.inputs.otel import check
 from ai_otel.inputs.shown import shown
 
 
-def check_export(otel: Mapping[str, str]) -> Iterator[Finding]:
-    """One finding for each exporter of each signal."""
+def check_export(otel: Mapping[str, str], *, direct: bool = True) -> Iterator[Finding]:
+    """One finding for each exporter of each signal. `direct` says that `AI_OTEL_EMITTER` is so."""
     if otel.get("OTEL_CONFIG_FILE"):
         says = "OTEL_CONFIG_FILE says where; what it names is not tried from here"
         yield Finding("export", "traces, metrics", Level.NOTE, says)
@@ -23,7 +23,9 @@ def check_export(otel: Mapping[str, str]) -> Iterator[Finding]:
         next_step = f"{complaint.step[:1].upper()}{complaint.step[1:]}."
         yield Finding("export", complaint.variable, Level.WRONG, complaint.sentence, next_step)
     found = list(destinations(checked.values))
-    verdicts = deliver_all([destination for destination in found if destination.exporter == "otlp"], otel)
+    verdicts = deliver_all(
+        [destination for destination in found if destination.exporter == "otlp"], otel, direct=direct
+    )
     for destination in found:
         yield _delivered(destination, verdicts[destination]) if destination in verdicts else _not_otlp(destination)
 
@@ -56,9 +58,12 @@ def _delivered(destination: Destination, verdict: Verdict) -> Finding:
         "headers": destination.header_names,
         "reach": verdict.reach.value,
         "status": verdict.status,
+        "emitter": verdict.emitter,
     }
     if verdict.reach is Reach.ACCEPTED:
-        return Finding("export", destination.signal, Level.OK, f"{where}: accepted", details=details)
+        return Finding(
+            "export", destination.signal, Level.OK, f"{where}: accepted (emitter: {verdict.emitter})", details=details
+        )
     says = f"{where}: {answer}" + (f" ({shown(verdict.detail)})" if verdict.detail else "")
     return Finding("export", destination.signal, Level.WRONG, says, next_step(destination, verdict), details)
 

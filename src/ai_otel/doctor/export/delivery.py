@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import requests
@@ -37,9 +37,13 @@ class Verdict:
     detail: str = ""
     status: int | str | None = None
     """The HTTP status, or the name of the gRPC one."""
+    emitter: str = "sdk"
+    """What made the telemetry, a value of `AI_OTEL_EMITTER`."""
 
 
-def deliver_all(destinations: Sequence[Destination], otel: Mapping[str, str]) -> dict[Destination, Verdict]:
+def deliver_all(
+    destinations: Sequence[Destination], otel: Mapping[str, str], *, direct: bool = True
+) -> dict[Destination, Verdict]:
     """Try all OTLP destinations at the same time, from a process with these `OTEL_*` variables."""
     if otel.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return dict.fromkeys(destinations, Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set"))
@@ -51,7 +55,9 @@ def deliver_all(destinations: Sequence[Destination], otel: Mapping[str, str]) ->
         guard.strict() as failures,
         read_as({**here, **otel}, another_process=True),
     ):
-        built = providers.own(_resource(otel), otel, lambda signal, name, kind: _make(probes, signal, name, kind))
+        built = providers.own(
+            _resource(otel), otel, lambda signal, name, kind: _make(probes, signal, name, kind), direct=direct
+        )
         with readable():
             _record(built)
         # Daemon threads: one that hangs does not keep the process alive.
@@ -63,7 +69,12 @@ def deliver_all(destinations: Sequence[Destination], otel: Mapping[str, str]) ->
             thread.join(2 * ATTEMPT_S)
     reason = shown(failures[-1] if failures else messages[-1] if messages else "")
     untried = Verdict(Reach.NOT_TRIED, f"its exporter cannot be made: {reason}")
-    return {probe.destination: probe.verdict or untried for probe in probes.values()}
+    return {
+        probe.destination: replace(
+            probe.verdict or untried, emitter="direct" if probe.destination.signal in built.direct else "sdk"
+        )
+        for probe in probes.values()
+    }
 
 
 def _resource(otel: Mapping[str, str]) -> Any:

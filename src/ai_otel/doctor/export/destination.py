@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
+from ai_otel.export.loading import exporter_names, otlp_protocol
 from ai_otel.inputs.shown import shown
-from ai_otel.providers import exporter_names, otlp_protocol
 
 SIGNALS = ("traces", "metrics")
 
