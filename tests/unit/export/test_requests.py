@@ -28,7 +28,7 @@ def data(series: int, text: str = "x") -> MetricsData:
     for scope in ("first", "second"):
         meter = provider.get_meter(scope, "1.0", attributes={"a": text})
         for number in range(series):
-            attributes = {"model": f"{number} {40 * text}", "n": number, "list": [text, text], "flag": True}
+            attributes = {"model": f"{number} {40 * text}", "n": number, "list": (text, text), "flag": True}
             meter.create_counter("counter", "1", 50 * text).add(number, attributes, context)
             meter.create_gauge("gauge").set(number / 7, attributes)
             for value in (0.001, 5.0, -70.0, 1e6):
