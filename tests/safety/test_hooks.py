@@ -496,7 +496,7 @@ def test_a_watch_sees_the_end_exactly_once(plan: list[Any], items: list[Any], en
 # ---------------------------------------------------------------- ten in a row
 
 
-@pytest.mark.parametrize("kind", ["call", "call without end", "around", "defaults"])
+@pytest.mark.parametrize("kind", ["call", "call without end", "after_call", "around", "defaults"])
 @settings(max_examples=20)
 @given(calls=st.integers(0, 25), how=st.sampled_from(HOOK_FAILURES))
 def test_after_ten_failures_in_a_row_a_hook_is_off_and_counted(kind: str, calls: int, how: Any) -> None:

@@ -21,16 +21,13 @@ import wrapt
 
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
-from ai_otel.hooks.hooked import HookedFunction
+from ai_otel.hooks.hooked import Wrapper, hooked
 from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.point import HookPoint
 from ai_otel.hooks.responses import answered
 from ai_otel.hooks.streams import StreamListener, async_observed, observed
 
 log = logging.getLogger("ai_otel")
-
-Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
-
 
 Before = Callable[[Any, Arguments], Any]
 After = Callable[[Any, Any, BaseException | None], None]
@@ -61,6 +58,7 @@ class Patcher:
         self.version = version
         self.attachments: list[Attachment] = []
         self._registered: set[tuple[HookPoint, str]] = set()
+        self._guards: list[Guard] = []
         self._undo: list[Callable[[], None]] = []
         self._active = True
 
@@ -96,6 +94,8 @@ class Patcher:
 
         def make(guard: Guard, _: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+                if guard.off:
+                    return wrapped(*args, **kwargs)
                 try:
                     result = wrapped(*args, **kwargs)
                 except BaseException as error:
@@ -178,8 +178,9 @@ class Patcher:
 
     def around(self, point: HookPoint, wants: Callable[[Any, Arguments], bool], serve: Callable[..., Any]) -> None:
         """
-        Let `serve(wrapped, *args)` make the call when `wants(instance, arguments)`; for layers that must see every
-        message of an ASGI application. `serve` must call the function exactly once itself.
+        Let `serve(call, *args, **kwargs)` make the call when `wants(instance, arguments)`; for layers that must see
+        every message of an ASGI application. `serve` must call `call(*args, **kwargs)` exactly once itself; of a method
+        the first of `args` is the instance.
         """
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
@@ -239,16 +240,18 @@ class Patcher:
             attachment.state, attachment.detail = "missing", str(error)
             log.warning("ai-otel: %s %s has no %s: it is not observed", self.engine, version, point.target)
             return
-        wrapper = make(Guard(point.target), _positions(original))
-        own = name in vars(parent)
-        hooked = HookedFunction(original, wrapper, enabled=lambda: self._active)
-        setattr(parent, name, hooked)
+        guard, own = Guard(point.target), name in vars(parent)
+        replacement = hooked(original, make(guard, _positions(original)), in_class=isinstance(parent, type))
+        setattr(parent, name, replacement)
         attachment.state, attachment.detail = "attached", version or ""
-        self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))
+        self._guards.append(guard)
+        self._undo.append(functools.partial(_restore, parent, name, original, replacement, own))
 
     def undo(self) -> None:
         """Restore the originals. A hooked function that was wrapped meanwhile stays, and passes every call through."""
         self._active = False
+        for guard in self._guards:
+            guard.off = True
         for restore in reversed(self._undo):
             restore()
         self._undo.clear()
@@ -286,8 +289,8 @@ def _ended_at_once(listener: StreamListener, result: Any) -> None:
     listener.ended(None, closed=False)
 
 
-def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> None:
-    if vars(parent).get(name) is not hooked:
+def _restore(parent: Any, name: str, original: Any, replacement: Any, own: bool) -> None:
+    if vars(parent).get(name) is not replacement:
         return
     if own:
         setattr(parent, name, original)
@@ -296,17 +299,12 @@ def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> N
 
 
 def _positions(function: Any) -> dict[str, int]:
-    """Index of each positional parameter, not counting `self`: `wrapt` hands the instance over apart."""
+    """Index of each positional parameter."""
     if isinstance(function, (staticmethod, classmethod)):
         function = function.__func__
-    names = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    if names and names[0] in ("self", "cls"):
-        del names[0]
-    return {name: index for index, name in enumerate(names)}
+    parameters = inspect.signature(function).parameters.values()
+    placed = (p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    return {parameter.name: index for index, parameter in enumerate(placed)}
 
 
 def imported_version(package: str, distributions: tuple[str, ...]) -> str | None:

@@ -9,6 +9,7 @@ the engine's hooks see on the way belongs to the same record, through `recorder.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -235,9 +236,12 @@ class StarletteInstrumentation:
 
     def attach(self, hooks: Patcher) -> None:
         """Register the hook; waits until Starlette is imported."""
-        hooks.around(STARLETTE, self._wants, self._middleware.serve)
+        hooks.around(STARLETTE, self._wants, self._serve)
 
     def _wants(self, _app: Any, arguments: Arguments) -> bool:
         scope = arguments.get("scope")
         # uvicorn calls an application without arguments to learn which interface it has.
         return scope is not None and self._middleware.wants(scope)
+
+    def _serve(self, call: Callable[..., Any], app: Any, *args: Any, **kwargs: Any) -> Awaitable[None]:
+        return self._middleware.serve(functools.partial(call, app), *args, **kwargs)
