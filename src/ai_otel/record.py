@@ -200,8 +200,13 @@ class Inference:
         made.choices = []
         return made
 
+    def release(self) -> None:
+        """Let go of the engine's objects and of the record, which is in a cycle with its inferences."""
+        self.record = self.read_engine = self.progress = None
 
-@dataclass(slots=True)
+
+# Without slots, as `Inference`.
+@dataclass
 class Exchange:
     """One HTTP request and its response, as the HTTP middleware saw them."""
 
@@ -220,6 +225,13 @@ class Exchange:
     inner_context: Any = None
     """The OpenTelemetry context from which the response was sent; opaque here. An HTTP span that was opened for
     this request is current in it."""
+
+    @classmethod
+    def started(cls, method: str) -> Exchange:
+        """As the constructor, on the path of a request."""
+        made = cls.__new__(cls)
+        made.method = method
+        return made
 
 
 @dataclass
@@ -265,6 +277,9 @@ class RequestRecord:
         made.context = context
         made.generation = generation
         made.inferences = []
+        # As `begin_clock`, without its call.
+        made.start_ns = time.time_ns()
+        made._started = time.perf_counter_ns()  # noqa: SLF001
         return made
 
     @property
@@ -283,7 +298,7 @@ class RequestRecord:
         without this a request's tokens stay in memory until the garbage collector reaches the oldest generation.
         """
         for inference in self.inferences:
-            inference.record = inference.read_engine = inference.progress = None
+            inference.release()
 
     def settle(self) -> None:
         """Decide outcome and error from the two views. The client's leaving wins over what it caused."""
@@ -331,11 +346,6 @@ def begin_clock(subject: RequestRecord | Inference) -> None:
     """Stamp the start. The end is the start plus a monotonic difference, so a clock step cannot make it negative."""
     subject.start_ns = time.time_ns()
     subject._started = time.perf_counter_ns()  # noqa: SLF001 - of this module
-
-
-def share_clock(record: RequestRecord, inference: Inference) -> None:
-    """Let an inference that is a call of its own start with its record, on one time line."""
-    inference.start_ns, inference._started = record.start_ns, record._started  # noqa: SLF001 - of this module
 
 
 def clock(subject: RequestRecord | Inference) -> int:

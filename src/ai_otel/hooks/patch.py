@@ -31,6 +31,7 @@ log = logging.getLogger("ai_otel")
 
 Before = Callable[[Any, Arguments], Any]
 After = Callable[[Any, Any, BaseException | None], None]
+Ended = Callable[[Any, Arguments, BaseException | None], None]
 AfterOnly = Callable[[Any, BaseException | None], None]
 OpenListener = Callable[[Any, Arguments], StreamListener | None]
 
@@ -74,7 +75,7 @@ class Patcher:
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                state = None if guard.off else guard.finish(before, instance, Arguments(positions, args, kwargs))
+                state = guard(before, instance, Arguments(positions, args, kwargs))
                 if state is None or after is None:
                     return wrapped(*args, **kwargs)
                 try:
@@ -83,6 +84,25 @@ class Patcher:
                     guard.finish(after, state, None, error)
                     raise
                 guard.finish(after, state, result, None)
+                return result
+
+            return wrapper
+
+        self._when_imported(point, make, "call")
+
+    def call_ended(self, point: HookPoint, ended: Ended) -> None:
+        """Listen to the outcome of a plain function that returns nothing: `ended(instance, arguments, error)`."""
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                if guard.off:
+                    return wrapped(*args, **kwargs)
+                try:
+                    result = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    guard.finish(ended, instance, Arguments(positions, args, kwargs), error)
+                    raise
+                guard.finish(ended, instance, Arguments(positions, args, kwargs), None)
                 return result
 
             return wrapper
@@ -128,19 +148,18 @@ class Patcher:
 
         A result that is none is an answer in one piece: the one item of its stream.
         """
-        self._stream(point, listener, async_observed, "__anext__")
+        self._stream(point, listener, async_observed)
 
     def stream(self, point: HookPoint, listener: OpenListener) -> None:
         """Listen to a function that returns an iterator; like `async_stream`."""
-        self._stream(point, listener, observed, "__next__")
+        self._stream(point, listener, observed)
 
     def _stream(
-        self, point: HookPoint, listener: OpenListener, proxy: Callable[[Any, StreamListener, Guard], Any], step: str
+        self, point: HookPoint, listener: OpenListener, proxy: Callable[[Any, StreamListener, Guard], Any]
     ) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                # As `guard(…)`, without its own call.
-                listening = None if guard.off else guard.finish(listener, instance, Arguments(positions, args, kwargs))
+                listening = guard(listener, instance, Arguments(positions, args, kwargs))
                 try:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
@@ -149,8 +168,9 @@ class Patcher:
                     raise
                 if listening is None:
                     return stream
-                if hasattr(type(stream), step):
-                    return proxy(stream, listening, guard)
+                observing = proxy(stream, listening, guard)
+                if observing is not None:
+                    return observing
                 guard.finish(_ended_at_once, listening, stream)
                 return stream
 
