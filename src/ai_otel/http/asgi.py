@@ -72,63 +72,6 @@ class Headers(Mapping[str, str]):
         return sum(1 for _ in self._raw)
 
 
-class _ObservedRequest:
-    """One HTTP request on its way through the application."""
-
-    __slots__ = ("_capture", "_guard", "_receive", "_send", "exchange", "record")
-
-    def __init__(
-        self,
-        record: RequestRecord,
-        exchange: Exchange,
-        capture: Callable[[], object],
-        guard: Guard,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self.record = record
-        self.exchange = exchange
-        self._capture = capture
-        self._guard = guard
-        self._receive = receive
-        self._send = send
-
-    async def send(self, message: Message) -> None:
-        """Pass a message to the client, inspect its type, and notice when the client is gone."""
-        self._guard(self._saw, message)
-        try:
-            await self._send(message)
-        except OSError:
-            # So servers say it; an OSError of the application's own does not come from here.
-            self.exchange.hung_up = True
-            raise
-
-    def _saw(self, message: Message) -> None:
-        exchange = self.exchange
-        kind = message.get("type")
-        if kind == "http.response.body":
-            if exchange.first_byte_ns is None and message.get("body"):
-                exchange.first_byte_ns = clock(self.record)
-            if not message.get("more_body", False):
-                exchange.last_byte_ns = clock(self.record)
-        elif kind == "http.response.start":
-            if exchange.status is not None:
-                return  # the server refuses a second one
-            exchange.status = message.get("status")
-            # Sent from inside the application: the HTTP span of another instrumentation is current here.
-            exchange.inner_context = self._capture()
-        elif kind == "http.response.pathsend":
-            # The server sends a whole file itself; no message follows.
-            exchange.last_byte_ns = clock(self.record)
-
-    async def receive(self) -> Message:
-        """Pass on what the client sends, and notice when it leaves."""
-        message = await self._receive()
-        if message.get("type") == "http.disconnect" and self.exchange.last_byte_ns is None:
-            self.exchange.hung_up = True
-        return message
-
-
 class HttpMiddleware:
     """Serves requests through an ASGI application. `serving` returns whether an engine is observed in this process."""
 
@@ -139,19 +82,42 @@ class HttpMiddleware:
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app` for a scope that is wanted. What it raises is raised."""
-        observed = self._guard(self._open, scope, receive, send)
-        if observed is None:
+        guard = self._guard
+        opened = guard(self._open, scope)
+        if opened is None:
             await app(scope, receive, send)
             return
-        token = CURRENT.set(observed.record)
+        record, exchange = opened
+        saw = self._saw
+
+        async def observed_send(message: Message) -> None:
+            """Pass a message to the client, inspect its type, and notice when the client is gone."""
+            # Between the first byte and the last there is nothing to see. A plain dictionary cannot fail here.
+            if exchange.first_byte_ns is None or type(message) is not dict or message.get("more_body") is not True:
+                guard(saw, record, exchange, message)
+            try:
+                await send(message)
+            except OSError:
+                # So servers say it; an OSError of the application's own does not come from here.
+                exchange.hung_up = True
+                raise
+
+        async def observed_receive() -> Message:
+            """Pass on what the client sends, and notice when it leaves."""
+            message = await receive()
+            if message.get("type") == "http.disconnect" and exchange.last_byte_ns is None:
+                exchange.hung_up = True
+            return message
+
+        token = CURRENT.set(record)
         error: BaseException | None = None
         try:
-            await app(scope, observed.receive, observed.send)
+            await app(scope, observed_receive, observed_send)
         except BaseException as raised:
             error = raised
             raise
         finally:
-            self._guard.finish(self._close, observed, scope, error)
+            guard.finish(self._close, record, exchange, scope, error)
             try:  # noqa: SIM105 - `suppress` costs half a microsecond here
                 CURRENT.reset(token)
             except ValueError:
@@ -168,18 +134,33 @@ class HttpMiddleware:
             and not is_background(path_of(scope))
         )
 
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> _ObservedRequest:
+    def _open(self, scope: Scope) -> tuple[RequestRecord, Exchange]:
         scope[_SEEN] = True
         record = self._recorder.open(operation_of(path_of(scope)), Headers(scope["headers"]))
-        exchange = Exchange(method=scope["method"])
+        record.exchange = exchange = Exchange.started(scope["method"])
         server = scope.get("server")
         if server is not None and server[1] is not None:
             exchange.server_address, exchange.server_port = server[0], server[1]
-        record.exchange = exchange
-        return _ObservedRequest(record, exchange, self._recorder.capture, self._guard, receive, send)
+        return record, exchange
 
-    def _close(self, observed: _ObservedRequest, scope: Scope, error: BaseException | None) -> None:
-        record, exchange = observed.record, observed.exchange
+    def _saw(self, record: RequestRecord, exchange: Exchange, message: Message) -> None:
+        kind = message.get("type")
+        if kind == "http.response.body":
+            if exchange.first_byte_ns is None and message.get("body"):
+                exchange.first_byte_ns = clock(record)
+            if not message.get("more_body", False):
+                exchange.last_byte_ns = clock(record)
+        elif kind == "http.response.start":
+            if exchange.status is not None:
+                return  # the server refuses a second one
+            exchange.status = message.get("status")
+            # Sent from inside the application: the HTTP span of another instrumentation is current here.
+            exchange.inner_context = self._recorder.capture()
+        elif kind == "http.response.pathsend":
+            # The server sends a whole file itself; no message follows.
+            exchange.last_byte_ns = clock(record)
+
+    def _close(self, record: RequestRecord, exchange: Exchange, scope: Scope, error: BaseException | None) -> None:
         exchange.route = route_of(scope)
         if error is not None and exchange.last_byte_ns is None and _is_hang_up(error):
             exchange.hung_up = True
