@@ -201,7 +201,7 @@ class Inference:
         return made
 
     def release(self) -> None:
-        """Let go of the engine's objects and of the record, which is in a cycle with its inferences."""
+        """Let go of the engine's objects, and of the record."""
         self.record = self.read_engine = self.progress = None
 
 
@@ -277,7 +277,7 @@ class RequestRecord:
         made.context = context
         made.generation = generation
         made.inferences = []
-        # As `begin_clock`, without its call.
+        # The end is the start plus a monotonic difference, so a clock step cannot make it negative.
         made.start_ns = time.time_ns()
         made._started = time.perf_counter_ns()  # noqa: SLF001
         return made
@@ -293,10 +293,7 @@ class RequestRecord:
         return (self.end_ns - self.start_ns) / 1e9
 
     def release(self) -> None:
-        """
-        Let go of the engine's objects. The record is in a cycle with its inferences, and these with their watches:
-        without this a request's tokens stay in memory until the garbage collector reaches the oldest generation.
-        """
+        """Let go of the engine's objects: in this cycle they would wait for the garbage collector."""
         for inference in self.inferences:
             inference.release()
 
@@ -342,10 +339,10 @@ class RequestRecord:
         return None
 
 
-def begin_clock(subject: RequestRecord | Inference) -> None:
-    """Stamp the start. The end is the start plus a monotonic difference, so a clock step cannot make it negative."""
-    subject.start_ns = time.time_ns()
-    subject._started = time.perf_counter_ns()  # noqa: SLF001 - of this module
+def begin_clock(inference: Inference, record: RequestRecord) -> None:
+    """Stamp the start of an inference, on the time line of its record."""
+    inference._started = started = time.perf_counter_ns()  # noqa: SLF001 - of this module
+    inference.start_ns = record.start_ns + started - record._started  # noqa: SLF001 - of this module
 
 
 def clock(subject: RequestRecord | Inference) -> int:

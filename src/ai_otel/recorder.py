@@ -135,10 +135,9 @@ class Recorder:
         if record is None or record.closed:
             record = self.open(inference.operation, headers)
             inference.owns_record = True
-            # A call of its own: they are on one time line.
             inference.start_ns, inference._started = record.start_ns, record._started  # noqa: SLF001
         else:
-            begin_clock(inference)
+            begin_clock(inference, record)
         inference.record = record
         record.inferences.append(inference)
         if self._started is not None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from ai_otel.engine_counters import EngineCounter, EngineCounters
-from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord, begin_clock, clock
+from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord, clock
 from ai_otel.testing import Clock
 
 FINISHED, FAILED, CANCELLED, REJECTED, ABANDONED = Outcome
@@ -102,8 +102,7 @@ def test_what_an_adapter_decided_stands_where_no_view_says_more() -> None:
 def test_a_clock_step_cannot_make_a_duration_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Clock(now_ns=5_000_000_000)
     monkeypatch.setattr("ai_otel.record.time", times)
-    record = RequestRecord()
-    begin_clock(record)
+    record = RequestRecord.opened(None, None, None, 0)
     times.advance(0.25)
     monkeypatch.setattr(times, "time_ns", lambda: 1)  # the wall clock was set back
     record.end_ns = clock(record)

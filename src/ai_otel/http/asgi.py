@@ -9,8 +9,8 @@ the engine's hooks see on the way belongs to the same record, through `recorder.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from types import MethodType
 from typing import Any
 
 from ai_otel.hooks.arguments import Arguments
@@ -225,4 +225,4 @@ class StarletteInstrumentation:
         return scope is not None and self._middleware.wants(scope)
 
     def _serve(self, call: Callable[..., Any], app: Any, *args: Any, **kwargs: Any) -> Awaitable[None]:
-        return self._middleware.serve(functools.partial(call, app), *args, **kwargs)
+        return self._middleware.serve(MethodType(call, app), *args, **kwargs)

@@ -71,8 +71,9 @@ def ended_output(output: Any, reasons: dict[int, str] | None = None) -> EndedOut
     pooling = type(answers) is not list
     if reasons is not None and not pooling:
         for answer in answers:
-            if answer.finish_reason is not None:
-                reasons[answer.index] = answer.finish_reason
+            reason = answer.finish_reason
+            if reason is not None:
+                reasons[answer.index] = reason
     prompt = getattr(output, "prompt_token_ids", None)
     finished = bool(getattr(output, "finished", False))
     return _new(EndedOutput, (finished, pooling, None if prompt is None else len(prompt)))
@@ -100,7 +101,7 @@ _sampled = attrgetter(
 
 def sampled(params: Any) -> Sampled | None:
     """What is kept of sampling parameters; `None` for other parameters. A schema for the answer can be large."""
-    if isinstance(params, tuple):
+    if type(params) is tuple:
         return params
     if not hasattr(params, "n"):
         return None

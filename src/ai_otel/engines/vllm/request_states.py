@@ -174,8 +174,8 @@ def ended_states(states: Sequence[State]) -> list[State]:
 
 def let_go_of(states: list[State], start: int = 0) -> None:
     """Replace the states from `start` on by what is kept of them."""
-    for index in range(start, len(states)):
-        states[index] = _new(EndedState, _kept_of(states[index]))
+    for index, state in enumerate(states[start:] if start else states, start):
+        states[index] = _new(EndedState, _kept_of(state))
 
 
 def read_choice(state: State, finish_reason: str | None, *, completed: bool) -> Choice:
