@@ -146,10 +146,11 @@ class HttpMiddleware:
     def _saw(self, record: RequestRecord, exchange: Exchange, message: Message) -> None:
         kind = message.get("type")
         if kind == "http.response.body":
+            now_ns = clock(record)
             if exchange.first_byte_ns is None and message.get("body"):
-                exchange.first_byte_ns = clock(record)
+                exchange.first_byte_ns = now_ns
             if not message.get("more_body", False):
-                exchange.last_byte_ns = clock(record)
+                exchange.last_byte_ns = now_ns
         elif kind == "http.response.start":
             if exchange.status is not None:
                 return  # the server refuses a second one
