@@ -83,8 +83,6 @@ class ServedListener(Inference):
         arguments: Arguments,
         params: Any,
         operation: str | None = None,
-        *,
-        every_item: bool = False,
     ) -> None:
         # As `Inference.started`: what is not set here has the class's value. Values that do not change while the
         # request runs are read after it has ended.
@@ -100,13 +98,14 @@ class ServedListener(Inference):
         self._lora = read("lora_request")
         self._params = params
         self._reasons = {}
-        if every_item:
-            self.stream = is_stream(params)
-            self._tokens = {}
-            self.item = self._item
+
+    def see_every_item(self) -> None:
+        """The last output is not enough: choices that end at different steps, or no statistics."""
+        self.stream = is_stream(self._params)
+        self._tokens = {}
+        self.item = self._item
 
     def _item(self, output: Any) -> None:
-        # Only if the last output is not enough: choices that end at different steps, or no statistics.
         self._reasons.update(reasons_of(output))
         tokens = self._tokens if self._tokens is not None else {}
         for answer in output.outputs if isinstance(output.outputs, list) else ():
@@ -257,10 +256,10 @@ class ServingHooks:
                 beam.step(request_id)
                 return None
         params = arguments.get("sampling_params")
-        every_item = not engine.log_stats or getattr(params, "n", 1) > 1
-        return self._begin(
-            ServedListener(self, engine, arguments, params, every_item=every_item), arguments, self.states
-        )
+        listener = ServedListener(self, engine, arguments, params)
+        if not engine.log_stats or getattr(params, "n", 1) > 1:
+            listener.see_every_item()
+        return self._begin(listener, arguments, self.states)
 
     def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedListener:
         """`AsyncLLM.encode` is called."""
