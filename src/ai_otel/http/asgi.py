@@ -17,7 +17,7 @@ from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
-from ai_otel.http.routes import is_background, known_route, operation_of, path_of
+from ai_otel.http.routes import OPERATIONS, route_and_kind
 from ai_otel.record import Exchange, RequestRecord, clock
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -131,12 +131,14 @@ class HttpMiddleware:
             and scope["method"] in _METHODS
             and _SEEN not in scope
             and self._serving()
-            and not is_background(path_of(scope))
+            and not route_and_kind(scope)[1]
         )
 
     def _open(self, scope: Scope) -> tuple[RequestRecord, Exchange]:
         scope[_SEEN] = True
-        record = self._recorder.open(operation_of(path_of(scope)), Headers(scope["headers"]))
+        route, _ = route_and_kind(scope)
+        operation = None if route is None else OPERATIONS[route]
+        record = self._recorder.open(operation, Headers(scope["headers"]))
         record.exchange = exchange = Exchange.started(scope["method"])
         server = scope.get("server")
         if server is not None and server[1] is not None:
@@ -196,7 +198,7 @@ def route_of(scope: Scope) -> str | None:
     template = getattr(scope.get("route"), "path", None)
     if isinstance(template, str):
         return template
-    return known_route(path_of(scope))
+    return route_and_kind(scope)[0]
 
 
 STARLETTE = HookPoint(

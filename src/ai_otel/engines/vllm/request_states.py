@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Choice, Progress
+from ai_otel.recorder import CURRENT
 
 
 class RequestStateStats(Protocol):
@@ -77,7 +78,10 @@ OFFLINE: ContextVar[Collect | None] = ContextVar("ai_otel_vllm_offline", default
 T = TypeVar("T")
 
 _CALL: ContextVar[object | None] = ContextVar("ai_otel_vllm_call", default=None)
-"""The owner of the newest entry of `InFlight` that this task, or the one that started it, has added."""
+"""
+The owner of the newest entry of `InFlight` that this task, or the one that started it, has added outside of any HTTP
+request that is observed: inside, the record of that request is the owner.
+"""
 
 
 class InFlight(Generic[T]):
@@ -95,15 +99,20 @@ class InFlight(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def add(self, request_id: str, owner: object, value: T) -> None:
-        """Add the entry of one request; `owner` distinguishes it from another request with this id."""
+    def add(self, request_id: str, owner: object, value: T, *, alone: bool = True) -> None:
+        """
+        Add the entry of one request; `owner` distinguishes it from another request with this id.
+
+        Unless it is `alone`, the owner is the identity of the record in `recorder.CURRENT`.
+        """
         entry = (owner, value)
         present = self._entries.setdefault(request_id, entry)
         if present is not entry:
             if isinstance(present, tuple):
                 present = self._entries[request_id] = dict((present,))
             present[owner] = value
-        _CALL.set(owner)
+        if alone:
+            _CALL.set(owner)
 
     def remove(self, request_id: str, owner: object) -> None:
         """Remove the entry of one request, if it is there."""
@@ -123,7 +132,10 @@ class InFlight(Generic[T]):
             return None
         if isinstance(entry, tuple):
             return entry[1]
-        return next(iter(entry.values())) if len(entry) == 1 else entry.get(_CALL.get())
+        if len(entry) == 1:
+            return next(iter(entry.values()))
+        record = CURRENT.get()
+        return entry.get(_CALL.get() if record is None or record.closed else id(record))
 
 
 class Collector(Protocol):

@@ -206,7 +206,7 @@ class BeamListener(ServedListener):
             let_go_of(self.states, self._live)
             self._live = len(self.states)
         self._steps.append(request_id)
-        self._hooks.states.add(request_id, self.owner, self)
+        self._hooks.states.add(request_id, self.owner, self, alone=self.owns_record)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The search has ended, and all its steps with it."""
@@ -289,7 +289,7 @@ class ServingHooks:
         self.recorder.begin(listener, arguments.get("trace_headers"))
         listener.owner = id(listener.record)
         if listener.request_id is not None:
-            running.add(listener.request_id, listener.owner, listener)
+            running.add(listener.request_id, listener.owner, listener, alone=listener.owns_record)
         return listener
 
     def _beam_of(self, request_id: Any) -> BeamListener | None:

@@ -10,6 +10,8 @@ import pytest
 
 from ai_otel.engines.vllm.request_states import InFlight, RequestStates
 from ai_otel.hooks.arguments import Arguments
+from ai_otel.record import RequestRecord
+from ai_otel.recorder import CURRENT
 
 
 async def call(entries: InFlight[str], owner: str, ids: list[str]) -> dict[str, str | None]:
@@ -37,6 +39,28 @@ def test_calls_with_the_same_ids_find_their_own() -> None:
 
     assert asyncio.run(main()) == [{"x-0": f"{o}'s x-0", "x-1": f"{o}'s x-1"} for o in ("a", "b")]
     assert not entries
+
+
+def test_http_requests_with_the_same_ids_find_their_own() -> None:
+    """The record of the HTTP request is the owner, also in the tasks that it starts."""
+    entries: InFlight[str] = InFlight()
+
+    async def request(name: str) -> list[str | None]:
+        record = RequestRecord()
+        CURRENT.set(record)
+        for request_id in ("x-0", "x-1"):
+            entries.add(request_id, id(record), f"{name}'s {request_id}", alone=False)
+        await asyncio.sleep(0.01)  # the other request adds its own meanwhile
+
+        async def read(request_id: str) -> str | None:
+            return entries.get(request_id)
+
+        return await asyncio.gather(*(read(request_id) for request_id in ("x-0", "x-1")))
+
+    async def main() -> list[list[str | None]]:
+        return await asyncio.gather(request("a"), request("b"))
+
+    assert asyncio.run(main()) == [[f"{name}'s x-0", f"{name}'s x-1"] for name in ("a", "b")]
 
 
 def test_the_end_of_one_leaves_the_other() -> None:
