@@ -125,8 +125,11 @@ def test_a_counter_adds_sums_and_replaces_states() -> None:
     counter.add("tokens", 4)
     counter.set("running", 3)
     counter.set("running", 1)
-    assert counter.sums == {("tokens", ()): 7}
-    assert counter.states == {("running", ()): 1}
+    counter.add("tokens", -5)
+    counter.add("less", -1)
+    values = {key: cell.value for key, cell in counter.cells.items()}
+    assert values == {("tokens", ()): 7, ("running", ()): 1, ("less", ()): None}
+    assert counter.cell("tokens") is counter.cell("tokens")
 
 
 def test_zero_is_a_measurement_and_the_unknown_is_absent() -> None:

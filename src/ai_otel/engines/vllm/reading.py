@@ -202,7 +202,7 @@ def judge(
     return Outcome.ABANDONED, Outcome.ABANDONED.value
 
 
-def refusal_of(error: BaseException | None) -> str | None:
+def refusal_of(error: BaseException) -> str | None:
     """Why admission refused, if that is what this error says."""
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_REFUSALS[name] for name in names if name in _REFUSALS), None)

@@ -276,7 +276,7 @@ class ServingHooks:
 
     def admission(self, _result: Any, error: BaseException | None) -> None:
         """`AsyncLLM.check_admission` returned, or raised because it refuses the request."""
-        reason = refusal_of(error)
+        reason = None if error is None else refusal_of(error)
         if reason is not None:
             self.recorder.refuse(reason)
 
