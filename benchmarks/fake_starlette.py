@@ -18,6 +18,10 @@ HEADERS = [
 ]
 
 
+PASSED = {"lora_request": None, "trace_headers": None, "priority": 0, "data_parallel_rank": None}
+"""What vLLM's API layer passes by name with each request."""
+
+
 class Starlette:
     """Answers every request from one engine."""
 
@@ -31,7 +35,7 @@ class Starlette:
         await receive()
         started = False
         request_id = f"chatcmpl-{next(self._count):032x}"
-        async for output in self._engine.generate("a prompt", self._params, request_id):
+        async for output in self._engine.generate("a prompt", self._params, request_id, **PASSED):
             if not started:
                 started = True
                 await send({"type": "http.response.start", "status": 200, "headers": []})

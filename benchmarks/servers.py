@@ -100,7 +100,7 @@ class Server:
 
     async def _generate(self) -> None:
         request_id = f"chatcmpl-{next(self._count):032x}"
-        async for _ in self.engine.generate("a prompt", self.params, request_id):
+        async for _ in self.engine.generate("a prompt", self.params, request_id, **self.web.PASSED):
             pass
 
     async def _exchange(self) -> None:

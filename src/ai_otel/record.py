@@ -200,8 +200,13 @@ class Inference:
         made.choices = []
         return made
 
+    def release(self) -> None:
+        """Let go of the engine's objects, and of the record."""
+        self.record = self.read_engine = self.progress = None
 
-@dataclass(slots=True)
+
+# Without slots, as `Inference`.
+@dataclass
 class Exchange:
     """One HTTP request and its response, as the HTTP middleware saw them."""
 
@@ -220,6 +225,13 @@ class Exchange:
     inner_context: Any = None
     """The OpenTelemetry context from which the response was sent; opaque here. An HTTP span that was opened for
     this request is current in it."""
+
+    @classmethod
+    def started(cls, method: str) -> Exchange:
+        """As the constructor, on the path of a request."""
+        made = cls.__new__(cls)
+        made.method = method
+        return made
 
 
 @dataclass
@@ -265,6 +277,9 @@ class RequestRecord:
         made.context = context
         made.generation = generation
         made.inferences = []
+        # The end is the start plus a monotonic difference, so a clock step cannot make it negative.
+        made.start_ns = time.time_ns()
+        made._started = time.perf_counter_ns()  # noqa: SLF001
         return made
 
     @property
@@ -278,12 +293,9 @@ class RequestRecord:
         return (self.end_ns - self.start_ns) / 1e9
 
     def release(self) -> None:
-        """
-        Let go of the engine's objects. The record is in a cycle with its inferences, and these with their watches:
-        without this a request's tokens stay in memory until the garbage collector reaches the oldest generation.
-        """
+        """Let go of the engine's objects: in this cycle they would wait for the garbage collector."""
         for inference in self.inferences:
-            inference.record = inference.read_engine = inference.progress = None
+            inference.release()
 
     def settle(self) -> None:
         """Decide outcome and error from the two views. The client's leaving wins over what it caused."""
@@ -327,15 +339,10 @@ class RequestRecord:
         return None
 
 
-def begin_clock(subject: RequestRecord | Inference) -> None:
-    """Stamp the start. The end is the start plus a monotonic difference, so a clock step cannot make it negative."""
-    subject.start_ns = time.time_ns()
-    subject._started = time.perf_counter_ns()  # noqa: SLF001 - of this module
-
-
-def share_clock(record: RequestRecord, inference: Inference) -> None:
-    """Let an inference that is a call of its own start with its record, on one time line."""
-    inference.start_ns, inference._started = record.start_ns, record._started  # noqa: SLF001 - of this module
+def begin_clock(inference: Inference, record: RequestRecord) -> None:
+    """Stamp the start of an inference, on the time line of its record."""
+    inference._started = started = time.perf_counter_ns()  # noqa: SLF001 - of this module
+    inference.start_ns = record.start_ns + started - record._started  # noqa: SLF001 - of this module
 
 
 def clock(subject: RequestRecord | Inference) -> int:

@@ -22,7 +22,7 @@ from ai_otel.engine_counters import EngineCounter, EngineCounters, Labels
 from ai_otel.hooks.daemon import DaemonThread
 from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.hooks.guard import Guard
-from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock, share_clock
+from ai_otel.record import Inference, Outcome, RequestRecord, begin_clock, clock
 
 CURRENT: ContextVar[RequestRecord | None] = ContextVar("ai_otel_record", default=None)
 """The record of the call that the running task serves. Set and reset inside one coroutine, never across a `yield`."""
@@ -119,7 +119,6 @@ class Recorder:
     def open(self, operation: str | None = None, headers: Mapping[str, str] | None = None) -> RequestRecord:
         """Open the record of one call."""
         record = RequestRecord.opened(operation, headers, self.capture(), self.generation)
-        begin_clock(record)
         if not self._prepared:
             # Everything is made ready while the first request runs; a short script may have no second one.
             self.wake()
@@ -136,9 +135,9 @@ class Recorder:
         if record is None or record.closed:
             record = self.open(inference.operation, headers)
             inference.owns_record = True
-            share_clock(record, inference)
+            inference.start_ns, inference._started = record.start_ns, record._started  # noqa: SLF001
         else:
-            begin_clock(inference)
+            begin_clock(inference, record)
         inference.record = record
         record.inferences.append(inference)
         if self._started is not None:
@@ -151,9 +150,9 @@ class Recorder:
             return
         inference.outcome = outcome
         inference.error_type = error_type
-        inference.end_ns = clock(inference)
+        inference.end_ns = end_ns = clock(inference)
         if inference.owns_record and inference.record is not None:
-            self._close(inference.record, inference.end_ns)
+            self._close(inference.record, end_ns)
 
     def close(self, record: RequestRecord, end_ns: int | None = None) -> None:
         """Close a record and queue it; the first close counts. It ends at `end_ns`, or now."""
@@ -168,17 +167,19 @@ class Recorder:
             self.dropped["fork"] += 1
             return
         self.open_count -= 1
+        queue = self._queue
+        waiting = len(queue)
         if self._stopped:
             self.dropped["stopped"] += 1
-        elif len(self._queue) >= self._limit:
+        elif waiting >= self._limit:
             self.dropped["queue_full"] += 1
             record.release()
-        elif len(self._queue) >= _MEASURED_FROM and not self._has_room_for(record):
+        elif waiting >= _MEASURED_FROM and not self._has_room_for(record):
             self.dropped["queue_bytes"] += 1
             record.release()
         else:
             # As `schedule`, without its calls: it runs once for each request.
-            self._queue.append((self._deliver, record))
+            queue.append((self._deliver, record))
             if not self._signalled:
                 self.wake()
 

@@ -136,7 +136,7 @@ class Handle:
 
         patcher = Patcher("starlette", lambda: imported_version("starlette", ("starlette",)))
         self.patchers["starlette"] = patcher
-        StarletteInstrumentation(self.recorder, lambda: self.engine is not None).attach(patcher)
+        StarletteInstrumentation(self.recorder, lambda: bool(self.adapters or self._own_name)).attach(patcher)
 
     def _attach_shutdown(self, _module: ModuleType) -> None:
         if not self.active or "uvicorn" in self.patchers:

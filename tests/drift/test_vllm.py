@@ -94,6 +94,7 @@ EXCEPTIONS = (
 LISTENS_TO = {
     "call": Kind.FUNCTION,
     "after_call": Kind.FUNCTION,
+    "call_ended": Kind.FUNCTION,
     "defaults": Kind.FUNCTION,
     "coroutine": Kind.COROUTINE,
     "stream": Kind.GENERATOR,

@@ -235,6 +235,7 @@ PLAIN = {
     "call": lambda patcher, hook: patcher.call(at("call"), hook.before, hook.after),
     "call without end": lambda patcher, hook: patcher.call(at("call"), hook.before),
     "after_call": lambda patcher, hook: patcher.after_call(at("call"), hook.after),
+    "call_ended": lambda patcher, hook: patcher.call_ended(at("call"), hook.after),
     "around": lambda patcher, hook: patcher.around(
         at("call"), hook.wants, lambda wrapped, /, *a, **k: wrapped(*a, **k)
     ),
@@ -496,7 +497,7 @@ def test_a_watch_sees_the_end_exactly_once(plan: list[Any], items: list[Any], en
 # ---------------------------------------------------------------- ten in a row
 
 
-@pytest.mark.parametrize("kind", ["call", "call without end", "around", "defaults"])
+@pytest.mark.parametrize("kind", ["call", "call without end", "after_call", "call_ended", "around", "defaults"])
 @settings(max_examples=20)
 @given(calls=st.integers(0, 25), how=st.sampled_from(HOOK_FAILURES))
 def test_after_ten_failures_in_a_row_a_hook_is_off_and_counted(kind: str, calls: int, how: Any) -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from ai_otel.engine_counters import EngineCounter, EngineCounters
-from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord, begin_clock, clock
+from ai_otel.record import Choice, Exchange, Inference, Outcome, RequestRecord, clock
 from ai_otel.testing import Clock
 
 FINISHED, FAILED, CANCELLED, REJECTED, ABANDONED = Outcome
@@ -102,8 +102,7 @@ def test_what_an_adapter_decided_stands_where_no_view_says_more() -> None:
 def test_a_clock_step_cannot_make_a_duration_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Clock(now_ns=5_000_000_000)
     monkeypatch.setattr("ai_otel.record.time", times)
-    record = RequestRecord()
-    begin_clock(record)
+    record = RequestRecord.opened(None, None, None, 0)
     times.advance(0.25)
     monkeypatch.setattr(times, "time_ns", lambda: 1)  # the wall clock was set back
     record.end_ns = clock(record)
@@ -126,8 +125,11 @@ def test_a_counter_adds_sums_and_replaces_states() -> None:
     counter.add("tokens", 4)
     counter.set("running", 3)
     counter.set("running", 1)
-    assert counter.sums == {("tokens", ()): 7}
-    assert counter.states == {("running", ()): 1}
+    counter.add("tokens", -5)
+    counter.add("less", -1)
+    values = {key: cell.value for key, cell in counter.cells.items()}
+    assert values == {("tokens", ()): 7, ("running", ()): 1, ("less", ()): None}
+    assert counter.cell("tokens") is counter.cell("tokens")
 
 
 def test_zero_is_a_measurement_and_the_unknown_is_absent() -> None:

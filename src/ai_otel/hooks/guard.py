@@ -62,28 +62,43 @@ class Guard:
 
     def __call__(self, hook: Callable[..., T], *arguments: Any) -> T | None:
         """Call `hook`. Returns `None` if it failed or is switched off."""
-        return None if self.off else self.finish(hook, *arguments)
+        if self.off:
+            return None
+        # As `finish`, without its call: a request passes here a dozen times.
+        try:
+            result = hook(*arguments)
+        except BaseException as error:
+            if not self._caught(error):
+                raise
+            return None
+        self._in_a_row = 0
+        return result
 
     def finish(self, hook: Callable[..., T], *arguments: Any) -> T | None:
         """Call `hook` even where the guard is off: what was opened before must be closed."""
         try:
             result = hook(*arguments)
         except BaseException as error:
-            if not self._suppresses(error):
+            if not self._caught(error):
                 raise
-            try:
-                self._failed(error)
-            except BaseException as second:
-                # Reporting may fail too: a log handler that raises, or no stack left.
-                if not self._suppresses(second):
-                    raise
-            if _strict is not None:
-                _strict.append(error)
-                if not self._alone:
-                    raise
             return None
         self._in_a_row = 0
         return result
+
+    def _caught(self, error: BaseException) -> bool:
+        """Count and log a failure; whether it ends here."""
+        if not self._suppresses(error):
+            return False
+        try:
+            self._failed(error)
+        except BaseException as second:
+            # Reporting may fail too: a log handler that raises, or no stack left.
+            if not self._suppresses(second):
+                raise
+        if _strict is not None:
+            _strict.append(error)
+            return self._alone
+        return True
 
     def _suppresses(self, error: BaseException) -> bool:
         if isinstance(error, Exception) or _is_panic(error):

@@ -21,7 +21,7 @@ import wrapt
 
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
-from ai_otel.hooks.hooked import HookedFunction
+from ai_otel.hooks.hooked import Wrapper, hooked
 from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.point import HookPoint
 from ai_otel.hooks.responses import answered
@@ -29,11 +29,9 @@ from ai_otel.hooks.streams import StreamListener, async_observed, observed
 
 log = logging.getLogger("ai_otel")
 
-Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
-
-
 Before = Callable[[Any, Arguments], Any]
 After = Callable[[Any, Any, BaseException | None], None]
+Ended = Callable[[Any, Arguments, BaseException | None], None]
 AfterOnly = Callable[[Any, BaseException | None], None]
 OpenListener = Callable[[Any, Arguments], StreamListener | None]
 
@@ -61,6 +59,7 @@ class Patcher:
         self.version = version
         self.attachments: list[Attachment] = []
         self._registered: set[tuple[HookPoint, str]] = set()
+        self._guards: list[Guard] = []
         self._undo: list[Callable[[], None]] = []
         self._active = True
 
@@ -76,7 +75,7 @@ class Patcher:
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                state = None if guard.off else guard.finish(before, instance, Arguments(positions, args, kwargs))
+                state = guard(before, instance, Arguments(positions, args, kwargs))
                 if state is None or after is None:
                     return wrapped(*args, **kwargs)
                 try:
@@ -91,11 +90,32 @@ class Patcher:
 
         self._when_imported(point, make, "call")
 
+    def call_ended(self, point: HookPoint, ended: Ended) -> None:
+        """Listen to the outcome of a plain function that returns nothing: `ended(instance, arguments, error)`."""
+
+        def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
+            def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
+                if guard.off:
+                    return wrapped(*args, **kwargs)
+                try:
+                    result = wrapped(*args, **kwargs)
+                except BaseException as error:
+                    guard.finish(ended, instance, Arguments(positions, args, kwargs), error)
+                    raise
+                guard.finish(ended, instance, Arguments(positions, args, kwargs), None)
+                return result
+
+            return wrapper
+
+        self._when_imported(point, make, "call")
+
     def after_call(self, point: HookPoint, after: AfterOnly) -> None:
         """Listen to the outcome of a plain function: `after(result, error)`."""
 
         def make(guard: Guard, _: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+                if guard.off:
+                    return wrapped(*args, **kwargs)
                 try:
                     result = wrapped(*args, **kwargs)
                 except BaseException as error:
@@ -128,19 +148,18 @@ class Patcher:
 
         A result that is none is an answer in one piece: the one item of its stream.
         """
-        self._stream(point, listener, async_observed, "__anext__")
+        self._stream(point, listener, async_observed)
 
     def stream(self, point: HookPoint, listener: OpenListener) -> None:
         """Listen to a function that returns an iterator; like `async_stream`."""
-        self._stream(point, listener, observed, "__next__")
+        self._stream(point, listener, observed)
 
     def _stream(
-        self, point: HookPoint, listener: OpenListener, proxy: Callable[[Any, StreamListener, Guard], Any], step: str
+        self, point: HookPoint, listener: OpenListener, proxy: Callable[[Any, StreamListener, Guard], Any]
     ) -> None:
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
             def wrapper(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-                # As `guard(…)`, without its own call.
-                listening = None if guard.off else guard.finish(listener, instance, Arguments(positions, args, kwargs))
+                listening = guard(listener, instance, Arguments(positions, args, kwargs))
                 try:
                     stream = wrapped(*args, **kwargs)
                 except BaseException as error:
@@ -149,8 +168,9 @@ class Patcher:
                     raise
                 if listening is None:
                     return stream
-                if hasattr(type(stream), step):
-                    return proxy(stream, listening, guard)
+                observing = proxy(stream, listening, guard)
+                if observing is not None:
+                    return observing
                 guard.finish(_ended_at_once, listening, stream)
                 return stream
 
@@ -178,8 +198,9 @@ class Patcher:
 
     def around(self, point: HookPoint, wants: Callable[[Any, Arguments], bool], serve: Callable[..., Any]) -> None:
         """
-        Let `serve(wrapped, *args)` make the call when `wants(instance, arguments)`; for layers that must see every
-        message of an ASGI application. `serve` must call the function exactly once itself.
+        Let `serve(call, *args, **kwargs)` make the call when `wants(instance, arguments)`; for layers that must see
+        every message of an ASGI application. `serve` must call `call(*args, **kwargs)` exactly once itself; of a method
+        the first of `args` is the instance.
         """
 
         def make(guard: Guard, positions: Mapping[str, int]) -> Wrapper:
@@ -239,16 +260,18 @@ class Patcher:
             attachment.state, attachment.detail = "missing", str(error)
             log.warning("ai-otel: %s %s has no %s: it is not observed", self.engine, version, point.target)
             return
-        wrapper = make(Guard(point.target), _positions(original))
-        own = name in vars(parent)
-        hooked = HookedFunction(original, wrapper, enabled=lambda: self._active)
-        setattr(parent, name, hooked)
+        guard, own = Guard(point.target), name in vars(parent)
+        replacement = hooked(original, make(guard, _positions(original)), in_class=isinstance(parent, type))
+        setattr(parent, name, replacement)
         attachment.state, attachment.detail = "attached", version or ""
-        self._undo.append(functools.partial(_restore, parent, name, original, hooked, own))
+        self._guards.append(guard)
+        self._undo.append(functools.partial(_restore, parent, name, original, replacement, own))
 
     def undo(self) -> None:
         """Restore the originals. A hooked function that was wrapped meanwhile stays, and passes every call through."""
         self._active = False
+        for guard in self._guards:
+            guard.off = True
         for restore in reversed(self._undo):
             restore()
         self._undo.clear()
@@ -286,8 +309,8 @@ def _ended_at_once(listener: StreamListener, result: Any) -> None:
     listener.ended(None, closed=False)
 
 
-def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> None:
-    if vars(parent).get(name) is not hooked:
+def _restore(parent: Any, name: str, original: Any, replacement: Any, own: bool) -> None:
+    if vars(parent).get(name) is not replacement:
         return
     if own:
         setattr(parent, name, original)
@@ -296,17 +319,12 @@ def _restore(parent: Any, name: str, original: Any, hooked: Any, own: bool) -> N
 
 
 def _positions(function: Any) -> dict[str, int]:
-    """Index of each positional parameter, not counting `self`: `wrapt` hands the instance over apart."""
+    """Index of each positional parameter."""
     if isinstance(function, (staticmethod, classmethod)):
         function = function.__func__
-    names = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    if names and names[0] in ("self", "cls"):
-        del names[0]
-    return {name: index for index, name in enumerate(names)}
+    parameters = inspect.signature(function).parameters.values()
+    placed = (p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    return {parameter.name: index for index, parameter in enumerate(placed)}
 
 
 def imported_version(package: str, distributions: tuple[str, ...]) -> str | None:

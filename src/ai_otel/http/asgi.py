@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from types import MethodType
 from typing import Any
 
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
-from ai_otel.http.routes import is_background, known_route, operation_of, path_of
+from ai_otel.http.routes import OPERATIONS, route_and_kind
 from ai_otel.record import Exchange, RequestRecord, clock
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -71,63 +72,6 @@ class Headers(Mapping[str, str]):
         return sum(1 for _ in self._raw)
 
 
-class _ObservedRequest:
-    """One HTTP request on its way through the application."""
-
-    __slots__ = ("_capture", "_guard", "_receive", "_send", "exchange", "record")
-
-    def __init__(
-        self,
-        record: RequestRecord,
-        exchange: Exchange,
-        capture: Callable[[], object],
-        guard: Guard,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self.record = record
-        self.exchange = exchange
-        self._capture = capture
-        self._guard = guard
-        self._receive = receive
-        self._send = send
-
-    async def send(self, message: Message) -> None:
-        """Pass a message to the client, inspect its type, and notice when the client is gone."""
-        self._guard(self._saw, message)
-        try:
-            await self._send(message)
-        except OSError:
-            # So servers say it; an OSError of the application's own does not come from here.
-            self.exchange.hung_up = True
-            raise
-
-    def _saw(self, message: Message) -> None:
-        exchange = self.exchange
-        kind = message.get("type")
-        if kind == "http.response.body":
-            if exchange.first_byte_ns is None and message.get("body"):
-                exchange.first_byte_ns = clock(self.record)
-            if not message.get("more_body", False):
-                exchange.last_byte_ns = clock(self.record)
-        elif kind == "http.response.start":
-            if exchange.status is not None:
-                return  # the server refuses a second one
-            exchange.status = message.get("status")
-            # Sent from inside the application: the HTTP span of another instrumentation is current here.
-            exchange.inner_context = self._capture()
-        elif kind == "http.response.pathsend":
-            # The server sends a whole file itself; no message follows.
-            exchange.last_byte_ns = clock(self.record)
-
-    async def receive(self) -> Message:
-        """Pass on what the client sends, and notice when it leaves."""
-        message = await self._receive()
-        if message.get("type") == "http.disconnect" and self.exchange.last_byte_ns is None:
-            self.exchange.hung_up = True
-        return message
-
-
 class HttpMiddleware:
     """Serves requests through an ASGI application. `serving` returns whether an engine is observed in this process."""
 
@@ -138,19 +82,42 @@ class HttpMiddleware:
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app` for a scope that is wanted. What it raises is raised."""
-        observed = self._guard(self._open, scope, receive, send)
-        if observed is None:
+        guard = self._guard
+        opened = guard(self._open, scope)
+        if opened is None:
             await app(scope, receive, send)
             return
-        token = CURRENT.set(observed.record)
+        record, exchange = opened
+        saw = self._saw
+
+        async def observed_send(message: Message) -> None:
+            """Pass a message to the client, inspect its type, and notice when the client is gone."""
+            # Between the first byte and the last there is nothing to see. A plain dictionary cannot fail here.
+            if exchange.first_byte_ns is None or type(message) is not dict or message.get("more_body") is not True:
+                guard(saw, record, exchange, message)
+            try:
+                await send(message)
+            except OSError:
+                # So servers say it; an OSError of the application's own does not come from here.
+                exchange.hung_up = True
+                raise
+
+        async def observed_receive() -> Message:
+            """Pass on what the client sends, and notice when it leaves."""
+            message = await receive()
+            if message.get("type") == "http.disconnect" and exchange.last_byte_ns is None:
+                exchange.hung_up = True
+            return message
+
+        token = CURRENT.set(record)
         error: BaseException | None = None
         try:
-            await app(scope, observed.receive, observed.send)
+            await app(scope, observed_receive, observed_send)
         except BaseException as raised:
             error = raised
             raise
         finally:
-            self._guard.finish(self._close, observed, scope, error)
+            guard.finish(self._close, record, exchange, scope, error)
             try:  # noqa: SIM105 - `suppress` costs half a microsecond here
                 CURRENT.reset(token)
             except ValueError:
@@ -164,21 +131,39 @@ class HttpMiddleware:
             and scope["method"] in _METHODS
             and _SEEN not in scope
             and self._serving()
-            and not is_background(path_of(scope))
+            and not route_and_kind(scope)[1]
         )
 
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> _ObservedRequest:
+    def _open(self, scope: Scope) -> tuple[RequestRecord, Exchange]:
         scope[_SEEN] = True
-        record = self._recorder.open(operation_of(path_of(scope)), Headers(scope["headers"]))
-        exchange = Exchange(method=scope["method"])
+        route, _ = route_and_kind(scope)
+        operation = None if route is None else OPERATIONS[route]
+        record = self._recorder.open(operation, Headers(scope["headers"]))
+        record.exchange = exchange = Exchange.started(scope["method"])
         server = scope.get("server")
         if server is not None and server[1] is not None:
             exchange.server_address, exchange.server_port = server[0], server[1]
-        record.exchange = exchange
-        return _ObservedRequest(record, exchange, self._recorder.capture, self._guard, receive, send)
+        return record, exchange
 
-    def _close(self, observed: _ObservedRequest, scope: Scope, error: BaseException | None) -> None:
-        record, exchange = observed.record, observed.exchange
+    def _saw(self, record: RequestRecord, exchange: Exchange, message: Message) -> None:
+        kind = message.get("type")
+        if kind == "http.response.body":
+            now_ns = clock(record)
+            if exchange.first_byte_ns is None and message.get("body"):
+                exchange.first_byte_ns = now_ns
+            if not message.get("more_body", False):
+                exchange.last_byte_ns = now_ns
+        elif kind == "http.response.start":
+            if exchange.status is not None:
+                return  # the server refuses a second one
+            exchange.status = message.get("status")
+            # Sent from inside the application: the HTTP span of another instrumentation is current here.
+            exchange.inner_context = self._recorder.capture()
+        elif kind == "http.response.pathsend":
+            # The server sends a whole file itself; no message follows.
+            exchange.last_byte_ns = clock(record)
+
+    def _close(self, record: RequestRecord, exchange: Exchange, scope: Scope, error: BaseException | None) -> None:
         exchange.route = route_of(scope)
         if error is not None and exchange.last_byte_ns is None and _is_hang_up(error):
             exchange.hung_up = True
@@ -213,7 +198,7 @@ def route_of(scope: Scope) -> str | None:
     template = getattr(scope.get("route"), "path", None)
     if isinstance(template, str):
         return template
-    return known_route(path_of(scope))
+    return route_and_kind(scope)[0]
 
 
 STARLETTE = HookPoint(
@@ -235,9 +220,12 @@ class StarletteInstrumentation:
 
     def attach(self, hooks: Patcher) -> None:
         """Register the hook; waits until Starlette is imported."""
-        hooks.around(STARLETTE, self._wants, self._middleware.serve)
+        hooks.around(STARLETTE, self._wants, self._serve)
 
     def _wants(self, _app: Any, arguments: Arguments) -> bool:
         scope = arguments.get("scope")
         # uvicorn calls an application without arguments to learn which interface it has.
         return scope is not None and self._middleware.wants(scope)
+
+    def _serve(self, call: Callable[..., Any], app: Any, *args: Any, **kwargs: Any) -> Awaitable[None]:
+        return self._middleware.serve(MethodType(call, app), *args, **kwargs)

@@ -46,38 +46,31 @@ _BACKGROUND = re.compile(r".*/(health\w*|live|livez|ready|readyz|ping|metrics|do
 
 
 @lru_cache(maxsize=512)
-def known_route(path: str) -> str | None:
-    """
-    Return the route of `OPERATIONS` that a path ends with; `None` where it is no inference.
-
-    Gateways and mounts put a prefix before the engine's route. A route of one segment (`/chat`, `/score`) must be the
-    whole path: below a prefix, the word may mean anything.
-    """
+def _route_and_kind(path: str) -> tuple[str | None, bool]:
+    # Gateways and mounts put a prefix before the engine's route. A route of one segment (`/chat`, `/score`) must be the
+    # whole path: below a prefix, the word may mean anything.
+    background = _BACKGROUND.fullmatch(path) is not None
     path = path.rstrip("/")
     start = 0
     while start >= 0:
         route = path[start:]
         if route in OPERATIONS and (start == 0 or route.count("/") > 1):
-            return route
+            return route, background
         start = path.find("/", start + 1)
-    return None
+    return None, background
 
 
-def operation_of(path: str) -> str | None:
-    """Return the operation of an inference route; `None` for any other path."""
-    route = known_route(path)
-    return None if route is None else OPERATIONS[route]
+def route_and_kind(scope: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """
+    Return the route of `OPERATIONS` that an ASGI scope's path ends with, `None` where it is no inference, and whether
+    the path is a background page: health, metrics or documentation.
 
-
-def path_of(scope: Mapping[str, Any]) -> str:
-    """Return the path of an ASGI scope below its `root_path`, which servers include in `path` or leave out."""
+    The path is the one below `root_path`, which servers include in `path` or leave out.
+    """
     path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and path.startswith(f"{root}/"):
-        return path[len(root) :]
-    return path
-
-
-def is_background(path: str) -> bool:
-    """Whether the path is a health, metrics or documentation page, which make nothing."""
-    return _BACKGROUND.fullmatch(path) is not None
+    root: str | None = scope.get("root_path")
+    if root:
+        root = root.rstrip("/")
+        if root and path.startswith(f"{root}/"):
+            path = path[len(root) :]
+    return _route_and_kind(path)

@@ -103,7 +103,7 @@ def test_a_served_request_reports_its_model_with_its_progress() -> None:
     arguments: Any = Arguments({"request_id": "r", "sampling_params": SimpleNamespace(n=1)})
     watch = hooks.generate(Engine(), arguments)
     assert isinstance(watch, ServedListener)
-    inference = watch.inference
+    inference = watch
     assert inference.model is None
     assert inference.progress is not None
     watch.states.append(state(tokens=2, first_after_s=0.1))

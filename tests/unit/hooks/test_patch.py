@@ -150,6 +150,21 @@ def test_an_outcome_is_reported_without_a_state(engine: Any, patcher: Patcher) -
     assert outcomes == [(result, None), (None, raised.value)]
 
 
+def test_the_end_of_a_call_is_reported_with_its_arguments(engine: Any, patcher: Patcher) -> None:
+    ended: list[Any] = []
+    patcher.call_ended(at("Server.call"), lambda *given: ended.append((given[0], given[1].get("a"), given[2])))
+    server, broken = engine.Server(), ValueError()
+    assert server.call(1) == (server, 1, None, (), {})
+
+    def answer(_: Any) -> None:
+        raise broken
+
+    failing = engine.Server(answer)
+    with pytest.raises(ValueError, match=r"^$"):
+        failing.call(2)
+    assert ended == [(server, 1, None), (failing, 2, broken)]
+
+
 def test_a_coroutine_that_is_called_wrongly_is_reported(engine: Any, patcher: Patcher) -> None:
     heard = Heard()
     patcher.coroutine(at("Server.coroutine"), heard.listen, heard.ended)

@@ -417,6 +417,18 @@ def test_a_watched_asynchronous_stream_is_what_it_was() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("make", "watch"), [(counting, proxy), (async_counting, async_proxy)])
+def test_a_watched_generator_has_all_attributes_of_it(make: Any, watch: Any) -> None:
+    generator = make()
+    stream = watch(generator, Log())
+    for name in set(dir(generator)) - {"__class_getitem__"}:  # of the class
+        assert hasattr(stream, name), name
+        if not callable(getattr(generator, name)) and name != "__doc__":
+            assert getattr(stream, name) is getattr(generator, name), name
+    assert stream.__name__ == make.__name__
+    assert stream.__qualname__ == make.__qualname__
+
+
 def test_no_context_is_held_while_the_consumer_runs() -> None:
     """A stream may be advanced by one task and closed by another."""
     log = Log()

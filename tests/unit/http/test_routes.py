@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ai_otel import semconv
-from ai_otel.http.routes import OPERATIONS, is_background, operation_of
+from ai_otel.http.routes import OPERATIONS, route_and_kind
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,8 @@ from ai_otel.http.routes import OPERATIONS, is_background, operation_of
     ],
 )
 def test_a_route_is_an_operation_or_none(path: str, operation: str | None) -> None:
-    assert operation_of(path) == operation
+    route, _ = route_and_kind({"path": path})
+    assert (route and OPERATIONS[route]) == operation
 
 
 def test_every_operation_is_known_to_the_contract() -> None:
@@ -46,9 +47,9 @@ def test_every_operation_is_known_to_the_contract() -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/v1/health/", "/healthz", "/metrics", "/ping", "/api/ready", "/docs"])
 def test_pages_about_the_server_are_background(path: str) -> None:
-    assert is_background(path)
+    assert route_and_kind({"path": path})[1]
 
 
 @pytest.mark.parametrize("path", [*OPERATIONS, "/", "/metrics/other", "/healthy/things"])
 def test_nothing_else_is(path: str) -> None:
-    assert not is_background(path)
+    assert not route_and_kind({"path": path})[1]

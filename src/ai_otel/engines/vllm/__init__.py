@@ -107,7 +107,7 @@ class VllmAdapter:
         serving = ServingHooks(recorder, self.stats)
         hooks.async_stream(GENERATE, serving.generate)
         hooks.async_stream(ENCODE, serving.encode)
-        hooks.call(ADD_REQUEST, serving.states.before, serving.states.after)
+        hooks.call_ended(ADD_REQUEST, serving.states.added)
         hooks.after_call(CHECK_ADMISSION, serving.admission)
         for point in BEAM_SEARCH:
             hooks.async_stream(point, serving.beam_search)

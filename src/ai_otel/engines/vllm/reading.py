@@ -15,6 +15,10 @@ from ai_otel.record import Inference, Outcome, Parameters
 _REFUSALS = {"QueueOverflowError": "queue_full", "MaxQueuedTokensError": "queue_tokens_full"}
 _CLIENT_ERRORS = frozenset({"VLLMClientError", "VLLMValidationError", "GracefulHTTPError", "ValueError", "TypeError"})
 
+_BROKEN_OFF = frozenset({"abort", "error"})
+"""Finish reasons of answers that did not come to their end."""
+_FINISHED = (Outcome.FINISHED, None)
+
 # vLLM's pooling tasks in the conventions' words; the others (`classify`, `score`, …) are legal values as they are.
 _POOLING_OPERATIONS = {"embed": "embeddings", "token_embed": "embeddings"}
 
@@ -67,27 +71,37 @@ def ended_output(output: Any, reasons: dict[int, str] | None = None) -> EndedOut
     pooling = type(answers) is not list
     if reasons is not None and not pooling:
         for answer in answers:
-            if answer.finish_reason is not None:
-                reasons[answer.index] = answer.finish_reason
+            reason = answer.finish_reason
+            if reason is not None:
+                reasons[answer.index] = reason
     prompt = getattr(output, "prompt_token_ids", None)
     finished = bool(getattr(output, "finished", False))
-    return _kept((finished, pooling, None if prompt is None else len(prompt)))
+    return _new(EndedOutput, (finished, pooling, None if prompt is None else len(prompt)))
 
 
-_kept = EndedOutput._make  # half of what the constructor takes
+_new = tuple.__new__  # a third of what the constructor takes
 
 
 Sampled = tuple[Any, ...]
 
 # In one call: it is made before a request ends. `Parameters` are made of it afterwards.
 _sampled = attrgetter(
-    "n", "max_tokens", "temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty", "stop"
+    "n",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "output_kind",
+    "stop",
 )
 
 
 def sampled(params: Any) -> Sampled | None:
     """What is kept of sampling parameters; `None` for other parameters. A schema for the answer can be large."""
-    if isinstance(params, tuple):
+    if type(params) is tuple:
         return params
     if not hasattr(params, "n"):
         return None
@@ -98,12 +112,13 @@ def sampled(params: Any) -> Sampled | None:
 
 def is_stream(params: Any) -> bool:
     """Whether the answer is delivered in pieces (`RequestOutputKind.DELTA`)."""
-    return getattr(getattr(params, "output_kind", None), "name", "") == "DELTA"
+    kind = params[-2] if isinstance(params, tuple) else getattr(params, "output_kind", None)
+    return getattr(kind, "name", "") == "DELTA"
 
 
 def read_sampling(kept: Sampled) -> Parameters:
     """What the client asked for; neutral values are left out."""
-    n, max_tokens, temperature, top_p, top_k, seed, frequency_penalty, presence_penalty, stop = kept
+    n, max_tokens, temperature, top_p, top_k, seed, frequency_penalty, presence_penalty, _kind, stop = kept
     return Parameters(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -146,6 +161,7 @@ def fill(inference: Inference, states: Sequence[State], last: EndedOutput | None
     """
     done = last is not None and last.finished
     pooling = last is not None and last.pooling
+    inference.choices = []
     for index, state in enumerate(states):
         reason = reasons.get(index)
         completed = reason not in (None, "abort") or (pooling and done)
@@ -175,18 +191,18 @@ def judge(
     """How a request ended, and the error's low-cardinality name."""
     if isinstance(error, Exception):
         return _judge_error(error, produced=produced)
-    if "abort" in reasons.values():
-        return Outcome.CANCELLED, Outcome.CANCELLED.value
-    if "error" in reasons.values():
+    if not _BROKEN_OFF.isdisjoint(reasons.values()):
+        if "abort" in reasons.values():
+            return Outcome.CANCELLED, Outcome.CANCELLED.value
         return Outcome.FAILED, "engine_error"
     if finished:
-        return Outcome.FINISHED, None
+        return _FINISHED
     if closed or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
         return Outcome.CANCELLED, Outcome.CANCELLED.value
     return Outcome.ABANDONED, Outcome.ABANDONED.value
 
 
-def refusal_of(error: BaseException | None) -> str | None:
+def refusal_of(error: BaseException) -> str | None:
     """Why admission refused, if that is what this error says."""
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_REFUSALS[name] for name in names if name in _REFUSALS), None)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ai_otel.hooks.arguments import Arguments
 from ai_otel.record import Choice, Progress
+from ai_otel.recorder import CURRENT
 
 
 class RequestStateStats(Protocol):
@@ -77,7 +78,10 @@ OFFLINE: ContextVar[Collect | None] = ContextVar("ai_otel_vllm_offline", default
 T = TypeVar("T")
 
 _CALL: ContextVar[object | None] = ContextVar("ai_otel_vllm_call", default=None)
-"""The owner of the newest entry of `InFlight` that this task, or the one that started it, has added."""
+"""
+The owner of the newest entry of `InFlight` that this task, or the one that started it, has added outside of any HTTP
+request that is observed: inside, the record of that request is the owner.
+"""
 
 
 class InFlight(Generic[T]):
@@ -89,72 +93,101 @@ class InFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, dict[object, T]] = {}
+        # Owner and entry; a dictionary of these where requests share the id.
+        self._entries: dict[str, tuple[object, T] | dict[object, T]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def add(self, request_id: str, owner: object, value: T) -> None:
-        """Add the entry of one request; `owner` distinguishes it from another request with this id."""
-        self._entries.setdefault(request_id, {})[owner] = value
-        _CALL.set(owner)
+    def add(self, request_id: str, owner: object, value: T, *, alone: bool = True) -> None:
+        """
+        Add the entry of one request; `owner` distinguishes it from another request with this id.
+
+        Unless it is `alone`, the owner is the identity of the record in `recorder.CURRENT`.
+        """
+        entry = (owner, value)
+        present = self._entries.setdefault(request_id, entry)
+        if present is not entry:
+            if isinstance(present, tuple):
+                present = self._entries[request_id] = dict((present,))
+            present[owner] = value
+        if alone:
+            _CALL.set(owner)
 
     def remove(self, request_id: str, owner: object) -> None:
         """Remove the entry of one request, if it is there."""
-        entries = self._entries.get(request_id, {})
-        entries.pop(owner, None)
-        if not entries:
-            self._entries.pop(request_id, None)
+        entry = self._entries.get(request_id)
+        if isinstance(entry, dict):
+            entry.pop(owner, None)
+            if entry:
+                return
+        elif entry is None or entry[0] != owner:
+            return
+        del self._entries[request_id]
 
     def get(self, request_id: str) -> T | None:
         """Return the entry of this id, of the present task's request where there are several; else `None`."""
-        entries = self._entries.get(request_id)
-        if not entries:
+        entry = self._entries.get(request_id)
+        if entry is None:
             return None
-        return next(iter(entries.values())) if len(entries) == 1 else entries.get(_CALL.get())
+        if isinstance(entry, tuple):
+            return entry[1]
+        if len(entry) == 1:
+            return next(iter(entry.values()))
+        record = CURRENT.get()
+        return entry.get(_CALL.get() if record is None or record.closed else id(record))
 
 
-class RequestStates(InFlight[Collect]):
-    """
-    Passes each new request state to its collector, by the request id that `generate` was called with.
+class Collector(Protocol):
+    """Collects the states of one running request."""
 
-    A collector that is added is called with every state that is made for this request of its owner.
-    """
+    states: list[State]
 
-    def before(self, processor: OutputProcessor, arguments: Arguments) -> tuple[OutputProcessor, Any, Any] | None:
-        """`OutputProcessor.add_request` is about to run."""
-        request = arguments.get("request")
-        if request.request_id in processor.request_states:
-            return None  # from 0.15 on: the next piece of an input that is streamed; its state was collected
-        return processor, request, arguments.get("parent_req")
 
-    def after(self, call: tuple[OutputProcessor, EngineRequest, ParentRequest | None], _: Any, error: Any) -> None:
-        """The state exists now, under the internal id."""
-        processor, request, parent = call
+class RequestStates(InFlight[Collector]):
+    """Adds each new request state to its request, by the id that `generate` was called with."""
+
+    def added(self, processor: OutputProcessor, arguments: Arguments, error: BaseException | None) -> None:
+        """`OutputProcessor.add_request` returned: the state exists now, under the internal id."""
         if error is not None:
             return
+        request = arguments.get("request")
         state = processor.request_states.get(request.request_id)
-        collect = OFFLINE.get() or self._collector(request, parent)
-        if state is not None and collect is not None:
-            collect(state)
+        if state is None:
+            return
+        offline = OFFLINE.get()
+        if offline is not None:
+            offline(state)
+            return
+        found = self._find(request, arguments.get("parent_req"))
+        # From 0.15 on the call may be the next piece of an input that is streamed: its state was collected.
+        if found is not None and state not in found.states:
+            found.states.append(state)
 
-    def _collector(self, request: EngineRequest, parent: ParentRequest | None) -> Collect | None:
+    def _find(self, request: EngineRequest, parent: ParentRequest | None) -> Collector | None:
         # From 0.14 on the id inside the engine is another one, and the caller's is kept beside it.
         for holder in (request,) if parent is None else (parent, request):
             for name in ("external_req_id", "request_id"):
-                collect = self.get(getattr(holder, name, None) or "")
-                if collect is not None:
-                    return collect
+                found = self.get(getattr(holder, name, None) or "")
+                if found is not None:
+                    return found
         return None
 
 
 # In one call: it is made on the path of a request.
 _kept_of = attrgetter(*EndedState._fields)
+_new = tuple.__new__  # a third of what the constructor takes
 
 
 def ended_states(states: Sequence[State]) -> list[State]:
     """What is kept of these states."""
-    return [EndedState._make(_kept_of(state)) for state in states]
+    return [_new(EndedState, _kept_of(state)) for state in states]
+
+
+def let_go_of(states: list[State], start: int = 0) -> None:
+    """Replace the states from `start` on by what is kept of them."""
+    for index, state in enumerate(states[start:] if start else states, start):
+        states[index] = _new(EndedState, _kept_of(state))
 
 
 def read_choice(state: State, finish_reason: str | None, *, completed: bool) -> Choice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ai_otel.engines.vllm.reading import (
     ended_output,
@@ -23,15 +23,18 @@ from ai_otel.engines.vllm.reading import (
     refusal_of,
     sampled,
 )
-from ai_otel.engines.vllm.request_states import InFlight, RequestStates, State, ended_states, read_progress
+from ai_otel.engines.vllm.request_states import InFlight, RequestStates, State, let_go_of, read_progress
 from ai_otel.engines.vllm.stats import StatsState
 from ai_otel.export.limits import MAX_CHARACTERS, cut
 from ai_otel.hooks.arguments import Arguments
-from ai_otel.record import Inference, Progress, clock
+from ai_otel.record import Choice, Inference, Parameters, Progress, clock
 from ai_otel.recorder import Recorder
 
 # Beam search gives each of its one-token requests the id `<call>-<random>-beam-<index>`.
 _BEAM = re.compile(r"(?P<call>.+)-[^-]+-beam-\d+")
+
+
+Listener = TypeVar("Listener", bound="ServedListener")
 
 
 class ModelConfig(Protocol):
@@ -54,128 +57,144 @@ class AsyncLLM(Protocol):
     log_stats: bool
 
 
-class ServedListener:
-    """Observes one stream and fills one inference."""
+class ServedListener(Inference):
+    """
+    Observes one stream: an inference that is filled from what the engine keeps of it.
 
-    __slots__ = (
-        "_engine",
-        "_hooks",
-        "_lora",
-        "_params",
-        "_reasons",
-        "_tokens",
-        "inference",
-        "item",
-        "last",
-        "states",
-    )
+    It is one object with its inference, because every object that a request has costs time on its path.
+    """
+
+    engine = "vllm"
+    parameters: Parameters = Parameters()
+    choices: list[Choice] = ()  # type: ignore[assignment]  # `fill` sets it
+    item: Callable[[Any], None] | None = None
+    last: Any = None
+    _llm: AsyncLLM | None
+    _lora: Any = None
+    _reasons: dict[int, str]
+    _tokens: dict[int, int] | None = None
+    owner: int = 0
+    """Distinguishes the requests of one call from those of another call with the same id."""
 
     def __init__(
         self,
         hooks: ServingHooks,
-        inference: Inference,
-        engine: AsyncLLM,
+        llm: AsyncLLM,
         arguments: Arguments,
         params: Any,
-        *,
-        every_item: bool = False,
+        operation: str | None = None,
     ) -> None:
-        self._hooks = hooks
-        self._engine = engine
-        self._lora = arguments.get("lora_request")
-        self._params = params
-        self._reasons: dict[int, str] = {}
-        self._tokens: dict[int, int] = {}
-        self.inference = inference
+        # As `Inference.started`: what is not set here has the class's value. Values that do not change while the
+        # request runs are read after it has ended.
+        read = arguments.get
+        self.operation = operation
+        self.request_id = read("request_id")
+        self.counted_by_engine = hooks.stats.attached
+        self.priority = read("priority") or None
+        self.engine_index = read("data_parallel_rank")
         self.states: list[State] = []
-        self.last: Any = None
-        self.item: Callable[[Any], None] | None = self._item if every_item else None
-        inference.priority = arguments.get("priority") or None
-        inference.engine_index = arguments.get("data_parallel_rank")
-        inference.read_engine = self._read_engine
-        inference.progress = self._progress
+        self._hooks = hooks
+        self._llm = llm
+        self._lora = read("lora_request")
+        self._params = params
+        self._reasons = {}
+
+    def see_every_item(self) -> None:
+        """The last output is not enough: choices that end at different steps, or no statistics."""
+        self.stream = is_stream(self._params)
+        self._tokens = {}
+        self.item = self._item
 
     def _item(self, output: Any) -> None:
-        # Only if the last output is not enough: choices that end at different steps, or no statistics.
         self._reasons.update(reasons_of(output))
+        tokens = self._tokens if self._tokens is not None else {}
         for answer in output.outputs if isinstance(output.outputs, list) else ():
-            before = self._tokens.get(answer.index, 0) if self.inference.stream else 0
-            self._tokens[answer.index] = before + len(answer.token_ids)
-        if self.inference.stream and self.inference.first_token_ns is None:
-            self.inference.first_token_ns = clock(self.inference)
+            before = tokens.get(answer.index, 0) if self.stream else 0
+            tokens[answer.index] = before + len(answer.token_ids)
+        if self.stream and self.first_token_ns is None:
+            self.first_token_ns = clock(self)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The stream has ended."""
-        inference, states, last = self.inference, self.states, self.last
-        self._hooks.forget(inference)
-        kept = self.last = ended_output(last, self._reasons)
-        outcome, error_type = judge(
-            error,
-            self._reasons,
-            finished=kept is not None and kept.finished,
-            produced=kept is not None,
-            closed=closed,
-        )
+        states, last, reasons, hooks = self.states, self.last, self._reasons, self._hooks
+        if self.request_id is not None:
+            hooks.states.remove(self.request_id, self.owner)
+        kept = self.last = ended_output(last, reasons)
+        finished = kept is not None and kept.finished
+        outcome, error_type = judge(error, reasons, finished=finished, produced=kept is not None, closed=closed)
         try:
-            self._let_go(inference, states, last)
+            self._let_go(states, last)
         finally:
-            self._hooks.recorder.end(inference, outcome, error_type)
+            hooks.recorder.end(self, outcome, error_type)
 
-    def _let_go(self, inference: Inference, states: Sequence[State], last: Any) -> None:
+    def _let_go(self, states: list[State], last: Any) -> None:
         """Keep what is read later, and not what holds prompt and answer: the record may wait for long."""
-        self.states = ended_states(states)
+        self.item = None  # the bound method
+        if self._is_traced(states, last):  # reads what is let go
+            self.traced = True
         self._params = sampled(self._params)
-        if inference.request_id is not None and len(inference.request_id) > MAX_CHARACTERS:
-            inference.request_id = cut(inference.request_id)
-        inference.traced = self._is_traced(states, last)
+        if states:
+            let_go_of(states)
+        if self.request_id is not None and len(self.request_id) > MAX_CHARACTERS:
+            self.request_id = cut(self.request_id)
 
-    def _progress(self) -> Progress | None:
-        if self.inference.model is None:
-            self._describe(self.inference)  # the model must be known from the start
+    def release(self) -> None:
+        """Let go of the engine's objects."""
+        super().release()
+        self._llm = self._lora = self._params = self.last = self.item = None
+        self.states = []
+
+    def progress(self) -> Progress | None:
+        """How far the engine is; read from any thread."""
+        if self.model is None:
+            self._describe()  # the model must be known from the start
         return read_progress(self.states)
 
-    def _read_engine(self, inference: Inference) -> None:
+    def read_engine(self, _inference: Inference) -> None:
+        """Fill the inference from what was kept of the engine's objects."""
         # The call may still run, if the client left: its objects are live then.
         states, last, kept = self.states, ended_output(self.last), sampled(self._params)
-        self._describe(inference)
-        if inference.outcome is None:
-            inference.traced = self._is_traced(states, self.last)
+        if self.operation is None:
+            self.stream = is_stream(kept)
+        self._describe()
+        if self.outcome is None:
+            self.traced = self._is_traced(states, self.last)
         if kept is not None:
-            inference.parameters = read_sampling(kept)
-        fill(inference, states, last, self._reasons_of(states))
-        if inference.output_tokens is None and self._tokens:
-            inference.output_tokens = sum(self._tokens.values())
+            self.parameters = read_sampling(kept)
+        fill(self, states, last, self._reasons_of(states))
+        if self.output_tokens is None and self._tokens:
+            self.output_tokens = sum(self._tokens.values())
 
     def _reasons_of(self, _states: Sequence[State]) -> Mapping[int, str]:
         return self._reasons
 
     def _is_traced(self, states: Sequence[State], last: Any) -> bool:
-        if self._engine.observability_config.otlp_traces_endpoint is None:
+        if self._llm is None or self._llm.observability_config.otlp_traces_endpoint is None:
             return False
         # vLLM's own tracing leaves out what it pools.
-        return self.inference.operation is None and self._was_finished(states, last)
+        return self.operation is None and self._was_finished(states, last)
 
     def _was_finished(self, states: Sequence[State], last: Any) -> bool:
         return finished_by_engine(last, states)
 
-    def _describe(self, inference: Inference) -> None:
-        served = self._engine.model_config.served_model_name
+    def _describe(self) -> None:
+        if self._llm is None:
+            return
+        served = self._llm.model_config.served_model_name
         model = served if isinstance(served, str) else served[0]
         lora = getattr(self._lora, "lora_name", None)
-        inference.model = lora or model
-        inference.response_model = model
-        inference.lora = lora
+        self.model = lora or model
+        self.response_model = model
+        self.lora = lora
 
 
 class BeamListener(ServedListener):
     """Observes one beam search: its many engine requests are the choices of one inference."""
 
-    __slots__ = ("_answers", "_live", "_steps")
-
-    def __init__(self, hooks: ServingHooks, inference: Inference, engine: AsyncLLM, arguments: Arguments) -> None:
-        super().__init__(hooks, inference, engine, arguments, arguments.get("params"))
-        inference.beam_width = getattr(self._params, "beam_width", None)
-        inference.parameters.max_tokens = getattr(self._params, "max_tokens", None)
+    def __init__(self, hooks: ServingHooks, llm: AsyncLLM, arguments: Arguments) -> None:
+        super().__init__(hooks, llm, arguments, arguments.get("params"))
+        self.beam_width = getattr(self._params, "beam_width", None)
+        self.parameters = Parameters(max_tokens=getattr(self._params, "max_tokens", None))
         self._steps: list[str] = []
         self._live = 0
         self._answers: list[tuple[int, str]] = []
@@ -184,23 +203,23 @@ class BeamListener(ServedListener):
         """One more engine request of this search begins."""
         if request_id.endswith("-beam-0"):
             # A new round of requests: those of the round before have ended. Each holds the whole prompt.
-            self.states[self._live :] = ended_states(self.states[self._live :])
+            let_go_of(self.states, self._live)
             self._live = len(self.states)
         self._steps.append(request_id)
-        self._hooks.states.add(request_id, owner_of(self.inference), self.states.append)
+        self._hooks.states.add(request_id, self.owner, self, alone=self.owns_record)
 
     def ended(self, error: BaseException | None, *, closed: bool) -> None:
         """The search has ended, and all its steps with it."""
         for request_id in self._steps:
-            self._hooks.states.remove(request_id, owner_of(self.inference))
+            self._hooks.states.remove(request_id, self.owner)
         self._steps = []
-        self._hooks.forget_beam(self.inference)
+        self._hooks.forget_beam(self)
         super().ended(error, closed=closed)
 
-    def _let_go(self, inference: Inference, states: Sequence[State], last: Any) -> None:
+    def _let_go(self, states: list[State], last: Any) -> None:
         answers = getattr(last, "outputs", None) or []
         self._answers = [(len(answer.token_ids), answer.finish_reason or "length") for answer in answers]
-        super()._let_go(inference, states, last)
+        super()._let_go(states, last)
 
     def _was_finished(self, _states: Sequence[State], last: Any) -> bool:
         return last is not None
@@ -209,18 +228,14 @@ class BeamListener(ServedListener):
         # Every step was a request of its own and was finished by the engine.
         return dict.fromkeys(range(len(states)), "length")
 
-    def _read_engine(self, inference: Inference) -> None:
-        super()._read_engine(inference)
+    def read_engine(self, inference: Inference) -> None:
+        """Fill the inference; its tokens are those of the answers, not of all beams."""
+        super().read_engine(inference)
         answers, last = self._answers, ended_output(self.last)
-        inference.input_tokens = last.prompt_tokens if last is not None else None
-        inference.output_tokens = sum(tokens for tokens, _ in answers) if answers else None
-        inference.cached_tokens = None
-        inference.finish_reasons = tuple(reason for _, reason in answers) or None
-
-
-def owner_of(inference: Inference) -> int:
-    """Return a key that distinguishes the requests of one call from those of another call with the same id."""
-    return id(inference.record)
+        self.input_tokens = last.prompt_tokens if last is not None else None
+        self.output_tokens = sum(tokens for tokens, _ in answers) if answers else None
+        self.cached_tokens = None
+        self.finish_reasons = tuple(reason for _, reason in answers) or None
 
 
 class ServingHooks:
@@ -229,70 +244,54 @@ class ServingHooks:
     def __init__(self, recorder: Recorder, stats: StatsState) -> None:
         self.recorder = recorder
         self.states = RequestStates()
-        self._stats = stats
+        self.stats = stats
         self._beams: InFlight[BeamListener] = InFlight()
 
     def generate(self, engine: AsyncLLM, arguments: Arguments) -> ServedListener | None:
         """`AsyncLLM.generate` is called."""
-        request_id = arguments.get("request_id")
-        beam = self._beam_of(request_id)
-        if beam is not None:
-            beam.step(request_id)
-            return None
+        if self._beams:
+            request_id = arguments.get("request_id")
+            beam = self._beam_of(request_id)
+            if beam is not None:
+                beam.step(request_id)
+                return None
         params = arguments.get("sampling_params")
-        every_item = not engine.log_stats or getattr(params, "n", 1) > 1
-        inference = self._begin(arguments, stream=is_stream(params))
-        return self._expect_states(ServedListener(self, inference, engine, arguments, params, every_item=every_item))
+        listener = ServedListener(self, engine, arguments, params)
+        if not engine.log_stats or getattr(params, "n", 1) > 1:
+            listener.see_every_item()
+        return self._begin(listener, arguments, self.states)
 
     def encode(self, engine: AsyncLLM, arguments: Arguments) -> ServedListener:
         """`AsyncLLM.encode` is called."""
         params = arguments.get("pooling_params")
-        inference = self._begin(arguments, operation=pooling_operation(params))
-        return self._expect_states(ServedListener(self, inference, engine, arguments, params))
+        return self._begin(
+            ServedListener(self, engine, arguments, params, pooling_operation(params)), arguments, self.states
+        )
 
     def beam_search(self, server: Any, arguments: Arguments) -> BeamListener:
         """A beam search begins; the requests that it makes are its own."""
-        engine = server.engine_client
-        inference = self._begin(arguments)
-        listener = BeamListener(self, inference, engine, arguments)
-        if inference.request_id is not None:
-            self._beams.add(inference.request_id, owner_of(inference), listener)
+        listener = BeamListener(self, server.engine_client, arguments)
+        self._begin(listener, arguments, self._beams)
         return listener
 
     def admission(self, _result: Any, error: BaseException | None) -> None:
         """`AsyncLLM.check_admission` returned, or raised because it refuses the request."""
-        reason = refusal_of(error)
+        reason = None if error is None else refusal_of(error)
         if reason is not None:
             self.recorder.refuse(reason)
 
-    def forget(self, inference: Inference) -> None:
-        """Forget an inference that has ended."""
-        if inference.request_id is not None:
-            self.states.remove(inference.request_id, owner_of(inference))
-
-    def forget_beam(self, inference: Inference) -> None:
+    def forget_beam(self, listener: BeamListener) -> None:
         """Forget a beam search that has ended."""
-        if inference.request_id is not None:
-            self._beams.remove(inference.request_id, owner_of(inference))
+        if listener.request_id is not None:
+            self._beams.remove(listener.request_id, listener.owner)
 
-    def _begin(self, arguments: Arguments, operation: str | None = None, *, stream: bool | None = None) -> Inference:
-        # Values that do not change while the request runs are read after it has ended.
-        inference = Inference.started(
-            "vllm",
-            operation,
-            arguments.get("request_id"),
-            stream=stream,
-            counted_by_engine=self._stats.attached,
-        )
-        return self.recorder.begin(inference, arguments.get("trace_headers"))
-
-    def _expect_states(self, listener: ServedListener) -> ServedListener:
-        if listener.inference.request_id is not None:
-            self.states.add(listener.inference.request_id, owner_of(listener.inference), listener.states.append)
+    def _begin(self, listener: Listener, arguments: Arguments, running: InFlight[Any]) -> Listener:
+        self.recorder.begin(listener, arguments.get("trace_headers"))
+        listener.owner = id(listener.record)
+        if listener.request_id is not None:
+            running.add(listener.request_id, listener.owner, listener, alone=listener.owns_record)
         return listener
 
     def _beam_of(self, request_id: Any) -> BeamListener | None:
-        if not self._beams or not isinstance(request_id, str):
-            return None
-        match = _BEAM.fullmatch(request_id)
+        match = _BEAM.fullmatch(request_id) if isinstance(request_id, str) else None
         return self._beams.get(match["call"]) if match else None

@@ -35,7 +35,7 @@ class SchedulerStats(Protocol):
     num_running_reqs: int
     num_waiting_reqs: int
     kv_cache_usage: float
-    prefix_cache_stats: PrefixCacheStats
+    prefix_cache_stats: PrefixCacheStats | None
 
 
 class FinishedRequestStats(Protocol):
@@ -79,6 +79,20 @@ class EngineStats:
                 (semconv.AI_OTEL_ENGINE_INDEX, engine_index),
             )
         )
+        # Kept, because each step of the engine writes them.
+        cell = self._counter.cell
+        self._running = cell(semconv.AI_OTEL_REQUEST_RUNNING.name)
+        waiting = semconv.AI_OTEL_REQUEST_WAITING.name
+        self._waiting, self._waiting_capacity, self._waiting_deferred = (
+            cell(waiting, labels) for labels in ((), _CAPACITY, _DEFERRED)
+        )
+        self._kv_cache = cell(semconv.AI_OTEL_KV_CACHE_UTILIZATION.name, _DEVICE)
+        self._queried = cell(semconv.AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS.name, _DEVICE)
+        self._hit = cell(semconv.AI_OTEL_PREFIX_CACHE_HIT_TOKENS.name, _DEVICE)
+        self._input = cell(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name)
+        self._output = cell(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name)
+        self._cached = cell(semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name, _DEVICE)
+        self._preempted = cell(semconv.AI_OTEL_REQUEST_PREEMPTED.name)
         self._guard = Guard("vllm stat logger")
         self._sees_scheduler = front_ends == 1
         self._vllm_config = vllm_config
@@ -100,28 +114,29 @@ class EngineStats:
         self._guard(self._set_sleep, asleep, level)
 
     def _add_scheduler(self, stats: SchedulerStats) -> None:
-        counter = self._counter
         if self._sees_scheduler:
+            self._running.value = stats.num_running_reqs
             # From 0.20 on, waiting requests are split by reason; before, they are one sum.
             deferred = getattr(stats, "num_skipped_waiting_reqs", None)
-            waiting = semconv.AI_OTEL_REQUEST_WAITING.name
-            counter.set(semconv.AI_OTEL_REQUEST_RUNNING.name, stats.num_running_reqs)
-            counter.set(waiting, stats.num_waiting_reqs, () if deferred is None else _CAPACITY)
-            if deferred is not None:
-                counter.set(waiting, deferred, _DEFERRED)
-            counter.set(semconv.AI_OTEL_KV_CACHE_UTILIZATION.name, stats.kv_cache_usage, _DEVICE)
-        self._add_prefix_cache(stats.prefix_cache_stats, _DEVICE)
-        self._add_prefix_cache(getattr(stats, "connector_prefix_cache_stats", None), _REMOTE)
-        self._add_drafts(getattr(stats, "spec_decoding_stats", None))
-
-    def _add_prefix_cache(self, stats: PrefixCacheStats | None, tier: Any) -> None:
-        if stats is not None:
-            self._counter.add(semconv.AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS.name, stats.queries, tier)
-            self._counter.add(semconv.AI_OTEL_PREFIX_CACHE_HIT_TOKENS.name, stats.hits, tier)
+            if deferred is None:
+                self._waiting.value = stats.num_waiting_reqs
+            else:
+                self._waiting_capacity.value = stats.num_waiting_reqs
+                self._waiting_deferred.value = deferred
+            self._kv_cache.value = stats.kv_cache_usage
+        cache = stats.prefix_cache_stats
+        if cache is not None:
+            self._queried.add(cache.queries)
+            self._hit.add(cache.hits)
+        remote = getattr(stats, "connector_prefix_cache_stats", None)
+        if remote is not None:
+            self._counter.add(semconv.AI_OTEL_PREFIX_CACHE_QUERIED_TOKENS.name, remote.queries, _REMOTE)
+            self._counter.add(semconv.AI_OTEL_PREFIX_CACHE_HIT_TOKENS.name, remote.hits, _REMOTE)
+        drafts = getattr(stats, "spec_decoding_stats", None)
+        if drafts is not None:
+            self._add_drafts(drafts)
 
     def _add_drafts(self, stats: Any) -> None:
-        if stats is None:
-            return
         counter = self._counter
         counter.add(semconv.AI_OTEL_SPEC_DECODE_DRAFTS.name, stats.num_drafts)
         counter.add(semconv.AI_OTEL_SPEC_DECODE_DRAFT_TOKENS.name, stats.num_draft_tokens)
@@ -130,23 +145,19 @@ class EngineStats:
             counter.add(semconv.AI_OTEL_SPEC_DECODE_ACCEPTED_TOKENS.name, accepted, label)
 
     def _add_iteration(self, stats: IterationStats) -> None:
-        counter = self._counter
-        counter.add(semconv.AI_OTEL_USAGE_INPUT_TOKENS.name, stats.num_prompt_tokens)
-        counter.add(semconv.AI_OTEL_USAGE_OUTPUT_TOKENS.name, stats.num_generation_tokens)
-        counter.add(semconv.AI_OTEL_REQUEST_PREEMPTED.name, stats.num_preempted_reqs)
+        self._input.add(stats.num_prompt_tokens)
+        self._output.add(stats.num_generation_tokens)
+        self._preempted.add(stats.num_preempted_reqs)
         prompts = getattr(stats, "prompt_token_stats", None)  # from 0.16 on
         if prompts is not None:
-            self._add_cached(prompts)
+            self._cached.add(prompts.local_cache_hit)
+            if prompts.external_kv_transfer:
+                name = semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name
+                self._counter.add(name, prompts.external_kv_transfer, _REMOTE)
         for finished in stats.finished_requests:
             reason = str(finished.finish_reason)
             label = ((semconv.AI_OTEL_FINISH_REASON, FINISH_REASON_NAMES.get(reason, reason)),)
-            counter.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
-
-    def _add_cached(self, prompts: Any) -> None:
-        name = semconv.AI_OTEL_USAGE_CACHE_READ_INPUT_TOKENS.name
-        self._counter.add(name, prompts.local_cache_hit, _DEVICE)
-        if prompts.external_kv_transfer:
-            self._counter.add(name, prompts.external_kv_transfer, _REMOTE)
+            self._counter.add(semconv.AI_OTEL_REQUEST_FINISHED.name, 1, label)
 
     def _set_capacity(self) -> None:
         capacity = capacity_of(getattr(self._vllm_config, "cache_config", None))

@@ -23,7 +23,16 @@ class Held:
 
 
 def params(**changes: Any) -> Held:
-    names = ("max_tokens", "temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty")
+    names = (
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "frequency_penalty",
+        "presence_penalty",
+        "output_kind",
+    )
     return Held(**{**dict.fromkeys(names), "n": 1, "top_k": 0, "seed": 7, **changes})
 
 

@@ -89,6 +89,7 @@ def params(**changes: Any) -> Held:
         "frequency_penalty": 0.0,
         "presence_penalty": 0.0,
         "stop": [],
+        "output_kind": SimpleNamespace(name="DELTA"),
     }
     return Held(**{**usual, **changes})
 
@@ -129,6 +130,7 @@ def test_a_waiting_record_holds_no_object_of_the_call(waiting: WaitingRecorder) 
     assert (inference.input_tokens, inference.output_tokens, inference.cached_tokens) == (100, 5, 4)
     assert (inference.finish_reasons, choice.completed) == (("stop",), True)
     assert choice.queue_s == pytest.approx(0.1)
+    assert inference.stream
     asked = inference.parameters
     assert (asked.max_tokens, asked.temperature, asked.seed, asked.top_k, asked.choice_count) == (
         16,
@@ -190,11 +192,38 @@ def test_a_call_that_still_runs_is_read_as_it_is(waiting: WaitingRecorder) -> No
     listener = hooks.generate(engine(traced=True), arguments)
     assert listener is not None
     listener.states.append(state("prompt"))  # type: ignore[arg-type]
-    inference = listener.inference
+    inference = listener
     assert inference.read_engine is not None
     inference.read_engine(inference)
     assert (inference.model, inference.input_tokens, inference.output_tokens) == ("served", 100, 5)
     assert (inference.parameters.max_tokens, inference.traced, inference.outcome) == (16, False, None)
+
+
+@pytest.mark.fault(
+    "requests",
+    "a client leaves, and its request is exported before the engine's stream has ended",
+    "nothing of the request is kept when the stream ends at last",
+)
+def test_a_call_that_ends_after_its_record_was_released_leaves_nothing(waiting: WaitingRecorder) -> None:
+    hooks = ServingHooks(waiting, StatsState())
+    server, prompt = Held(**vars(engine())), Held()
+    given = {"sampling_params": params(), "request_id": "r", "lora_request": Held()}
+    listener = hooks.generate(server, Arguments({}, (), given))
+    assert listener is not None
+    assert listener.record is not None
+    kept = [weakref.ref(each) for each in (server, prompt, given["sampling_params"], given["lora_request"])]
+    listener.states.append(state(prompt))  # type: ignore[arg-type]
+    waiting.close(listener.record)
+    listener.record.release()
+    given.clear()
+    del server, prompt
+    assert [reference() for reference in kept] == [None] * 4
+    assert listener.progress is None
+    listener.last = output("prompt")
+    listener.ended(None, closed=True)
+    assert not hooks.states
+    assert listener.outcome is Outcome.FINISHED
+    assert waiting.open_count == 0
 
 
 # ---------------------------------------------------------------- beam search

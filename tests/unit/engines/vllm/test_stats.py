@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from ai_otel.engine_counters import EngineCounter
+from ai_otel.engine_counters import EngineCounter, EngineCounters
 from ai_otel.engines.vllm.stats import EngineStats, capacity_of, devices_of
 
 CAPACITY = "ai_otel.kv_cache.capacity"
+WAITING = "ai_otel.request.waiting"
+QUERIED = "ai_otel.prefix_cache.queried_tokens"
 CACHED = "ai_otel.usage.cache_read.input_tokens"
 
 
@@ -54,7 +56,7 @@ def test_the_capacity_is_what_the_engine_says(cache: dict[str, Any], tokens: int
     assert capacity_of(SimpleNamespace(**cache)) == tokens
     stats, counter = stats_of(**cache)
     stats.initialized()
-    assert [value for (name, _), value in counter.states.items() if name == CAPACITY] == ([tokens] if tokens else [])
+    assert [cell.value for (name, _), cell in counter.cells.items() if name == CAPACITY] == ([tokens] if tokens else [])
 
 
 @pytest.mark.fault(
@@ -74,7 +76,28 @@ def test_a_negative_increment_does_not_lower_a_sum() -> None:
             prompt_token_stats=tokens,
         )
         stats.record(None, iteration)
-    assert [value for (name, _), value in counter.sums.items() if name == CACHED] == [192]
+    assert [cell.value for (name, _), cell in counter.cells.items() if name == CACHED] == [192]
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["from 0.20 on", "older"])
+def test_what_the_engine_does_not_report_is_absent(*, split: bool) -> None:
+    counters = EngineCounters()
+    recorder: Any = SimpleNamespace(counter=counters.of)
+    stats = EngineStats(recorder, SimpleNamespace(model_config=SimpleNamespace(served_model_name="m")), 0)
+    assert [list(counters.values(name)) for name in (WAITING, QUERIED, CACHED)] == [[], [], []]
+    scheduler: Any = SimpleNamespace(
+        num_running_reqs=2, num_waiting_reqs=0, kv_cache_usage=0.5, prefix_cache_stats=None
+    )
+    if split:
+        scheduler.num_skipped_waiting_reqs = 3
+    stats.record(scheduler, None)
+    waiting = {labels.get("ai_otel.wait.reason"): value for labels, value in counters.values(WAITING)}
+    assert waiting == ({"capacity": 0, "deferred": 3} if split else {None: 0})
+    assert list(counters.values(QUERIED)) == []
+    scheduler.prefix_cache_stats = scheduler.connector_prefix_cache_stats = SimpleNamespace(queries=5, hits=0)
+    stats.record(scheduler, None)
+    stats.record(scheduler, None)
+    assert [value for _, value in counters.values(QUERIED)] == [10, 10]
 
 
 def config(**changes: Any) -> Any:
