@@ -86,16 +86,15 @@ class ServedListener(Inference):
     ) -> None:
         # As `Inference.started`: what is not set here has the class's value. Values that do not change while the
         # request runs are read after it has ended.
-        read = arguments.get
         self.operation = operation
-        self.request_id = read("request_id")
+        self.request_id = arguments.get("request_id")
         self.counted_by_engine = hooks.stats.attached
-        self.priority = read("priority") or None
-        self.engine_index = read("data_parallel_rank")
+        self.priority = arguments.get("priority") or None
+        self.engine_index = arguments.get("data_parallel_rank")
         self.states: list[State] = []
         self._hooks = hooks
         self._llm = llm
-        self._lora = read("lora_request")
+        self._lora = arguments.get("lora_request")
         self._params = params
         self._reasons = {}
 
