@@ -39,8 +39,9 @@ generate: .venv/ready ## write every generated file from the contract (5 s)
 lock: .venv/ready ## resolve every requirement again (30 s)
 	@$(RUN) tools/environments.py lock
 
-bench: .venv/ready ## run the benchmarks (2 min, on an idle machine)
-	@$(RUN) benchmarks/run.py
+bench: .venv/ready ## run the benchmarks, write the tables and chart of docs/overhead.md (5 min, idle machine)
+	@$(RUN) benchmarks/run.py --json benchmarks/results/overhead.json
+	@$(RUN) benchmarks/report.py
 
 wheel: .venv/ready ## build the wheel into dist/ (2 s)
 	@$(RUN) tools/environments.py wheel

@@ -1,7 +1,6 @@
 """The shape of vLLM's front end: the classes, parameters and fields that the adapter's hook points name, and no model.
 
-Loaded again for each server that is measured, under the names of vLLM's own modules, so that hooks on one do not reach
-the other. Answers are ready at once: what is measured is the way to them.
+Loaded under the names of vLLM's own modules. Answers are ready at once: what is measured is the way to them.
 """
 
 from __future__ import annotations
@@ -174,6 +173,10 @@ class IterationStats:
     num_preempted_reqs: int = 0
     prompt_token_stats: PromptTokenStats = field(default_factory=PromptTokenStats)
     finished_requests: list[FinishedRequestStats] = field(default_factory=lambda: [FinishedRequestStats()])
+
+
+class StatLoggerBase:
+    """What a stat logger plug-in derives from."""
 
 
 class AsyncLLM:

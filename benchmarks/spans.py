@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from measure import Case, Figure, interleaved, on_this_thread  # noqa: E402
+from measure import HEAD, Case, Figure, interleaved, on_this_thread  # noqa: E402
 from opentelemetry import trace  # noqa: E402
 from opentelemetry.context import Context  # noqa: E402
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans  # noqa: E402
@@ -130,7 +130,7 @@ def main() -> None:
     }
     found = interleaved(cases, ROUNDS, BATCH)
     rows = {name: series - found["values"] for name, series in found.items()}
-    print("four spans, encoded                                              best   median    worst")
+    print(f"four spans, encoded\n{HEAD}")
     print(Figure("by the SDK", "µs", rows["sdk"]))
     print(Figure("by ai_otel.direct", "µs", rows["direct"], 20))
     print(Figure("… of the SDK", "", rows["direct"] / rows["sdk"], 0.2))
