@@ -27,6 +27,7 @@ from ai_otel.record import RequestRecord
 from ai_otel.recorder import Recorder
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
 
     from ai_otel.emit.metrics import MetricEmitter
@@ -108,9 +109,11 @@ class Pipeline:
         self._read_guard = Guard("complete", alone=True, lasting=True)
         self._device_guard = Guard("devices", alone=True, lasting=True)
         self._emit_guard = Guard("emit", alone=True, lasting=True)
+        self._ready: list[RequestRecord] = []
         self.recorder = Recorder(
             self._process,
             prepare=self._prepare,
+            finish_batch=self._emit_ready,
             finish=self._finish,
             # Bound when an engine is attached: nothing of OpenTelemetry is imported at interpreter start.
             capture=lambda: None,
@@ -127,6 +130,7 @@ class Pipeline:
         # The parent's exporters and their locks. `_metrics` stays: a user's provider has its instruments in the child.
         self._providers = self._spans = None
         self._stop_time, self._serves_again_ns = StopTime(self._stop_timeout_s), None
+        self._ready = []
 
     # Start.
 
@@ -157,7 +161,7 @@ class Pipeline:
             self._stop_time, self._serves_again_ns = StopTime(self._stop_timeout_s), None
         self._emit_guard(self._read_and_settle, record)
         if not self._device_guard(self.devices.defer, record):
-            self._emit_and_release(record)
+            self._keep(record)
 
     def _read_and_settle(self, record: RequestRecord) -> None:
         for inference in record.inferences:
@@ -168,21 +172,37 @@ class Pipeline:
 
     def _resume(self, record: RequestRecord) -> None:
         """Continue behind the stage that deferred the record; called on the sampler's thread."""
-        self.recorder.schedule(self._emit_and_release, record)
+        self.recorder.schedule(self._keep, record)
 
-    def _emit_and_release(self, record: RequestRecord) -> None:
-        self._emit_guard(self._emit, record)
-        record.release()
+    def _keep(self, record: RequestRecord) -> None:
+        self._ready.append(record)
 
-    def _emit(self, record: RequestRecord) -> None:
-        engine = record.inferences[0].engine if record.inferences else self._engine()
-        if engine is None or self._spans is None or self._metrics is None:
-            return
-        # Apart: a span processor that raises does not cost the request's points.
-        context = self._emit_guard(self._spans.emit, record, engine)
-        self._emit_guard(self._metrics.emit, record, engine, context)
-        if context is not None:
-            self.devices.emitted(record, context)
+    def _emit_ready(self) -> None:
+        """Emit the records of a batch, stage by stage: the same code again and again takes two thirds of the time."""
+        ready, self._ready = self._ready, []
+        contexts = [self._emit_guard(self._emit_spans, record) for record in self._one_by_one(ready)]
+        for record, context in zip(self._one_by_one(ready), contexts, strict=True):
+            self._emit_guard(self._emit_metrics, record, context)
+            record.release()
+
+    def _one_by_one(self, records: list[RequestRecord]) -> Iterator[RequestRecord]:
+        for record in records:
+            yield record
+            self.recorder.between()
+
+    def _engine_of(self, record: RequestRecord) -> str | None:
+        return record.inferences[0].engine if record.inferences else self._engine()
+
+    def _emit_spans(self, record: RequestRecord) -> Context | None:
+        engine = self._engine_of(record)
+        return None if engine is None or self._spans is None else self._spans.emit(record, engine)
+
+    def _emit_metrics(self, record: RequestRecord, context: Context | None) -> None:
+        engine = self._engine_of(record)
+        if engine is not None and self._metrics is not None:
+            self._metrics.emit(record, engine, context)
+            if context is not None:
+                self.devices.emitted(record, context)
 
     # Flush and stop.
 
@@ -216,7 +236,8 @@ class Pipeline:
         return left_s
 
     def _finish(self) -> None:
-        self._device_guard(self.devices.stop, self._emit_and_release, self._stop_time.left_s / 2)
+        self._device_guard(self.devices.stop, self._keep, self._stop_time.left_s / 2)
+        self._emit_ready()
         if self._providers is not None:
             Guard("stop", alone=True)(self._providers.shutdown)
         # A user's provider lives on: it would export the last values without end.

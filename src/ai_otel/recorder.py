@@ -33,12 +33,10 @@ _MEASURED_FROM = 256
 """Fewer waiting records are not measured."""
 _INFERENCE_BYTES = 2048
 
-HOLD_S = 0.00015
-"""For so many seconds records are emitted in one go. Then the interpreter lock is given to the server's threads."""
-PAUSE_S = 0.00005
-"""Long enough for a waiting thread to wake up and take the lock."""
 HURRY = 1024
-"""With more waiting records the lock is only offered: the queue must not fill up because of the pauses."""
+"""With more waiting records there are no pauses for the server's threads, so that the queue does not fill up."""
+BATCH = 64
+"""Records that are taken from the queue before `finish_batch` is called."""
 
 Step = Callable[[RequestRecord], None]
 
@@ -64,8 +62,9 @@ class Recorder:
     """
     Opens, closes and queues records.
 
-    `deliver` is called on the recorder's own thread, once for each closed record; `prepare` before the first, `finish`
-    after the last. What they raise is counted, and the thread goes on. `capture` returns the caller's current
+    `deliver` is called on the recorder's own thread, once for each closed record; `finish_batch` after some of them and
+    whenever none is left; `prepare` before the first, `finish` after the last. What they raise is counted, and the
+    thread goes on. `capture` returns the caller's current
     OpenTelemetry context. Beyond `limit` waiting records, or `MAX_WAITING_BYTES` of them, more are
     dropped and counted in `dropped`.
     """
@@ -75,6 +74,7 @@ class Recorder:
         deliver: Step,
         *,
         prepare: Callable[[], None] = _nothing,
+        finish_batch: Callable[[], None] = _nothing,
         finish: Callable[[], None] = _nothing,
         capture: Callable[[], Any] = _no_context,
         limit: int = 8192,
@@ -82,6 +82,7 @@ class Recorder:
     ) -> None:
         self._deliver = deliver
         self._prepare = prepare
+        self._finish_batch = finish_batch
         self._finish = finish
         self.capture = capture
         self._limit = limit
@@ -109,6 +110,8 @@ class Recorder:
         self.engine_devices: int | None = None
         """Number of devices that the engine computes on, the first of the visible ones; `None` if it is unknown."""
         self._started: deque[Inference] | None = None
+        self.between: Callable[[], None] = _nothing
+        """Called on the recorder's thread between two steps, to let the server's threads and forks go first."""
 
     def _after_fork(self) -> None:
         # What the parent had recorded or was recording is the parent's to report.
@@ -258,25 +261,34 @@ class Recorder:
         self._guard(self._finish)
 
     def _drain(self) -> None:
-        queue = self._queue
         while True:
-            until_s = time.perf_counter() + HOLD_S
-            while queue:
-                if time.perf_counter() > until_s:
-                    # A thread that computes keeps the lock for 5 ms, and the server's event loop waits for it.
-                    time.sleep(PAUSE_S if len(queue) < HURRY else 0)
-                    until_s = time.perf_counter() + HOLD_S
-                step, record = queue.popleft()
-                if record.queued_bytes:
-                    self._bytes_out += record.queued_bytes
-                    record.queued_bytes = 0
-                with FORKS.held_off():
-                    self._guard(step, record)
+            try:
+                with FORKS.turns(self._is_in_a_hurry) as self.between:
+                    self._take_all()
+            finally:
+                self.between = _nothing
             self._signalled = False
             # A record that came before this line saw that we were awake, a later one wakes us.
-            if not queue:
+            if not self._queue:
                 return
             self._signalled = True
+
+    def _take_all(self) -> None:
+        queue, taken = self._queue, 0
+        while queue:
+            step, record = queue.popleft()
+            if record.queued_bytes:
+                self._bytes_out += record.queued_bytes
+                record.queued_bytes = 0
+            self._guard(step, record)
+            self.between()
+            taken += 1
+            if taken % BATCH == 0:
+                self._guard(self._finish_batch)
+        self._guard(self._finish_batch)
+
+    def _is_in_a_hurry(self) -> bool:
+        return len(self._queue) > HURRY
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ai_otel import recorder as recorder_module
+from ai_otel.hooks import forks
 from ai_otel.record import RequestRecord
 from records import a_closed_record, recorder_of
 
@@ -58,11 +58,11 @@ def test_records_of_many_threads_all_arrive() -> None:
 def test_a_burst_of_records_leaves_the_interpreter_to_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between records the lock is given away, so no run of records is longer than the limit and one record."""
     pauses: list[float] = []
-    one_s = recorder_module.HOLD_S / 3
+    one_s = forks.TURN_S / 3
     done_s: list[float] = []
 
     def paused(seconds: float) -> None:
-        if seconds == recorder_module.PAUSE_S:
+        if seconds == forks.PAUSE_S:
             pauses.append(time.perf_counter())
         else:  # `flush`, on this thread
             time.sleep(seconds)
@@ -74,7 +74,7 @@ def test_a_burst_of_records_leaves_the_interpreter_to_other_threads(monkeypatch:
         done_s.append(time.perf_counter())
 
     with recorder_of(busily, interval_s=0.05) as recorder:
-        monkeypatch.setattr(recorder_module, "time", _Clock(paused))
+        monkeypatch.setattr(forks, "time", _Clock(paused))
         for _ in range(300):
             a_closed_record(recorder)
         assert recorder.flush()

@@ -22,8 +22,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import wrapt
@@ -34,6 +34,9 @@ IMPORTS_S = 10.0
 """Seconds that a fork waits at most for imports: on a cold file system they take that long."""
 STEP_S = 1.0
 """Seconds that a fork waits at most for one record, which takes milliseconds unless an exporter runs inside it."""
+TURN_S = 0.00015
+PAUSE_S = 0.00005
+"""Long enough for a waiting thread to wake up and take the interpreter lock."""
 YIELDS = 20
 YIELD_S = 0.001
 PROXIED = ("fork", "forkpty")
@@ -77,6 +80,31 @@ class ForkGate:
             time.sleep(YIELD_S)
         with lock, self._held(at_most_s):
             yield
+
+    @contextmanager
+    def turns(self, hurry: Callable[[], bool], at_most_s: float = STEP_S) -> Iterator[Callable[[], None]]:
+        """
+        Hold off forks while many short steps are done; call what this yields between them.
+
+        It lets forks and the server's threads go first, when the last time was `TURN_S` ago. A thread that computes
+        keeps the interpreter lock for up to 5 ms, and the server's event loop waits for it. With `hurry()`, the lock
+        changes hands at the interpreter's own interval only: the work must not fall behind because of the pauses.
+        """
+        stack = ExitStack()
+        until_s = time.perf_counter() + TURN_S
+
+        def between() -> None:
+            nonlocal until_s
+            if time.perf_counter() > until_s:
+                stack.close()
+                if not hurry():
+                    time.sleep(PAUSE_S)
+                stack.enter_context(self.held_off(at_most_s))
+                until_s = time.perf_counter() + TURN_S
+
+        with stack:
+            stack.enter_context(self.held_off(at_most_s))
+            yield between
 
     def _forks_wait(self) -> bool:
         return bool(self._forking) or time.monotonic() < self._free_until_s
