@@ -11,7 +11,7 @@ from ai_otel.version import __version__
 
 TYPE_CHECKING = False  # imported at every interpreter start, where `typing` would be most of the cost
 if TYPE_CHECKING:
-    from ai_otel.manual import Carrier, Request, attach, batch, carry, inference
+    from ai_otel.manual import Carrier, Request, asgi, attach, batch, carry, inference, wsgi
     from ai_otel.settings import Settings, SettingsError
     from ai_otel.start import Handle, instrument, uninstrument
 
@@ -22,16 +22,18 @@ __all__ = [
     "Settings",
     "SettingsError",
     "__version__",
+    "asgi",
     "attach",
     "batch",
     "carry",
     "inference",
     "instrument",
     "uninstrument",
+    "wsgi",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Carrier", "Request", "attach", "batch", "carry", "inference"), "ai_otel.manual"),
+    **dict.fromkeys(("Carrier", "Request", "asgi", "attach", "batch", "carry", "inference", "wsgi"), "ai_otel.manual"),
     "Handle": "ai_otel.start",
     "Settings": "ai_otel.settings",
     "SettingsError": "ai_otel.settings",

@@ -4,7 +4,8 @@ The way of a closed record to telemetry, on the recorder's thread.
     read       the adapter reads what the engine kept of each inference (`Inference.read_engine`)
     settle     the record decides its outcome
     defer      with `AI_OTEL_ENERGY`, it waits until the energy of its time is settled
-    emit       spans and points are created, with explicit times
+    emit       what the answer says of itself is added where no engine said it (`Exchange.complete`); spans and points
+               are created, with explicit times
     release    the engine's objects are let go
 
 Each stage runs in a guard of its own: what one cannot do costs its part of the telemetry and nothing else.
@@ -175,6 +176,9 @@ class Pipeline:
         self.recorder.schedule(self._keep, record)
 
     def _keep(self, record: RequestRecord) -> None:
+        exchange = record.exchange
+        if exchange is not None and exchange.complete is not None:
+            self._read_guard(exchange.complete, record)
         self._ready.append(record)
 
     def _emit_ready(self) -> None:

@@ -87,11 +87,10 @@ class Energy:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One request's share of what the GPUs cost, at the price that was configured."""
+    """One request's share of what the GPUs cost, at the price that was configured; currency as in ISO 4217."""
 
     amount: float
     currency: str
-    """As ISO 4217 has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +222,10 @@ class Exchange:
     server_address: str | None = None
     server_port: int | None = None
     inner_context: Any = None
-    """The OpenTelemetry context from which the response was sent; opaque here. An HTTP span that was opened for
-    this request is current in it."""
+    """The OpenTelemetry context of the response, opaque here. An HTTP span of this request is current in it."""
+    answer: Any = None
+    complete: Callable[[RequestRecord], None] | None = None
+    """What is kept of the response's body, and what fills the record from it, once, off the request's path."""
 
     @classmethod
     def started(cls, method: str) -> Exchange:
@@ -296,6 +297,8 @@ class RequestRecord:
         """Let go of the engine's objects: in this cycle they would wait for the garbage collector."""
         for inference in self.inferences:
             inference.release()
+        if self.exchange is not None and self.exchange.complete is not None:
+            self.exchange.answer = self.exchange.complete = None
 
     def settle(self) -> None:
         """Decide outcome and error from the two views. The client's leaving wins over what it caused."""
@@ -332,11 +335,8 @@ class RequestRecord:
         self.error_type = (inner.error_type if inner is not None else None) or self.refusal or raised or str(status)
 
     def _worst_inference(self) -> Inference | None:
-        for outcome in _WORST_FIRST:
-            for inference in self.inferences:
-                if inference.outcome is outcome:
-                    return inference
-        return None
+        ended = [each for each in self.inferences if each.outcome is not None]
+        return min(ended, key=lambda each: _WORST_FIRST.index(each.outcome or Outcome.FINISHED), default=None)
 
 
 def begin_clock(inference: Inference, record: RequestRecord) -> None:

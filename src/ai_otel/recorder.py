@@ -55,7 +55,9 @@ def _size_of(record: RequestRecord) -> int:
     size = getattr(headers, "size", None) if headers else 0
     if size is None:
         size = sum(len(name) + len(value) for name, value in (headers or {}).items())
-    return int(size) + _INFERENCE_BYTES * (1 + len(record.inferences))
+    answer = record.exchange.answer if record.exchange is not None else None
+    kept = answer.kept_bytes if answer is not None else 0
+    return int(size) + kept + _INFERENCE_BYTES * (1 + len(record.inferences))
 
 
 class Recorder:

@@ -16,6 +16,7 @@ from typing import Any
 from ai_otel.inputs.collector_variables import COLLECTOR_VARIABLES
 from ai_otel.inputs.flag import flag
 from ai_otel.inputs.placeholders import STEP, is_resolved
+from ai_otel.inputs.routes import Route, read_routes
 from ai_otel.inputs.shown import shown
 
 log = logging.getLogger("ai_otel")
@@ -57,6 +58,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text.strip().lower()
 
     return read
+
+
+def _label(text: str) -> str:
+    if not re.fullmatch(r"[\w][\w.:/ -]{0,63}", text.strip()):
+        raise ValueError("write a name of at most 64 letters, digits and . _ - : /")
+    return text.strip()
 
 
 def _address(text: str) -> str:
@@ -109,7 +116,11 @@ class Settings:
     traces: bool = option(True, flag, "Emit spans.")
     metrics: bool = option(True, flag, "Emit metrics.")
     phases: bool = option(True, flag, "Emit queue, prefill and decode as child spans of each request span.")
-    edge: bool = option(True, flag, "Observe HTTP requests of Starlette and FastAPI servers.")
+    edge: bool = option(True, flag, "Observe HTTP requests of ASGI and WSGI servers.")
+    provider: str = option("custom", _label, "`gen_ai.provider.name` of a server whose engine has no adapter.")
+    routes: tuple[Route, ...] = option(
+        (), read_routes, "More inference routes: `/predict=text_completion,/v1/models/{name}:predict=chat`."
+    )
     engine_tracing: str = option(
         "keep",
         _one_of("keep", "ignore"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from ai_otel.engines.adapter import EngineAdapter
+    from ai_otel.http.instrumentation import HttpInstrumentation
     from ai_otel.providers import Providers, UserProviders
     from ai_otel.recorder import Recorder
 
@@ -55,6 +56,7 @@ class Handle:
         self.providers: Providers | None = None
         self.active = True
         self._attached_children = False
+        self._http: HttpInstrumentation | None = None
         self._own_name: str | None = None
         self._passed = (tracer_provider, meter_provider)
         self._users: UserProviders | None = None
@@ -84,7 +86,7 @@ class Handle:
         """Attach each engine's adapter as soon as one of its packages is imported."""
         wanted = self.settings.engines
         for name in wanted:
-            if name not in engines:
+            if name not in engines and name != self.settings.provider:
                 log.warning("ai-otel: AI_OTEL_ENGINES names %s; known are %s", shown(name), ", ".join(sorted(engines)))
         for name, engine in engines.items():
             if wanted and name not in wanted:
@@ -94,9 +96,8 @@ class Handle:
                 _when_imported(package, attaching, self._attach, name, engine)
         _when_imported("multiprocessing.util", Guard("attach multiprocessing"), self._attach_children)
         if self.settings.edge:
-            http = Guard("attach edge")
-            _when_imported("starlette.applications", http, self._attach_http)
-            _when_imported("uvicorn.server", http, self._attach_shutdown)
+            for module in first_engine.FRAMEWORKS:
+                _when_imported(module, Guard("attach edge"), self._attach_http)
 
     def _attach(self, name: str, engine: EngineEntry, _module: ModuleType) -> None:
         if not self.active or name in self.adapters:
@@ -129,23 +130,42 @@ class Handle:
                 self._get_ready()
         return self.recorder
 
-    def _attach_http(self, _module: ModuleType) -> None:
-        if not self.active or "starlette" in self.patchers:
+    def _attach_http(self, _module: ModuleType | None = None) -> None:
+        if not self.active or self._http is not None:
             return
-        from ai_otel.http.asgi import StarletteInstrumentation
+        from ai_otel import providers  # noqa: F401 - takes a while: not when the first request is served
+        from ai_otel.http.answered import Answers
+        from ai_otel.http.instrumentation import HttpInstrumentation
+        from ai_otel.http.routes import Routes
+        from ai_otel.http.view import View
 
-        patcher = Patcher("starlette", lambda: imported_version("starlette", ("starlette",)))
-        self.patchers["starlette"] = patcher
-        StarletteInstrumentation(self.recorder, lambda: bool(self.adapters or self._own_name)).attach(patcher)
+        view = View(
+            Routes({route.template: route.operation for route in self.settings.routes}),
+            Answers(self.settings.provider, lambda: bool(self.adapters)),
+            self._app_seen,
+        )
+        self._http = HttpInstrumentation(self.recorder, self._serving, view, self._hand_over)
+        self.patchers.update(self._http.patchers)
 
-    def _attach_shutdown(self, _module: ModuleType) -> None:
-        if not self.active or "uvicorn" in self.patchers:
+    @property
+    def http(self) -> HttpInstrumentation | None:
+        """The HTTP view, also where no framework is imported; `None` where it is off."""
+        if self._http is None and self.settings.edge:
+            self._attach_http()
+        return self._http
+
+    def _serving(self) -> bool:
+        return bool(self.adapters or self._own_name) and self.active
+
+    def _app_seen(self) -> None:
+        """An application serves in this process: its devices are sampled from now on."""
+        if not self.active:
             return
-        from ai_otel.http.shutdown import UvicornShutdown
-
-        patcher = Patcher("uvicorn", lambda: imported_version("uvicorn", ("uvicorn",)))
-        self.patchers["uvicorn"] = patcher
-        UvicornShutdown(self._hand_over).attach(patcher)
+        if self.engine is None:
+            if self.settings.engines and self.settings.provider not in self.settings.engines:
+                return  # only these engines are wanted
+            self.serve(self.settings.provider)
+        self.recorder.wake()
 
     def _attach_children(self, util: ModuleType) -> None:
         """Have the children of `multiprocessing` export at their end: `os._exit` ends them, without exit handlers."""

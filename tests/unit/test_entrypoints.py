@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ai_otel import entrypoints, start
+from ai_otel.activation import first_engine
 from ai_otel.entrypoints import AiOtelInstrumentor, site, vllm_general_plugin
 from ai_otel.hooks import guard
 from fake_engine import forget, write_package
@@ -22,6 +23,7 @@ ENTRY_POINTS = [site, *AT_ONCE]
 def off_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("AI_OTEL_ENABLED", raising=False)
     monkeypatch.setattr(entrypoints, "_guard", None)
+    monkeypatch.setattr(first_engine, "FRAMEWORKS", ())  # imported here, where a fresh interpreter has none
     path = list(sys.path)
     yield
     start.uninstrument()

@@ -1,5 +1,5 @@
 """
-Starts ai-otel when the process imports the first engine.
+Starts ai-otel when the process imports the first engine, or what serves HTTP: a web framework or server.
 
 Most processes below a server never do. At their start only names are registered, because settings, hooks and what
 they import take 100 ms and 16 MB. Everything in the environment but `AI_OTEL_ENABLED` is therefore read when the engine
@@ -22,23 +22,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+FRAMEWORKS = (
+    *("starlette.applications", "flask.app"),
+    *("uvicorn.server", "hypercorn.app_wrappers", "granian.asgi", "granian.wsgi"),
+    *("gunicorn.workers.base", "gunicorn.workers.gasgi", "waitress.server", "werkzeug.serving"),
+)
+"""Modules whose import shows that the process may serve HTTP."""
+
 _start: Callable[[], object] | None = None
 _pid: int | None = None
 
 
 def wait(start: Callable[[], object]) -> None:
-    """Call `start()` after the import of a package of an engine, at once if one is imported. It must not raise."""
+    """Call `start()` after the import of an engine or a framework, at once if one is imported. It must not raise."""
     global _start, _pid
     if _start is not None:
         return
     _start, _pid = start, os.getpid()
     for engine in ENGINES.values():
         _watch(engine.packages)
+    _watch(FRAMEWORKS)
     IMPORTS.before_foreign(_watch_third_parties)
 
 
 def stop_waiting() -> None:
-    """Leave the import of an engine without effect."""
+    """Leave the import of an engine or a framework without effect."""
     global _start  # noqa: PLW0603 - one for the process
     _start = None
 

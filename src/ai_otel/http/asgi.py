@@ -2,8 +2,9 @@
 The HTTP view of a request, as a pure ASGI layer.
 
 It opens one record for each HTTP request that could be an inference, notes status, first byte, last byte and hang-up,
-and closes it. No byte is held back or changed, no span is made for a chunk, and a chunk costs one comparison. What
-the engine's hooks see on the way belongs to the same record, through `recorder.CURRENT`.
+and closes it. No byte is held back or changed, no span is made for a chunk, and a chunk costs one comparison, where no
+engine is known also the keeping of its last bytes. What the engine's hooks see on the way belongs to the same record,
+through `recorder.CURRENT`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ai_otel.hooks.arguments import Arguments
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.patch import Patcher
 from ai_otel.hooks.point import HookPoint, Rung
-from ai_otel.http.routes import OPERATIONS, route_and_kind
+from ai_otel.http.routes import ROUTES, Routes
+from ai_otel.http.view import METHODS, SEEN, View, close
 from ai_otel.record import Exchange, RequestRecord, clock
 from ai_otel.recorder import CURRENT, Recorder
 
@@ -26,11 +28,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_SEEN = "ai_otel.record"
-"""Key in the ASGI scope: an application mounted in another one is the same request."""
-
-_METHODS = frozenset({"POST", "PUT"})
 
 
 class Headers(Mapping[str, str]):
@@ -73,16 +70,22 @@ class Headers(Mapping[str, str]):
 
 
 class HttpMiddleware:
-    """Serves requests through an ASGI application. `serving` returns whether an engine is observed in this process."""
+    """Serves requests through an ASGI application. `serving` returns whether requests are observed in this process."""
 
-    def __init__(self, recorder: Recorder, serving: Callable[[], bool]) -> None:
+    def __init__(self, recorder: Recorder, serving: Callable[[], bool], view: View | None = None) -> None:
         self._recorder = recorder
         self._serving = serving
+        self._view = view or View()
         self._guard = Guard("edge")
+        self._started_in = 0
+        """The process in which an application was seen last."""
 
     async def serve(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Run `app` for a scope that is wanted. What it raises is raised."""
         guard = self._guard
+        if scope["type"] == "lifespan":
+            await self._start(app, scope, receive, send)
+            return
         opened = guard(self._open, scope)
         if opened is None:
             await app(scope, receive, send)
@@ -92,8 +95,14 @@ class HttpMiddleware:
 
         async def observed_send(message: Message) -> None:
             """Pass a message to the client, inspect its type, and notice when the client is gone."""
-            # Between the first byte and the last there is nothing to see. A plain dictionary cannot fail here.
-            if exchange.first_byte_ns is None or type(message) is not dict or message.get("more_body") is not True:
+            # Between the first byte and the last there is nothing to see, unless the answer is read. A plain
+            # dictionary cannot fail here.
+            if (
+                exchange.first_byte_ns is None
+                or exchange.answer is not None
+                or type(message) is not dict
+                or message.get("more_body") is not True
+            ):
                 guard(saw, record, exchange, message)
             try:
                 await send(message)
@@ -124,25 +133,48 @@ class HttpMiddleware:
                 # A coroutine that garbage collection closes is in another context, which never had this record.
                 pass
 
+    async def _start(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application's startup and shutdown, and notice that it is ready."""
+
+        async def observed_send(message: Message) -> None:
+            await send(message)
+            self._guard(self._saw_startup, message)
+
+        await app(scope, receive, observed_send)
+
+    def _saw_startup(self, message: Message) -> None:
+        if message.get("type") == "lifespan.startup.complete":
+            self._saw_application()
+
+    def _saw_application(self) -> None:
+        if self._view.app_seen is not None and self._started_in != self._recorder.generation:
+            self._started_in = self._recorder.generation
+            self._view.app_seen()
+
     def wants(self, scope: Scope) -> bool:
         """Return whether this request could be an inference and has no record yet."""
+        kind = scope.get("type")
+        if self._view.app_seen is not None and self._started_in != self._recorder.generation:
+            if kind == "lifespan":
+                return True
+            if kind == "http":  # a server that does not say when it starts
+                self._saw_application()
         return (
-            scope.get("type") == "http"
-            and scope["method"] in _METHODS
-            and _SEEN not in scope
+            kind == "http"
+            and scope["method"] in METHODS
+            and SEEN not in scope
             and self._serving()
-            and not route_and_kind(scope)[1]
+            and not self._view.routes.of_scope(scope).background
         )
 
     def _open(self, scope: Scope) -> tuple[RequestRecord, Exchange]:
-        scope[_SEEN] = True
-        route, _ = route_and_kind(scope)
-        operation = None if route is None else OPERATIONS[route]
+        scope[SEEN] = True
+        operation = self._view.routes.of_scope(scope).operation
         record = self._recorder.open(operation, Headers(scope["headers"]))
         record.exchange = exchange = Exchange.started(scope["method"])
         server = scope.get("server")
         if server is not None and server[1] is not None:
-            exchange.server_address, exchange.server_port = server[0], server[1]
+            exchange.server_address, exchange.server_port = server[0], int(server[1])  # granian: a string
         return record, exchange
 
     def _saw(self, record: RequestRecord, exchange: Exchange, message: Message) -> None:
@@ -151,6 +183,8 @@ class HttpMiddleware:
             now_ns = clock(record)
             if exchange.first_byte_ns is None and message.get("body"):
                 exchange.first_byte_ns = now_ns
+            if exchange.answer is not None and self._view.answers is not None:
+                self._view.answers.saw(record, exchange, message.get("body", b""))
             if not message.get("more_body", False):
                 exchange.last_byte_ns = now_ns
         elif kind == "http.response.start":
@@ -159,25 +193,19 @@ class HttpMiddleware:
             exchange.status = message.get("status")
             # Sent from inside the application: the HTTP span of another instrumentation is current here.
             exchange.inner_context = self._recorder.capture()
+            if self._view.answers is not None:
+                self._view.answers.begin(record, exchange, message.get("headers", ()))
         elif kind == "http.response.pathsend":
             # The server sends a whole file itself; no message follows.
             exchange.last_byte_ns = clock(record)
 
     def _close(self, record: RequestRecord, exchange: Exchange, scope: Scope, error: BaseException | None) -> None:
-        exchange.route = route_of(scope)
+        exchange.route = route_of(scope, self._view.routes)
         if error is not None and exchange.last_byte_ns is None and _is_hang_up(error):
             exchange.hung_up = True
         elif error is not None and not exchange.hung_up:
             exchange.error_type = type(error).__name__
-        if not record.inferences and (record.operation is None or _is_redirect(exchange.status)):
-            self._recorder.discard(record)
-            return
-        # What runs after the last byte, such as background tasks, is not the client's request any more.
-        self._recorder.close(record, exchange.last_byte_ns)
-
-
-def _is_redirect(status: int | None) -> bool:
-    return status is not None and 300 <= status < 400
+        close(self._recorder, record, exchange)
 
 
 def _is_hang_up(error: BaseException) -> bool:
@@ -193,12 +221,10 @@ def _is_hang_up(error: BaseException) -> bool:
     return type(error).__name__ == "ClientDisconnect" and not isinstance(error.__context__, OSError)
 
 
-def route_of(scope: Scope) -> str | None:
+def route_of(scope: Scope, routes: Routes = ROUTES) -> str | None:
     """The low-cardinality route: the framework's template, or a known path."""
-    template = getattr(scope.get("route"), "path", None)
-    if isinstance(template, str):
-        return template
-    return route_and_kind(scope)[0]
+    template = getattr(scope.get("route"), "path", None) or scope.get("path_template")
+    return template if isinstance(template, str) else routes.of_scope(scope).route
 
 
 STARLETTE = HookPoint(
@@ -215,8 +241,8 @@ class StarletteInstrumentation:
 
     hooks = (STARLETTE,)
 
-    def __init__(self, recorder: Recorder, serving: Callable[[], bool]) -> None:
-        self._middleware = HttpMiddleware(recorder, serving)
+    def __init__(self, recorder: Recorder, serving: Callable[[], bool], view: View | None = None) -> None:
+        self._middleware = HttpMiddleware(recorder, serving, view)
 
     def attach(self, hooks: Patcher) -> None:
         """Register the hook; waits until Starlette is imported."""

@@ -10,7 +10,8 @@ It fills the same record as an engine's adapter. Nothing here raises into the ap
 `instrument()` or `AI_OTEL_ENABLED` every call does nothing.
 """
 
+from ai_otel.manual.applications import asgi, wsgi
 from ai_otel.manual.carriers import Carrier, attach, carry
 from ai_otel.manual.requests import Request, batch, inference
 
-__all__ = ["Carrier", "Request", "attach", "batch", "carry", "inference"]
+__all__ = ["Carrier", "Request", "asgi", "attach", "batch", "carry", "inference", "wsgi"]

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ai_otel")
 
-PROVIDER = "custom"
-"""`gen_ai.provider.name` where the application names none."""
-
 _PARAMETERS = (
     *("max_tokens", "temperature", "top_p", "top_k", "seed", "stop_sequences"),
     *("frequency_penalty", "presence_penalty", "choice_count"),
@@ -125,8 +122,9 @@ class Request:
         if handle is None:
             return
         given = self._arguments
-        recorder = handle.serve(given["provider"])
-        inference = Inference.started(given["provider"], given["operation"], given["request_id"])
+        provider = given["provider"] or handle.settings.provider
+        recorder = handle.serve(provider)
+        inference = Inference.started(provider, given["operation"], given["request_id"])
         inference.model, inference.stream = given["model"], given["stream"]
         inference.read_engine, inference.progress = self._read, self._progress
         headers = self._headers if self._headers is not None else HEADERS.get()
@@ -261,7 +259,7 @@ class Request:
 def inference(
     operation: str = "chat",
     *,
-    provider: str = PROVIDER,
+    provider: str | None = None,
     model: str | None = None,
     request_id: str | None = None,
     input_tokens: int | None = None,
@@ -281,8 +279,9 @@ def inference(
     One inference that the application's own code computes.
 
     `operation` is a value of `gen_ai.operation.name`, such as `chat`, `text_completion`, `embeddings`; `provider` the
-    name of the server in telemetry, of low cardinality. `headers` are those of the caller's request, for its
-    `traceparent`, where no HTTP framework is observed. Everything else is as the client asked; `None` is unknown.
+    name of the server in telemetry, of low cardinality, by default that of `AI_OTEL_PROVIDER`. `headers` are those of
+    the caller's request, for its `traceparent`, where no HTTP framework is observed. Everything else is as the client
+    asked; `None` is unknown.
     """
     arguments = {
         "operation": operation,

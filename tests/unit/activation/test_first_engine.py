@@ -26,13 +26,15 @@ def waiting_for_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     monkeypatch.setattr(first_engine, "IMPORTS", ImportFinder())
     monkeypatch.setattr(first_engine, "_start", None)
     monkeypatch.setattr(first_engine, "_pid", None)
+    monkeypatch.setattr(first_engine, "FRAMEWORKS", ("a_framework.app",))  # the real ones are imported here
     monkeypatch.syspath_prepend(tmp_path)
     # The finder of this process may wait for the same packages, and comes before the one of the test.
     before = list(sys.meta_path)
     sys.meta_path[:] = [finder for finder in before if not isinstance(finder, ImportFinder)]
     yield
     sys.meta_path[:] = before
-    forget("vllm", "llama_cpp", "xllamacpp", "unrelated", "engine_of_others", "an_adapter", "others_adapter")
+    forget("a_framework", "a_framework.app", "vllm", "llama_cpp", "xllamacpp")
+    forget("unrelated", "engine_of_others", "an_adapter", "others_adapter")
 
 
 @pytest.fixture
@@ -59,6 +61,15 @@ def test_each_package_of_each_engine_starts_it(package: str, started: list[str],
     importlib.import_module("unrelated")
     assert started == []
     importlib.import_module(package)
+    assert started == ["start"]
+
+
+def test_what_serves_http_starts_it(started: list[str], tmp_path: Path) -> None:
+    write_package(tmp_path, "a_framework")
+    (tmp_path / "a_framework/app.py").write_text("")
+    importlib.import_module("a_framework")
+    assert started == []
+    importlib.import_module("a_framework.app")
     assert started == ["start"]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ai_otel import semconv
-from ai_otel.http.routes import OPERATIONS, route_and_kind
+from ai_otel.http.routes import OPERATIONS, Routes, route_and_kind
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,33 @@ def test_pages_about_the_server_are_background(path: str) -> None:
 @pytest.mark.parametrize("path", [*OPERATIONS, "/", "/metrics/other", "/healthy/things"])
 def test_nothing_else_is(path: str) -> None:
     assert not route_and_kind({"path": path})[1]
+
+
+# ---------------------------------------------------------------- routes of the user's
+
+
+MORE = Routes({"/predict": "text_completion", "/v1/models/{name}:predict": "chat", "/f/{rest:path}": "speech"})
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/predict", ("/predict", "text_completion", False)),
+        ("/predict/", ("/predict", "text_completion", False)),
+        ("/v2/predict", (None, None, False)),
+        ("/v1/models/tiny:predict", ("/v1/models/{name}:predict", "chat", False)),
+        ("/gateway/v1/models/tiny:predict", ("/v1/models/{name}:predict", "chat", False)),
+        ("/v1/models/a/b:predict", (None, None, False)),
+        ("/v1/models/:predict", (None, None, False)),
+        ("/f/a/b/health", ("/f/{rest:path}", "speech", False)),
+        ("/v1/chat/completions", ("/v1/chat/completions", "chat", False)),
+        ("/health", (None, None, True)),
+    ],
+)
+def test_more_routes(path: str, expected: tuple[str | None, str | None, bool]) -> None:
+    assert MORE.of(path) == expected
+
+
+def test_the_users_routes_win() -> None:
+    assert Routes({"/v1/completions": "chat", "/ping": "chat"}).of("/v1/completions").operation == "chat"
+    assert Routes({"/ping": "chat"}).of("/ping") == ("/ping", "chat", False)
