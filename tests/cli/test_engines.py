@@ -56,7 +56,7 @@ def examined(*hooks: HookPoint) -> list[Finding]:
     found = [each for each in installed_engines(TOY) if isinstance(each, Installed)]
     for each in found:
         each.adapter.hooks = hooks
-    return list(check_engines(found, http=False))
+    return list(check_engines(found))
 
 
 @pytest.fixture(autouse=True)
@@ -134,25 +134,12 @@ def test_a_folder_of_that_name_is_no_engine(tmp_path: Path, monkeypatch: pytest.
     assert list(installed_engines(TOY)) == []
 
 
-def test_no_engine_at_all_is_wrong() -> None:
-    (found,) = check_engines([], http=True)
-    assert found.level is Level.WRONG
-    assert found.next_step == "Install ai-otel into the environment that runs the server."
-
-
 def test_an_adapter_that_cannot_be_loaded_is_reported(install: Install) -> None:
     install()
     (found,) = installed_engines({"toy": EngineEntry("ai_otel.engines.no_such:Adapter", ("toy",))})
     assert isinstance(found, Finding)
     assert found.level is Level.WRONG
     assert "no_such" in found.says
-
-
-def test_the_http_hook_is_checked_beside_an_engine(install: Install) -> None:
-    install(engine=ENGINE)
-    found = list(check_engines(installed_engines(TOY), http=True))
-    assert found[-1].details["target"] == "starlette.applications:Starlette.__call__"
-    assert found[-1].level is Level.OK
 
 
 # ---------------------------------------------------------------- reading source

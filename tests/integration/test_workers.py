@@ -111,7 +111,7 @@ def test_a_thread_that_a_pool_starts_belongs_to_no_request(record: RequestRecord
 
 
 class Noting(ThreadPoolExecutor):
-    """A pool that looks at what it is given."""
+    """A pool that keeps what it is given."""
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         self.given = fn

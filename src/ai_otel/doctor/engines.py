@@ -62,28 +62,20 @@ def _carriers() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def check_engines(found: Iterable[Installed | Finding], *, http: bool) -> Iterator[Finding]:
+def check_engines(found: Iterable[Installed | Finding]) -> Iterator[Finding]:
     """One finding for each engine, then one for each of its hooks."""
-    any_engine, source = False, InstalledSource()
+    source = InstalledSource()
     for each in found:
-        any_engine = True
         if isinstance(each, Finding):
             yield each
         else:
             yield from _check_engine(each, source)
-    if not any_engine:
-        says = "no known engine is installed"
-        yield Finding(
-            "engines", "engines", Level.WRONG, says, "Install ai-otel into the environment that runs the server."
-        )
-    elif http:
-        yield from _check_http(source)
 
 
 def _check_engine(engine: Installed, source: InstalledSource) -> Iterator[Finding]:
     # An adapter may cover several packages of one engine; what is not installed has nothing to be missing.
     points = [point for point in engine.adapter.hooks if package_folders(point.module.partition(".")[0])]
-    hooks = [_check_hook(source, engine.name, engine.version, point) for point in points]
+    hooks = [check_hook(source, engine.name, engine.version, point) for point in points]
     in_range = [hook for hook in hooks if hook.details["state"] != "out of range"]
     level, says, next_step = _judge_version(engine, any_hook=bool(in_range) or not hooks)
     details = {
@@ -117,7 +109,8 @@ def _judge_version(engine: Installed, *, any_hook: bool) -> tuple[Level, str, st
     return Level.OK, says, ""
 
 
-def _check_hook(source: InstalledSource, engine: str, engine_version: str | None, point: HookPoint) -> Finding:
+def check_hook(source: InstalledSource, engine: str, engine_version: str | None, point: HookPoint) -> Finding:
+    """Whether a hook finds what it hooks."""
     state, detail = _state_of(source, engine_version, point)
     details = {
         "target": point.target,
@@ -152,17 +145,3 @@ def _state_of(source: InstalledSource, engine_version: str | None, point: HookPo
     if lacking:
         return "changed", f"changed: it takes no {', '.join(lacking)}"
     return "here", ""
-
-
-def _check_http(source: InstalledSource) -> Iterator[Finding]:
-    from ai_otel.http.asgi import STARLETTE
-
-    if not package_folders("starlette"):
-        says = "is not installed: no HTTP middleware, requests are observed in the engine only"
-        yield Finding("engines", "starlette", Level.NOTE, says, details={"state": "not installed"})
-        return
-    try:
-        installed: str | None = version("starlette")
-    except PackageNotFoundError:
-        installed = None
-    yield _check_hook(source, "starlette", installed, STARLETTE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ai_otel import activation
-from ai_otel.doctor import common_metrics, engines, packages
+from ai_otel.doctor import common_metrics, engines, http, packages
 from ai_otel.doctor.export.checks import check_export
 from ai_otel.doctor.finding import Finding
 from ai_otel.doctor.gpus import check_gpus
@@ -26,7 +26,9 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
         found = list(engines.installed_engines({**ENGINES, **activation.third_party_engines()}))
     yield from (engines.broken_adapter(sentence) for sentence in messages)
     names = frozenset(each.name for each in found if isinstance(each, engines.Installed))
-    yield from engines.check_engines(found, http=configuration.settings.edge)
+    yield from engines.check_engines(found)
+    settings = configuration.settings
+    yield from http.check_http(on=settings.edge, engines=bool(found), provider=settings.provider)
     yield from check_switch(configuration, names)
     yield from check_export(otel, direct=configuration.settings.emitter == "direct")
     if metrics_url is not None:

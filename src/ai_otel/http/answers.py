@@ -40,11 +40,12 @@ class AnswerValues(NamedTuple):
 class Answer:
     """The body of one response while it passes. `streamed` says that it is a stream of server-sent events."""
 
-    __slots__ = ("_head", "_size", "_tail", "_tail_size", "streamed")
+    __slots__ = ("_head", "_pending", "_size", "_tail", "_tail_size", "streamed")
 
     def __init__(self, *, streamed: bool) -> None:
         self.streamed = streamed
         self._head = b""
+        self._pending: list[bytes] = []
         self._tail: deque[bytes] = deque()
         self._tail_size = self._size = 0
 
@@ -61,8 +62,27 @@ class Answer:
                 return None
         return None if streamed is None else cls(streamed=streamed)
 
+    def takes(self, body: object) -> bool:
+        """Note a small piece, of which streams have many, without checking it; `False` where `saw` must."""
+        pending = self._pending
+        if type(body) is bytes and len(body) <= _SMALL_BYTES and len(pending) < _MAX_PENDING:
+            pending.append(body)
+            return True
+        return False
+
     def saw(self, body: bytes) -> None:
         """Note a piece of the body. Memory and time are bounded, however large and many the pieces are."""
+        self.gather()
+        self._note(body)
+
+    def gather(self) -> None:
+        """Keep of the small pieces what is needed."""
+        if self._pending:
+            joined = b"".join(self._pending)
+            self._pending.clear()
+            self._note(joined)
+
+    def _note(self, body: bytes) -> None:
         size = len(body)
         if size > TAIL_BYTES:
             if self._size < HEAD_BYTES:
@@ -85,10 +105,12 @@ class Answer:
     @property
     def kept_bytes(self) -> int:
         """About how many bytes it keeps in memory."""
-        return len(self._head) + self._tail_size + 64 * len(self._tail)
+        pending = sum(len(body) for body in self._pending)
+        return len(self._head) + self._tail_size + pending + 64 * (len(self._tail) + len(self._pending))
 
     def read(self) -> AnswerValues:
         """What a complete answer says."""
+        self.gather()
         tail = b"".join(self._tail)[-TAIL_BYTES:]
         whole = tail if self._size <= TAIL_BYTES else None
         if self.streamed:
@@ -98,6 +120,7 @@ class Answer:
         return _of_object({**_first_members(self._head), **_last_members(tail)})
 
 
+_SMALL_BYTES, _MAX_PENDING = 1024, 64
 _MAX_PIECES = 256
 """A server may send single bytes."""
 _MAX_TRIES = 4

@@ -99,9 +99,9 @@ class HttpMiddleware:
             # dictionary cannot fail here.
             if (
                 exchange.first_byte_ns is None
-                or exchange.answer is not None
                 or type(message) is not dict
                 or message.get("more_body") is not True
+                or ((answer := exchange.answer) is not None and not answer.takes(message.get("body")))
             ):
                 guard(saw, record, exchange, message)
             try:

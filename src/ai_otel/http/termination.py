@@ -57,7 +57,7 @@ class Termination:
 
     def _wants(self, _server: object, _arguments: Arguments) -> bool:
         self._begin()
-        # Only the main thread may set a handler, and only where nobody else handles the signal.
+        # Only the main thread may set a handler, and only where the application does not handle the signal.
         main = threading.current_thread() is threading.main_thread()
         return main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

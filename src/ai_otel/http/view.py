@@ -38,6 +38,8 @@ def close(recorder: Recorder, record: RequestRecord, exchange: Exchange) -> None
     if not record.inferences and (record.operation is None or is_redirect(exchange.status)):
         recorder.discard(record)
         return
+    if exchange.answer is not None:
+        exchange.answer.gather()
     # What runs after the last byte, such as background tasks, is not the client's request any more.
     recorder.close(record, exchange.last_byte_ns)
 

@@ -35,7 +35,7 @@ START = HookPoint(
 
 
 class WorkerInstrumentation:
-    """Takes the current record along; where none is open, a call costs one look at a context variable."""
+    """Takes the current record along; where none is open, a call costs the reading of a context variable."""
 
     hooks = (SUBMIT, START)
 

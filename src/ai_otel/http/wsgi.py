@@ -225,7 +225,8 @@ class Answer:
             raise
         finally:
             CURRENT.reset(token)
-        if call.exchange.first_byte_ns is None or call.exchange.answer is not None:
+        answer = call.exchange.answer
+        if call.exchange.first_byte_ns is None or (answer is not None and not answer.takes(item)):
             guard(self._middleware.saw, call, item)
         return item
 

@@ -176,3 +176,27 @@ def test_reading_takes_no_longer_for_a_hostile_answer() -> None:
     usual = seconds(chat("x" * (TAIL_BYTES - 500)))
     for hostile in (b'{"usage":{' * 10_000, b',"usage":{}' * 10_000, b'"\\' * 20_000):
         assert seconds(hostile) < 300 * usual + 0.01
+
+
+# ---------------------------------------------------------------- many small pieces
+
+
+def test_small_pieces_are_noted_in_bundles_of_a_bounded_size() -> None:
+    answer = Answer(streamed=True)
+    most = 0
+    for number in range(1000):
+        piece = f'data: {{"id": "a", "n": {number}}}\n\n'.encode()
+        if not answer.takes(piece):
+            answer.saw(piece)
+        most = max(most, answer.kept_bytes)
+    last = b'data: {"usage": {"completion_tokens": 5}}\n\n'
+    assert answer.takes(last)
+    assert most < 32 * 1024
+    answer.gather()
+    assert answer.kept_bytes < 2 * TAIL_BYTES
+    assert (answer.read().request_id, answer.read().output_tokens) == ("a", 5)
+
+
+@pytest.mark.parametrize("body", [b"x" * 1025, bytearray(b"x"), memoryview(b"x"), None, "x"])
+def test_other_pieces_are_checked(body: object) -> None:
+    assert not Answer(streamed=True).takes(body)
