@@ -58,6 +58,8 @@ class Patcher:
         self.engine = engine
         self.version = version
         self.attachments: list[Attachment] = []
+        self._makers: list[Callable[[Guard, Mapping[str, int]], Wrapper]] = []
+        """For each attachment what makes its wrapper."""
         self._registered: set[tuple[HookPoint, str]] = set()
         self._guards: list[Guard] = []
         self._undo: list[Callable[[], None]] = []
@@ -237,14 +239,19 @@ class Patcher:
         attachment = Attachment(point, "waiting")
         self.attachments.append(attachment)
         guard = Guard(f"attach {point.target}")
-        own = WeakMethod(self._attach)  # the finder keeps a call whose module is never imported
+        # The finder keeps a call whose module is never imported: it must not keep the hook.
+        own, index = WeakMethod(self._attach_at), len(self._makers)
+        self._makers.append(make)
 
         def attach(_module: Any) -> None:
             # What raises here would fail the engine's own import.
-            if (attach_to := own()) is not None:
-                guard(attach_to, attachment, make)
+            if (attach_at := own()) is not None:
+                guard(attach_at, index)
 
         IMPORTS.when_imported(point.module, attach)
+
+    def _attach_at(self, index: int) -> None:
+        self._attach(self.attachments[index], self._makers[index])
 
     def _attach(self, attachment: Attachment, make: Callable[[Guard, Mapping[str, int]], Wrapper]) -> None:
         point = attachment.point
