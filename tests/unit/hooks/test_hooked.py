@@ -173,14 +173,14 @@ def test_a_python_function_is_replaced_by_one() -> None:
 )
 def test_what_is_no_python_function_gets_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     below: list[Any] = []
-    ours: list[Any] = []
+    heard: list[Any] = []
 
     def theirs(wrapped: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
         below.append((instance, args, kwargs))
         return wrapped(*args, **kwargs)
 
     def listening(call: Callable[..., Any], instance: Any, args: Any, kwargs: Any) -> Any:
-        ours.append((instance, args, kwargs))
+        heard.append((instance, args, kwargs))
         return call(*args, **kwargs)
 
     monkeypatch.setattr(Kinds, "method", wrapt.FunctionWrapper(vars(Kinds)["method"], theirs))
@@ -189,9 +189,9 @@ def test_what_is_no_python_function_gets_a_proxy(monkeypatch: pytest.MonkeyPatch
     kinds = Kinds()
     assert kinds.method(1, b=4) == Kinds.method(kinds, 1, b=4) == 5
     assert below == [(kinds, (1,), {"b": 4})] * 2
-    assert ours == [(kinds, (kinds, 1), {"b": 4})] * 2
+    assert heard == [(kinds, (kinds, 1), {"b": 4})] * 2
     assert hooked(len, listening, in_class=False)([1, 2]) == 2
-    assert ours[-1] == (None, ([1, 2],), {})
+    assert heard[-1] == (None, ([1, 2],), {})
 
 
 class Listener:
