@@ -8,6 +8,8 @@ The way of a closed record to telemetry, on the recorder's thread.
                are created, with explicit times
     release    the engine's objects are let go
 
+Records come in batches: all of a batch are read and settled, then the spans of all are created, then all points.
+
 Each stage runs in a guard of its own: what one cannot do costs its part of the telemetry and nothing else.
 """
 
