@@ -2,8 +2,7 @@
 Where telemetry goes: providers that were passed in, that the user made global, from a file, or our own.
 
 Own providers are private: a global MeterProvider would empty Ray's metrics endpoint, and a global TracerProvider would
-make FastAPI trace every route. They are the SDK's own classes with the SDK's own exporters, so every `OTEL_*` variable
-holds.
+make FastAPI trace every route. They are the SDK's classes with the SDK's exporters: every `OTEL_*` variable holds.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ with readable():  # the SDK reads limits of spans when it is imported
     from ai_otel.export.pauses import pause_between_instruments, pausing
     from ai_otel.export.points import CountedMetricExporter, paused
     from ai_otel.export.spans import BoundedSpanExporter, CountedSpanProcessor
+    from ai_otel.export.unthreaded import UnthreadedMetricReader, UnthreadedSpanProcessor
 
 log = logging.getLogger("ai_otel")
 
@@ -291,13 +291,20 @@ def _exporters(signal: str, environment: Mapping[str, str]) -> Iterator[tuple[st
 def _processor(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> SpanProcessor:
     bounded = BoundedSpanExporter(exporter, counts, seen)
     _survive(bounded, "export", type(exporter).__name__)
-    return CountedSpanProcessor(bounded, counts)
+    try:
+        return CountedSpanProcessor(bounded, counts)
+    except RuntimeError:  # the process ends
+        return UnthreadedSpanProcessor(bounded)
 
 
 def _reader(exporter: Any, counts: ExportCounts, seen: redirects.Redirects | None) -> MetricReader:
     if isinstance(exporter, MetricReader):
         return _bind(exporter)
-    return _bind(PeriodicExportingMetricReader(CountedMetricExporter(exporter, counts, seen)))
+    counted = CountedMetricExporter(exporter, counts, seen)
+    try:
+        return _bind(PeriodicExportingMetricReader(counted))
+    except RuntimeError:
+        return _bind(UnthreadedMetricReader(counted))
 
 
 def _bind(reader: MetricReader) -> MetricReader:

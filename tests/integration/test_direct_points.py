@@ -76,7 +76,7 @@ def test_a_collection_while_values_are_recorded_loses_and_doubles_none(temporali
 
 
 FORKED = """
-import os, sys
+import os, sys, warnings
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
 from ai_otel import providers
@@ -91,6 +91,8 @@ class Printing(MetricExporter):
         return True
     def shutdown(self, timeout_millis=30_000, **_):
         pass
+
+warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on Python warns of a fork beside threads
 
 def made(scope):
     own = providers.own(Resource({}), {"OTEL_TRACES_EXPORTER": "none"}, lambda *_: (Printing(), None))

@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from harness.telemetry.sink import listening
+
 
 def test_the_first_reported_request_starts_a_process_that_is_switched_on() -> None:
     program = """
@@ -26,3 +30,27 @@ print("started")
         [sys.executable, "-c", program], check=False, env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "started\n", done.stderr
+
+
+@pytest.mark.fault(
+    "export", "a process ends while its first request is emitted", "the request's span and its metrics are exported"
+)
+def test_a_process_that_ends_with_its_first_request_exports_it() -> None:
+    """From Python 3.12 on no thread can be started then."""
+    program = """
+import ai_otel
+ai_otel.instrument(gpu=("none",))
+with ai_otel.inference("chat", provider="mine"):
+    pass
+"""
+    with listening() as sink:
+        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=False, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        spans = [
+            span for request in sink.traces for r in request.resource_spans for s in r.scope_spans for span in s.spans
+        ]
+        assert [span.name for span in spans] == ["chat"]
+        assert sink.metrics

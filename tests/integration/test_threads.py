@@ -104,8 +104,8 @@ def test_the_recorder_survives_an_engine_object_that_raises_anything(error: Base
 
     handle = Handle(Settings(flush_interval=0.001, gpu=("none",), traces=False, metrics=False), Environment.read({}))
     delivered: list[RequestRecord] = []
-    emit = handle.pipeline._emit
-    handle.pipeline._emit = lambda record: (delivered.append(record), emit(record))[1]  # type: ignore[method-assign]
+    emit = handle.pipeline._emit_spans
+    handle.pipeline._emit_spans = lambda record: (delivered.append(record), emit(record))[1]  # type: ignore[method-assign]
     try:
         for inference in (unknown(model="tiny", read_engine=unreadable), unknown(model="tiny")):
             record = call(inference)
