@@ -7,11 +7,12 @@ OpenTelemetry call, nothing that waits.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
@@ -54,7 +55,8 @@ def _size_of(record: RequestRecord) -> int:
     headers = record.headers
     size = getattr(headers, "size", None) if headers else 0
     if size is None:
-        size = sum(len(name) + len(value) for name, value in (headers or {}).items())
+        texts: Iterable[object] = itertools.chain.from_iterable((headers or {}).items())
+        size = sum(len(text) for text in texts if isinstance(text, str))
     answer = record.exchange.answer if record.exchange is not None else None
     kept = answer.kept_bytes if answer is not None else 0
     return int(size) + kept + _INFERENCE_BYTES * (1 + len(record.inferences))
