@@ -52,11 +52,9 @@ def __getattr__(name: str) -> object:
 
 def _imported(module: str) -> object:
     import importlib
-    import sys
 
-    forks = sys.modules.get("ai_otel.hooks.forks")
-    if forks is None or not hasattr(forks, "FORKS"):
-        return importlib.import_module(module)  # ai-otel has not started
+    from ai_otel.hooks.forks import FORKS, IMPORTS_S
+
     # The first request may be reported while another thread forks: the import lock would stay locked in the child.
-    with forks.FORKS.held_off(forks.IMPORTS_S):
+    with FORKS.held_off(IMPORTS_S):
         return importlib.import_module(module)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ai_otel.activation import first_engine
+from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.inputs.shown import shown
 from ai_otel.manual.carriers import GUARD, HEADERS, Carrier
 from ai_otel.manual.generators import async_generator, generator
@@ -118,7 +119,8 @@ class Request:
 
     def _begin(self) -> None:
         if current() is None:
-            first_engine.begin()
+            with FORKS.held_off(IMPORTS_S):
+                first_engine.begin()
         handle = current()
         if handle is None:
             return
