@@ -35,7 +35,10 @@ _MEASURED_FROM = 256
 _INFERENCE_BYTES = 2048
 
 HURRY = 1024
-"""With more waiting records there are no pauses for the server's threads, so that the queue does not fill up."""
+"""
+With more waiting records there are no pauses for the server's threads, so that the queue does not fill up. Nor are
+there any at the end of the process, which may take a few seconds only.
+"""
 BATCH = 64
 """Records that are taken from the queue before `finish_batch` is called."""
 
@@ -292,7 +295,7 @@ class Recorder:
         self._guard(self._finish_batch)
 
     def _is_in_a_hurry(self) -> bool:
-        return len(self._queue) > HURRY
+        return self._stopped or len(self._queue) > HURRY
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """
