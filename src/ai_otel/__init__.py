@@ -45,8 +45,16 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     # Lazy, because entry points import this package at every interpreter start.
     if name in _HOMES:
-        import importlib
-
-        found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        found = globals()[name] = getattr(_imported(_HOMES[name]), name)
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _imported(module: str) -> object:
+    import importlib
+
+    from ai_otel.hooks.forks import FORKS, IMPORTS_S
+
+    # The first request may be reported while another thread forks: the import lock would stay locked in the child.
+    with FORKS.held_off(IMPORTS_S):
+        return importlib.import_module(module)

@@ -25,6 +25,8 @@ with readable("propagation"):  # the API loads the propagators when it is import
     from opentelemetry import propagate
 
 FOREIGN_PARENT = ("link", "parent", "ignore")
+MAX_HEADER_CHARACTERS = 8192
+"""The longest `baggage` that is valid. A propagator of the API logs a longer one, at each request and as a whole."""
 
 
 class Parent(NamedTuple):
@@ -62,16 +64,15 @@ class _HeaderGetter(Getter[Mapping[str, str]]):
     """
     Reads headers of which one name may stand on several lines.
 
-    These are one list (RFC 9110, 5.3): `tracestate: a=1` and `tracestate: b=2` are `a=1,b=2`.
+    These are one list (RFC 9110, 5.3): `tracestate: a=1` and `tracestate: b=2` are `a=1,b=2`. An application that
+    reports its requests itself may give values that are no text.
     """
 
     def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
-        """Return every value of a header; `None` where there is none."""
+        """Return every value of a header that a propagator can read; `None` where there is none."""
         get_all = getattr(carrier, "get_all", None)
-        if get_all is not None:
-            return get_all(key) or None
-        value = carrier.get(key)
-        return None if value is None else [value]
+        values = (get_all(key) or ()) if get_all is not None else (carrier.get(key),)
+        return [value for value in values if isinstance(value, str) and len(value) <= MAX_HEADER_CHARACTERS] or None
 
     def keys(self, carrier: Mapping[str, str]) -> list[str]:
         """Return the names of all headers."""

@@ -7,11 +7,12 @@ OpenTelemetry call, nothing that waits.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from queue import Empty, SimpleQueue
@@ -34,7 +35,10 @@ _MEASURED_FROM = 256
 _INFERENCE_BYTES = 2048
 
 HURRY = 1024
-"""With more waiting records there are no pauses for the server's threads, so that the queue does not fill up."""
+"""
+With more waiting records there are no pauses for the server's threads, so that the queue does not fill up. Nor are
+there any at the end of the process, which may take a few seconds only.
+"""
 BATCH = 64
 """Records that are taken from the queue before `finish_batch` is called."""
 
@@ -54,7 +58,8 @@ def _size_of(record: RequestRecord) -> int:
     headers = record.headers
     size = getattr(headers, "size", None) if headers else 0
     if size is None:
-        size = sum(len(name) + len(value) for name, value in (headers or {}).items())
+        texts: Iterable[object] = itertools.chain.from_iterable((headers or {}).items())
+        size = sum(len(text) for text in texts if isinstance(text, str))
     answer = record.exchange.answer if record.exchange is not None else None
     kept = answer.kept_bytes if answer is not None else 0
     return int(size) + kept + _INFERENCE_BYTES * (1 + len(record.inferences))
@@ -290,7 +295,7 @@ class Recorder:
         self._guard(self._finish_batch)
 
     def _is_in_a_hurry(self) -> bool:
-        return len(self._queue) > HURRY
+        return self._stopped or len(self._queue) > HURRY
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """

@@ -18,7 +18,7 @@ from ai_otel.energy.stage import DeviceOptions
 from ai_otel.engines import ENGINES, EngineEntry
 from ai_otel.engines.adapter import warn_blocked, warn_out_of_range
 from ai_otel.hooks import guard
-from ai_otel.hooks.forks import FORKS
+from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.hooks.guard import Guard
 from ai_otel.hooks.imports import IMPORTS
 from ai_otel.hooks.patch import Patcher, imported_version
@@ -127,7 +127,9 @@ class Handle:
         if self._own_name is None:
             self._own_name = name
             if not self.adapters:
-                self._get_ready()
+                # The application's thread imports here, while another one may fork.
+                with FORKS.held_off(IMPORTS_S):
+                    self._get_ready()
         return self.recorder
 
     def _attach_http(self, _module: ModuleType | None = None) -> None:
@@ -277,7 +279,8 @@ def _when_imported(module: str, guard: Guard, attach: Callable[..., None], *argu
 
     def imported(found: ModuleType) -> None:
         if (bound := method()) is not None:
-            guard(bound, *arguments, found)
+            with FORKS.held_off(IMPORTS_S):
+                guard(bound, *arguments, found)
 
     IMPORTS.when_imported(module, imported)
 

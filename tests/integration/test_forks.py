@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -332,6 +334,17 @@ def test_pythons_warning_of_a_fork_names_the_line_of_the_application() -> None:
     with holding(0.05), pytest.warns(DeprecationWarning, match="multi-threaded") as warned:
         in_a_child(lambda: True)
     assert [each.filename for each in warned] == [__file__]
+
+
+@pytest.mark.fault(
+    "requests", "the application copies or pickles a function that forks", "that works as with the function itself"
+)
+@pytest.mark.usefixtures("attached")
+@pytest.mark.parametrize("name", ["fork", "forkpty"])
+def test_functions_that_fork_can_be_copied_and_pickled(name: str) -> None:
+    function = getattr(os, name)
+    assert copy.copy(function) is copy.deepcopy(function) is function
+    assert pickle.loads(pickle.dumps(function)) == function
 
 
 def test_the_functions_that_fork_are_restored() -> None:

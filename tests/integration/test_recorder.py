@@ -84,6 +84,30 @@ def test_a_burst_of_records_leaves_the_interpreter_to_other_threads(monkeypatch:
     assert max(runs.values()) <= 4, runs
 
 
+@pytest.mark.fault(
+    "export",
+    "the process ends while threads of the application compute on, and records wait",
+    "the records are emitted without pauses for those threads, so that all leave within the time for it",
+)
+def test_records_that_wait_at_the_end_are_emitted_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    done: list[RequestRecord] = []
+
+    def busily(record: RequestRecord) -> None:
+        end_s = time.perf_counter() + forks.TURN_S
+        while time.perf_counter() < end_s:
+            pass
+        done.append(record)
+
+    with recorder_of(busily, interval_s=60) as recorder:
+        monkeypatch.setattr(forks, "time", _Clock(pauses.append))
+        for _ in range(100):
+            a_closed_record(recorder)
+        recorder.stop()
+    assert len(done) == 100
+    assert forks.PAUSE_S not in pauses
+
+
 class _Clock:
     """The module `time`, with another `sleep`."""
 

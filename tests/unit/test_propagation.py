@@ -170,3 +170,14 @@ def test_the_context_that_is_captured_is_the_current_one() -> None:
 def test_the_choices_are_those_of_the_setting() -> None:
     for choice in FOREIGN_PARENT:
         assert Settings.from_environment({"AI_OTEL_FOREIGN_PARENT": choice}).foreign_parent == choice
+
+
+@pytest.mark.fault(
+    "requests",
+    "each request of a client has 60 kB of `baggage`",
+    "the trace context is read; the server's log does not have the header",
+)
+def test_baggage_beyond_the_limit_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    context = extract({**HEADERS, "baggage": "a=%ff" * 12_000})
+    assert trace.get_current_span(context).get_span_context().trace_id == CALLER
+    assert sum(map(len, caplog.messages)) < 1000

@@ -17,6 +17,7 @@ from ai_otel.engines import EngineEntry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
 DIRECTORY = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to import than all of this
@@ -44,8 +45,9 @@ def third_party_engines() -> dict[str, EngineEntry]:
 
 def _load(entry: EntryPoint) -> EngineEntry | None:
     try:
-        return EngineEntry(entry.value, tuple(entry.load().packages))
-    except (ImportError, AttributeError) as error:
+        # What is no text raises here, and not where its import is waited for.
+        return EngineEntry(entry.value, tuple(map(str.strip, entry.load().packages)))
+    except (ImportError, AttributeError, TypeError) as error:
         _log_once(entry.name, entry.value, error)
         return None
 
@@ -65,14 +67,14 @@ def _log_once(name: str, value: str, error: Exception) -> None:
 GROUP = "ai_otel.engines"
 
 
-def may_offer_engines(path: list[str]) -> bool:
+def may_offer_engines(path: Iterable[object]) -> bool:
     """
     Whether a distribution on `path` may have an entry point in the group, as far as files show.
 
     `importlib.metadata` says it exactly, and takes 20 ms to import and parse. Where metadata may be in something that
-    is no directory, the answer is yes.
+    is no directory, the answer is yes. As the import system does, it leaves out entries that are no text.
     """
-    return any(_may_offer(entry or ".") for entry in path)
+    return any(_may_offer(entry or ".") for entry in path if isinstance(entry, str))
 
 
 def _may_offer(entry: str) -> bool:
@@ -80,7 +82,7 @@ def _may_offer(entry: str) -> bool:
         names = os.listdir(entry)  # noqa: PTH208
     except NotADirectoryError:
         return True  # a zip file
-    except OSError:
+    except (OSError, ValueError):  # the latter for characters that no name of a file has
         return False
     folders = [f"{entry}/{name}" for name in names if name.endswith((".dist-info", ".egg-info"))]
     if entry.endswith(".egg"):

@@ -28,6 +28,8 @@ from typing import Any
 
 import wrapt
 
+from ai_otel.hooks.hooked import Importable
+
 log = logging.getLogger("ai_otel")
 
 IMPORTS_S = 10.0
@@ -186,9 +188,9 @@ def _owns(lock: threading.RLock) -> bool:
     return owns
 
 
-class _WaitingFork(wrapt.ObjectProxy):  # type: ignore[type-arg]
+class _WaitingFork(Importable, wrapt.ObjectProxy):  # type: ignore[type-arg]
     """
-    A function that forks, after a wait.
+    A function that forks, after a wait. A copy or a pickle is one of the original.
 
     `__call__` is a property, so that the interpreter calls the original for the application: Python's warning of a
     fork in a process with threads names the application's line.

@@ -84,7 +84,7 @@ def _with_instance(wrapper: Wrapper) -> Wrapper:
     return bound
 
 
-class _Importable:
+class Importable:
     """What the proxies of all kinds share: they copy and pickle as the originals do, by name."""
 
     __wrapped__: Any
@@ -106,11 +106,11 @@ class _Importable:
         return getattr, (owner, self.__wrapped__.__name__)
 
 
-class _HookedMethod(_Importable, wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
+class _HookedMethod(Importable, wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
     """A hooked function on its instance or class."""
 
 
-class HookedFunction(_Importable, wrapt.FunctionWrapper):  # type: ignore[type-arg]
+class HookedFunction(Importable, wrapt.FunctionWrapper):  # type: ignore[type-arg]
     """A proxy with a hook."""
 
     __bound_function_wrapper__ = _HookedMethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
+from typing import Any
 
 from ai_otel.hooks.guard import Guard
 from ai_otel.record import RequestRecord
@@ -53,7 +54,8 @@ def _headers_of(record: RequestRecord | None) -> dict[str, str]:
     from opentelemetry import propagate
 
     received = record.headers if record is not None and record.headers is not None else {}
-    headers = {name: value for name in propagate.get_global_textmap().fields if (value := received.get(name))}
+    fields = propagate.get_global_textmap().fields
+    headers = {name: value for name in fields if isinstance(value := received.get(name), str) and value}
     if not headers:
         propagate.inject(headers, record.context if record is not None else None)
     return headers
@@ -67,10 +69,18 @@ def carry() -> Carrier:
 @contextmanager
 def attach(carrier: Carrier) -> Iterator[None]:
     """Inferences that begin inside of the block belong to the call where the carrier was made."""
-    record = carrier.record
-    token, headers = CURRENT.set(record), HEADERS.set(None if record is not None else carrier.headers)
+    tokens = GUARD(_attach, carrier)
     try:
         yield
     finally:
-        CURRENT.reset(token)
-        HEADERS.reset(headers)
+        # In a generator, the block may be left in another context than the one where it was entered, as where a
+        # framework takes each item in another thread. The other one ends by itself, and cannot be reset from here.
+        for variable, token in tokens or ():
+            with suppress(ValueError):
+                variable.reset(token)
+
+
+def _attach(carrier: Carrier) -> list[tuple[ContextVar[Any], Token[Any]]]:
+    record = carrier.record
+    headers = None if record is not None else carrier.headers
+    return [(CURRENT, CURRENT.set(record)), (HEADERS, HEADERS.set(headers))]

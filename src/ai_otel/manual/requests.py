@@ -7,14 +7,16 @@ import functools
 import inspect
 import logging
 import operator
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ai_otel.activation import first_engine
+from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.inputs.shown import shown
 from ai_otel.manual.carriers import GUARD, HEADERS, Carrier
+from ai_otel.manual.generators import async_generator, generator
 from ai_otel.record import Choice, Inference, Outcome, Parameters, Progress, clock
 from ai_otel.recorder import Recorder
 from ai_otel.start import current
@@ -56,7 +58,7 @@ class Request:
 
     def __init__(self, arguments: Mapping[str, Any], headers: Mapping[str, str] | None) -> None:
         self._arguments = arguments
-        self._headers = headers
+        self._headers = None if headers is None else GUARD(_mapping, headers)
         self._recorder: Recorder | None = None
         self._inference: Inference | None = None
         self._input = arguments["input_tokens"]
@@ -117,7 +119,8 @@ class Request:
 
     def _begin(self) -> None:
         if current() is None:
-            first_engine.begin()
+            with FORKS.held_off(IMPORTS_S):
+                first_engine.begin()
         handle = current()
         if handle is None:
             return
@@ -206,9 +209,9 @@ class Request:
         The first item of a generator counts as the first token.
         """
         if inspect.isasyncgenfunction(function):
-            wrapper: Callable[..., Any] = self._async_generator(function)
+            wrapper: Callable[..., Any] = async_generator(function, self._again)
         elif inspect.isgeneratorfunction(function):
-            wrapper = self._generator(function)
+            wrapper = generator(function, self._again)
         elif inspect.iscoroutinefunction(function):
 
             async def wrapper(*arguments: Any, **options: Any) -> Any:
@@ -224,26 +227,6 @@ class Request:
 
     def _again(self) -> Request:
         return Request(self._arguments, self._headers)
-
-    def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*arguments: Any, **options: Any) -> Iterator[Any]:
-            with self._again() as request:
-                return (yield from request.stream(function(*arguments, **options)))
-
-        return wrapper
-
-    def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapper(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
-            async with self._again() as request:
-                items = function(*arguments, **options)
-                try:
-                    async for item in items:
-                        request.first_token()
-                        yield item
-                finally:
-                    await items.aclose()
-
-        return wrapper
 
     def carry(self) -> Carrier:
         """Return what joins the work of another thread or process to this request's call: see `attach`."""
@@ -312,13 +295,23 @@ def batch(requests: Iterable[Request]) -> Iterator[None]:
     """
     together: list[Request] = GUARD(list, requests) or []
     for request in together:
-        GUARD(request.scheduled)
+        GUARD(Request.scheduled, request)
     try:
         yield
     except BaseException as error:
         for request in together:
-            GUARD(request.end_by, error)
+            GUARD(Request.end_by, request, error)
         raise
+
+
+def _mapping(headers: Any) -> Mapping[str, str] | None:
+    """The headers, of any class; `None` where no name can be looked up, as in a list of pairs."""
+    if hasattr(headers, "get") and hasattr(headers, "items"):
+        return cast("Mapping[str, str]", headers)
+    if "headers" not in _logged:
+        _logged.add("headers")
+        log.warning("ai-otel: inference(): headers=%s is no mapping and is left out", type(headers).__name__)
+    return None
 
 
 def _count(value: Any, name: str) -> int | None:
@@ -327,7 +320,7 @@ def _count(value: Any, name: str) -> int | None:
         return None
     try:
         count = operator.index(value)
-    except TypeError:
+    except (TypeError, ValueError):
         count = -1
     if isinstance(value, bool) or not 0 <= count < 2**63:
         if name not in _logged:

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,40 @@ def test_metadata_that_cannot_be_read_costs_no_engine(
     assert activation.third_party_engines() == {}
     assert len(caplog.messages) == 1
     assert guard.errors["find engines"] == 2
+
+
+@pytest.mark.fault(
+    "configuration",
+    "the application has put into `sys.path` what is no text, or no name of a file",
+    "its imports go on, and engines are observed",
+)
+@pytest.mark.parametrize("entry", [Path("/tmp"), b"/tmp", 3, None, "a\0b", "\ud800"], ids=repr)
+def test_no_entry_of_the_path_fails_the_applications_import(entry: Any, started: list[str], tmp_path: Path) -> None:
+    write_package(tmp_path, "unrelated")
+    write_package(tmp_path)
+    sys.path.append(entry)
+    try:
+        assert importlib.import_module("unrelated").__version__
+        assert importlib.import_module("vllm").__version__
+    finally:
+        sys.path.remove(entry)
+    assert started == ["start"]
+
+
+@pytest.mark.fault(
+    "engines",
+    "an adapter of another distribution names as packages what is no name",
+    "the application's import goes on; one log line names the adapter",
+)
+def test_packages_that_are_no_names_are_no_engine(
+    started: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(tmp_path, source="class Adapter:\n    packages = [['engine_of_others']]\n", name="others-unnamed")
+    write_package(tmp_path, "unrelated")
+    assert importlib.import_module("unrelated").__version__
+    (message,) = caplog.messages
+    assert "others" in message
+    assert started == []
 
 
 GROUP = "[ai_otel.engines]\na = b:C\n"

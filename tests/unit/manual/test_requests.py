@@ -6,7 +6,7 @@ import asyncio
 import queue
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 import ai_otel
 from ai_otel import semconv
+from ai_otel.hooks import guard
 from ai_otel.testing import Captured, Clock, captured
 
 PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -233,6 +234,75 @@ def test_a_decorated_generator_is_a_request_until_its_last_item() -> None:
         spans = [dict(span.attributes or {}) for span in telemetry.spans if span.name == "chat"]
     assert [each[semconv.AI_OTEL_OUTCOME] for each in spans] == ["finished", "finished", "cancelled", "cancelled"]
     assert all(semconv.AI_OTEL_TIME_TO_FIRST_TOKEN in each for each in spans)
+
+
+@pytest.mark.fault(
+    "requests",
+    "a decorated generator receives values and exceptions from its consumer, and returns a value",
+    "all of it passes as without the decorator",
+)
+def test_a_decorated_generator_receives_what_its_consumer_sends() -> None:
+    def converse() -> Generator[str, str, str]:
+        received = yield "first"
+        try:
+            yield received
+        except KeyError:
+            yield "handled"
+        return "result"
+
+    async def converse_later() -> AsyncGenerator[str, str]:
+        received = yield "first"
+        try:
+            yield received
+        except KeyError:
+            yield "handled"
+
+    def consume(items: Generator[str, str, str]) -> list[str]:
+        taken = [next(items), items.send("sent"), items.throw(KeyError("thrown"))]
+        try:
+            next(items)
+        except StopIteration as end:
+            taken.append(end.value)
+        return taken
+
+    async def consume_later(items: AsyncGenerator[str, str]) -> list[str]:
+        taken = [await items.__anext__(), await items.asend("sent"), await items.athrow(KeyError("thrown"))]
+        return [*taken, *[item async for item in items]]
+
+    decorate = ai_otel.inference("chat")
+    with captured() as telemetry:
+        assert consume(decorate(converse)()) == consume(converse())
+        assert asyncio.run(consume_later(decorate(converse_later)())) == asyncio.run(consume_later(converse_later()))
+        outcomes = [(span.attributes or {})[semconv.AI_OTEL_OUTCOME] for span in telemetry.spans if span.name == "chat"]
+    assert outcomes == ["finished", "finished"]
+
+
+@pytest.mark.fault(
+    "requests",
+    "the application passes headers that are no mapping, or whose values are no text",
+    "the request is reported, without a parent",
+)
+@pytest.mark.parametrize(
+    "headers", [list(PARENT.items()), "traceparent", 5, {"traceparent": 5}, {"traceparent": list(PARENT.values())}]
+)
+def test_headers_that_cannot_be_read_cost_the_parent_only(headers: Any) -> None:
+    with captured() as telemetry:
+        with ai_otel.inference("chat", headers=headers) as request:
+            carrier = request.carry()
+        (span,) = telemetry.spans
+        assert set(carrier.headers) <= {"traceparent"}
+    assert span.parent is None
+
+
+@pytest.mark.fault(
+    "requests", "the application passes to `batch` what is no request", "it is logged once, and the block runs"
+)
+def test_a_batch_of_what_is_no_request_runs() -> None:
+    before = guard.errors["manual"]
+    with ai_otel.batch([None, 1]):  # type: ignore[list-item]
+        ran = True
+    assert ran
+    assert guard.errors["manual"] == before + 2
 
 
 # ---------------------------------------------------------------- the page
