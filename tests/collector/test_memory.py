@@ -7,6 +7,7 @@ import http.client
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -191,12 +192,25 @@ def test_a_window_of_zstd_takes_no_memory(tmp_path: Path) -> None:
         survived(collector, room, Counter())
 
 
-def grpc_request(message: bytes, encoding: str) -> bytes:
-    """What a client sends to export traces, in HTTP/2: gRPC for Python cannot pack with zstd."""
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
-    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
+def length(number: int) -> bytes:
+    """Of a text in HPACK."""
+    if number < 127:
+        return bytes([number])
+    number -= 127
+    digits = [127]
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*digits, number])
+
+
+def grpc_headers(stream: int, more: Mapping[str, str]) -> bytes:
+    """Those of a request to export traces, in frames."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -204,14 +218,66 @@ def grpc_request(message: bytes, encoding: str) -> bytes:
         ":authority": "localhost",
         "content-type": "application/grpc",
         "te": "trailers",
-        "grpc-encoding": encoding,
+        **more,
     }
     fields = b"".join(
-        b"\x00" + bytes([len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
+        b"\x00" + length(len(key)) + key.encode() + length(len(value)) + value.encode()
         for key, value in headers.items()
     )
+    parts = [fields[at : at + 16384] for at in range(0, len(fields), 16384)]
+    frames = [frame(9 if at else 1, 4 if at == len(parts) - 1 else 0, stream, part) for at, part in enumerate(parts)]
+    return b"".join(frames)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+
+
+def grpc_request(message: bytes, encoding: str) -> bytes:
+    """What a client sends to export traces, in HTTP/2: gRPC for Python cannot pack with zstd."""
     data = b"\x01" + len(message).to_bytes(4, "big") + message
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, fields) + frame(0, 1, 1, data)
+    return PREFACE + grpc_headers(1, {"grpc-encoding": encoding}) + frame(0, 1, 1, data)
+
+
+@pytest.mark.fault(
+    "collector",
+    "12 gRPC clients, which need no token for it, send eight requests each with 15 MB of headers, and no message",
+    "the connections are closed at 16 kB, and the container stays within its memory",
+)
+def test_headers_over_grpc_take_no_memory(tmp_path: Path) -> None:
+    large = {f"x{each}": "v" * 1_000_000 for each in range(15)}
+    with contained(tmp_path, 512) as (collector, room), ExitStack() as connections:
+
+        def attack(_: int) -> str:
+            raw = connections.enter_context(socket.create_connection(("127.0.0.1", collector.ports["grpc"]), 10))
+            try:
+                raw.sendall(PREFACE)
+                for stream in range(1, 17, 2):
+                    raw.sendall(grpc_headers(stream, large))
+            except OSError:
+                return "closed"
+            return "taken"
+
+        with Attackers(attack, 12) as attackers:
+            pass
+        survived(collector, room, attackers.answers)
+        assert room.peak_mib(collector.process.pid) < 200
+        assert set(attackers.answers) == {"closed"}
+
+
+@pytest.mark.fault(
+    "collector",
+    "gRPC requests that begin and stall, without a token, hold all the room that requests have until they are read",
+    "after a second they give way to others, and these arrive",
+)
+def test_requests_that_stall_give_way(tmp_path: Path) -> None:
+    with contained(tmp_path, 512) as (collector, _), ExitStack() as connections:
+        for _ in range(5):
+            raw = connections.enter_context(socket.create_connection(("127.0.0.1", collector.ports["grpc"]), 10))
+            raw.sendall(PREFACE + b"".join(grpc_headers(stream, {}) for stream in range(1, 13, 2)))
+        good = spans_request([span("one", b"t" * 16, b"waited01")]).SerializeToString()
+        began = time.monotonic()
+        eventually(lambda: by_grpc(collector, ("trace", good)) == grpc.StatusCode.OK, 8)
+        assert time.monotonic() - began < 5, "they were not ended before their ten seconds"
 
 
 @pytest.mark.fault(

@@ -80,6 +80,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, Any]
 )
 @pytest.mark.fault(
     "collector",
+    "a log line says `API key provided: …`, `Token … expired`, `JSESSIONID=…` or `verification code: …`",
+    "redaction masks it",
+)
+@pytest.mark.fault(
+    "collector",
     "a log body has prompts in a map below its top level, or in a list of maps",
     "redaction masks them",
 )

@@ -82,10 +82,12 @@ type admission struct {
 	signals [4]*semaphore.Weighted
 	room    int64
 	held    atomic.Int64
-	codec   encoding.CodecV2
-	encoded sync.Map // what was read of a gRPC request, by the message that it will be decoded into
-	refused metric.Int64Counter
-	logger  *zap.Logger
+	// What gRPC reads.
+	arriving arrivals
+	codec    encoding.CodecV2
+	encoded  sync.Map // what was read of a gRPC request, by the message that it will be decoded into
+	refused  metric.Int64Counter
+	logger   *zap.Logger
 }
 
 func newAdmission(config *Config, telemetry component.TelemetrySettings) (*admission, error) {
@@ -164,12 +166,14 @@ func (a *admission) count(ctx context.Context, reason string) {
 // ---------------------------------------------------------------- the budget of bytes
 
 func (a *admission) take(size int64) bool {
-	if a.held.Add(size) <= a.room {
-		return true
+	for a.held.Add(size) > a.room {
+		a.held.Add(-size)
+		if !a.endOldest() {
+			a.count(context.Background(), "waiting")
+			return false
+		}
 	}
-	a.held.Add(-size)
-	a.count(context.Background(), "waiting")
-	return false
+	return true
 }
 
 func (a *admission) give(size int64) { a.held.Add(-size) }

@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -352,6 +353,65 @@ func TestAStreamThatStallsEndsInTime(t *testing.T) {
 	eventually(t, "its room is free", func() bool { return r.held.Load() == 0 })
 	r.pass()
 	must(t, r.export())
+}
+
+func TestStreamsThatStallGiveWayToOthers(t *testing.T) {
+	// 18 requests of 1000 bytes twice, and the headers of two HTTP requests with a small body each.
+	r := start(t, Config{DecodedBytes: 8 * size, WaitingBytes: 36_000, ReadTimeout: 2 * time.Second})
+	r.pass()
+	stall := func() grpc.ClientStream {
+		stream, err := r.grpc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, traces)
+		must(t, err)
+		return stream
+	}
+	oldest := stall()
+	eventually(t, "it is the first", func() bool { return r.held.Load() == 2_000 })
+	for range 17 {
+		stall()
+	}
+	eventually(t, "they hold all", func() bool { return r.held.Load() == 36_000 })
+	if code := status.Code(r.export()); code != codes.Unavailable {
+		t.Error("those that have just begun give way:", code)
+	}
+	time.Sleep(300 * time.Millisecond)
+	must(t, r.export())
+	if code := status.Code(oldest.RecvMsg(nil)); code != codes.Canceled {
+		t.Error(code)
+	}
+	if code := r.post("/v1/traces", strings.NewReader(body)).StatusCode; code != http.StatusOK {
+		t.Error(code)
+	}
+	if held := r.held.Load(); held < 28_000 {
+		t.Error("more were ended than others needed:", held)
+	}
+}
+
+func TestLargeHeadersOverGRPCAreRefused(t *testing.T) {
+	r := start(t, Config{DecodedBytes: 2 * size})
+	r.pass()
+	for length, wanted := range map[int]codes.Code{8 << 10: codes.OK, 17 << 10: codes.Internal, 1 << 20: codes.Internal} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", strings.Repeat("x", length))
+		_, err := ptraceotlp.NewGRPCClient(r.grpc).Export(ctx, request)
+		if status.Code(err) != wanted {
+			t.Error(length, err)
+		}
+	}
+}
+
+func TestHeadersOverHTTPCountWithTheirRequest(t *testing.T) {
+	r := start(t, Config{DecodedBytes: 2 * size, WaitingBytes: 100_000})
+	r.pass()
+	for length, wanted := range map[int]int{80_000: http.StatusOK, 100_000: http.StatusServiceUnavailable} {
+		sent, err := http.NewRequest(http.MethodPost, r.http.URL+"/v1/traces", strings.NewReader(body))
+		must(t, err)
+		sent.Header.Set("X-Large", strings.Repeat("x", length))
+		answer, err := http.DefaultClient.Do(sent)
+		must(t, err)
+		_ = answer.Body.Close()
+		if answer.StatusCode != wanted {
+			t.Error(length, answer.StatusCode)
+		}
+	}
 }
 
 func TestARequestThatIsLargerThanAllIsTakenAlone(t *testing.T) {

@@ -1,8 +1,10 @@
 package admission
 
 import (
+	"container/list"
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,10 +20,15 @@ import (
 
 var _ extensionmiddleware.GRPCServer = (*admission)(nil)
 
+// largestHeaders of a gRPC request: what gRPC for C, Python and others take too. gRPC for Go takes 16 MiB, for which nothing here
+// could ask before they are in memory.
+const largestHeaders = 16 << 10
+
 // GetGRPCServerOptions is called by the receiver. gRPC decodes a message before the first interceptor sees it, so the codec
 // leaves that to the last one, after authentication.
 func (a *admission) GetGRPCServerOptions(context.Context) ([]grpc.ServerOption, error) {
 	return []grpc.ServerOption{
+		grpc.MaxHeaderListSize(largestHeaders),
 		grpc.InTapHandle(a.arrives),
 		grpc.ForceServerCodecV2(codec{a}),
 		grpc.UnaryInterceptor(a.hasArrived),
@@ -31,6 +38,9 @@ func (a *admission) GetGRPCServerOptions(context.Context) ([]grpc.ServerOption, 
 
 // call is what is known of a request between its headers and its decoding.
 type call struct {
+	since   time.Time
+	cancel  context.CancelFunc
+	place   *list.Element
 	late    *time.Timer
 	held    atomic.Int64
 	encoded bool
@@ -39,14 +49,56 @@ type call struct {
 
 type callKey struct{}
 
+// arrivals are the calls that are being read, the oldest first.
+type arrivals struct {
+	sync.Mutex
+	list.List
+}
+
+func (a *arrivals) add(arriving *call) {
+	a.Lock()
+	defer a.Unlock()
+	arriving.place = a.PushBack(arriving)
+}
+
+func (a *arrivals) remove(arriving *call) {
+	a.Lock()
+	defer a.Unlock()
+	a.Remove(arriving.place)
+}
+
+// oldest removes the oldest one if it has been arriving for so long.
+func (a *arrivals) oldest(age time.Duration) *call {
+	a.Lock()
+	defer a.Unlock()
+	if first := a.Front(); first != nil && time.Since(first.Value.(*call).since) >= age {
+		return a.Remove(first).(*call)
+	}
+	return nil
+}
+
+// endOldest ends a gRPC request that has had a tenth of its time, where others find no room: headers alone hold as much as a
+// request, and come from strangers too, as gRPC authenticates what it has read.
+func (a *admission) endOldest() bool {
+	arriving := a.arriving.oldest(a.config.ReadTimeout / 10)
+	if arriving == nil {
+		return false
+	}
+	a.give(arriving.held.Swap(0))
+	a.count(context.Background(), "read")
+	arriving.cancel()
+	return true
+}
+
 // arrives is called with the headers, on the goroutine that reads the connection, so it does not wait.
 func (a *admission) arrives(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	if !a.take(2 * a.config.GRPCBytes) {
 		return ctx, busy()
 	}
-	arriving := &call{}
-	arriving.held.Store(2 * a.config.GRPCBytes)
 	ctx, cancel := context.WithCancel(ctx)
+	arriving := &call{since: time.Now(), cancel: cancel}
+	arriving.held.Store(2 * a.config.GRPCBytes)
+	a.arriving.add(arriving)
 	arriving.late = time.AfterFunc(a.config.ReadTimeout, func() {
 		a.count(ctx, "read")
 		cancel()
@@ -54,6 +106,7 @@ func (a *admission) arrives(ctx context.Context, _ *tap.Info) (context.Context, 
 	// gRPC ends the context with the stream, however that ends.
 	context.AfterFunc(ctx, func() {
 		arriving.late.Stop()
+		a.arriving.remove(arriving)
 		a.give(arriving.held.Swap(0))
 	})
 	return context.WithValue(ctx, callKey{}, arriving), nil
@@ -81,6 +134,7 @@ func (a *admission) hasArrived(ctx context.Context, request any, _ *grpc.UnarySe
 		return handler(ctx, request)
 	}
 	read.late.Stop()
+	a.arriving.remove(read)
 	read.encoded, read.data = true, data.(mem.BufferSlice)
 	if before, size := read.held.Load(), int64(read.data.Len()); before > size && read.held.CompareAndSwap(before, size) {
 		a.give(before - size)

@@ -25,6 +25,13 @@ func (a *admission) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTT
 }
 
 func (a *admission) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	// Up to 1 MiB of headers stay with a request, and HTTP/2 has many requests on one connection.
+	headers := sizeOfHeaders(r)
+	if !a.take(headers) {
+		refuse(w, r)
+		return
+	}
+	defer a.give(headers)
 	body, held, err := a.read(r.Body)
 	defer a.give(held)
 	if errors.Is(err, errBusy) {
@@ -42,6 +49,17 @@ func (a *admission) serve(w http.ResponseWriter, r *http.Request, next http.Hand
 		defer leave()
 	}
 	next.ServeHTTP(w, r)
+}
+
+// sizeOfHeaders is 0 where they are no more than usual.
+func sizeOfHeaders(r *http.Request) int64 {
+	size := len(r.RequestURI)
+	for name, values := range r.Header {
+		for _, value := range values {
+			size += len(name) + len(value)
+		}
+	}
+	return max(0, int64(size)-4096)
 }
 
 // read returns what there is, how much of the budget it holds, and how it ended: io.EOF is the end.
