@@ -191,7 +191,7 @@ def test_what_is_no_python_function_gets_a_proxy(monkeypatch: pytest.MonkeyPatch
     assert below == [(kinds, (1,), {"b": 4})] * 2
     assert heard == [(kinds, (kinds, 1), {"b": 4})] * 2
     assert hooked(len, listening, in_class=False)([1, 2]) == 2
-    assert heard[-1] == (None, ([1, 2],), {})
+    assert heard[-1][1:] == (([1, 2],), {})  # older wrapt passes its module as the instance
 
 
 class Listener:
