@@ -102,6 +102,7 @@ assert os.waitpid(child, 0)[1] == 0
 )
 def test_a_fork_waits_for_the_first_reported_request(arguments: tuple[str, ...]) -> None:
     quiet = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "AI_OTEL_GPU": "none"}
+    quiet["PYTHONWARNINGS"] = "ignore::DeprecationWarning"  # from 3.12 on Python warns of a fork beside threads
     command, on = [sys.executable, "-c", FORKS, *arguments], {"AI_OTEL_ENABLED": "true"}
     done = subprocess.run(
         command, check=False, timeout=30, env={**os.environ, **quiet, **on}, capture_output=True, text=True
