@@ -22,6 +22,8 @@ OPERATIONS: dict[str, str] = {
     "/inference/v1/generate": "text_completion",
     "/api/generate": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/api/embed": "embeddings",
+    "/api/embeddings": "embeddings",
     "/v2/chat": "chat",
     "/v2/embed": "embeddings",
     "/embeddings": "embeddings",

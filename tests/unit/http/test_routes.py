@@ -16,6 +16,8 @@ from ai_otel.http.routes import OPERATIONS, Routes, route_and_kind
         ("/v1/completions", "text_completion"),
         ("/generate", "text_completion"),
         ("/v1/embeddings", "embeddings"),
+        ("/api/embed", "embeddings"),
+        ("/ollama/api/embeddings", "embeddings"),
         ("/rerank", "rerank"),
         ("/score", "score"),
         ("/v1/audio/transcriptions", "transcription"),
