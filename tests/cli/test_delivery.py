@@ -194,8 +194,15 @@ def test_a_malformed_endpoint_is_reported_with_an_example(endpoint: str) -> None
     assert found["traces"].details["endpoint"] == "http://localhost:4318/v1/traces"
 
 
+@pytest.mark.fault(
+    "configuration",
+    "OTEL_SDK_DISABLED is set",
+    "`ai-otel doctor` says which variable to unset, and no package to install",
+)
 def test_a_disabled_sdk_is_not_asked_to_send(sink) -> None:
-    assert reach_of(traces(EXPORTER_OTLP_ENDPOINT=sink.url, SDK_DISABLED="true")) == "not tried"
+    found = traces(EXPORTER_OTLP_ENDPOINT=sink.url, SDK_DISABLED="true")
+    assert reach_of(found) == "not tried"
+    assert found.next_step == "Unset OTEL_SDK_DISABLED."
     assert sink.spans == []
 
 

@@ -16,7 +16,8 @@ import pytest
 from ai_otel.doctor.finding import Level
 from ai_otel.doctor.gpus import _sentence, check_gpus
 from ai_otel.gpu import registry
-from ai_otel.gpu.source import Device, GpuReading, Options
+from ai_otel.gpu.nvidia.library import binding
+from ai_otel.gpu.source import Device, GpuReading, Options, Unavailable
 from ai_otel.settings import Settings
 from ai_otel.testing import FakeGpu
 from harness.gpu import nvml
@@ -68,6 +69,23 @@ def test_where_there_is_no_driver_nothing_is_wrong_unless_it_was_asked_for(diagn
     asked = diagnose(None, AI_OTEL_GPU="nvidia")["nvidia"]
     assert asked["level"] == "wrong"
     assert "nvidia runtime class" in asked["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("here", "says", "next_step"),
+    [
+        (True, "NVIDIA GPUs are present, but not NVML's binding", "pip install"),
+        (False, "There is no NVIDIA driver here, nor NVML's binding", "on a GPU node, pip install"),
+    ],
+)
+def test_the_binding_is_advised_for_nodes_with_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, here: bool, says: str, next_step: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("ai_otel.gpu.nvidia.library.driver_is_here", lambda: here)
+    with pytest.raises(Unavailable) as raised:
+        binding()
+    assert str(raised.value) == f"{says}: {next_step} 'ai-otel[nvidia]'."
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_otel.doctor import http
+from ai_otel.doctor.examination import examine
 from ai_otel.doctor.finding import Finding, Level
 from ai_otel.doctor.http import check_http
 
@@ -57,3 +58,28 @@ def test_with_the_view_off_only_adapters_see_anything() -> None:
     (found,) = check_http(on=False, engines=False, provider="custom")
     assert found.level is Level.WRONG
     assert "AI_OTEL_EDGE" in found.says
+
+
+@pytest.mark.fault(
+    "configuration",
+    "AI_OTEL_ENGINES names engines that are not installed, and not the server without an adapter",
+    "`ai-otel doctor` says that no request is seen, and which name to add",
+)
+def test_a_server_that_is_not_among_the_engines_to_observe_is_not_seen() -> None:
+    first, *hooks = check_http(on=True, engines=False, provider="mine", wanted=False)
+    assert first.level is Level.WRONG
+    assert "AI_OTEL_ENGINES does not name mine" in first.says
+    assert first.next_step == "Add mine to AI_OTEL_ENGINES, or unset it."
+    assert first.details["seen"] == []
+    assert hooks
+
+
+@pytest.mark.parametrize(("engines", "level"), [("vllm", Level.WRONG), ("vllm, mine", Level.NOTE), ("", Level.NOTE)])
+def test_the_engines_to_observe_are_read_from_the_settings(
+    monkeypatch: pytest.MonkeyPatch, engines: str, level: Level
+) -> None:
+    monkeypatch.setattr("ai_otel.doctor.engines.installed_engines", lambda _engines: [])
+    monkeypatch.setenv("AI_OTEL_PROVIDER", "mine")
+    monkeypatch.setenv("AI_OTEL_ENGINES", engines)
+    first = next(examine())
+    assert (first.subject, first.level) == ("engines", level)

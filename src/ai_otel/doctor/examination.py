@@ -28,7 +28,8 @@ def examine(server: Server | None = None, metrics_url: str | None = None) -> Ite
     names = frozenset(each.name for each in found if isinstance(each, engines.Installed))
     yield from engines.check_engines(found)
     settings = configuration.settings
-    yield from http.check_http(on=settings.edge, engines=bool(found), provider=settings.provider)
+    wanted = not settings.engines or settings.provider in settings.engines
+    yield from http.check_http(on=settings.edge, engines=bool(found), provider=settings.provider, wanted=wanted)
     yield from check_switch(configuration, names)
     yield from check_export(otel, direct=configuration.settings.emitter == "direct")
     if metrics_url is not None:

@@ -11,11 +11,15 @@ from ai_otel.doctor.source import InstalledSource, package_folders
 from ai_otel.hooks.point import HookPoint
 
 
-def check_http(*, on: bool, engines: bool, provider: str) -> Iterator[Finding]:
-    """One finding on servers without an adapter, then one for each hook in an installed framework or server."""
+def check_http(*, on: bool, engines: bool, provider: str, wanted: bool = True) -> Iterator[Finding]:
+    """
+    One finding on servers without an adapter, then one for each hook in an installed framework or server.
+
+    `wanted` says that `AI_OTEL_ENGINES` is empty or names the provider.
+    """
     installed = [point for point in _points() if package_folders(_package(point))] if on else []
     if not engines:
-        yield _without_adapter(bool(installed), provider, on=on)
+        yield _without_adapter(bool(installed), provider, on=on) if wanted else _unwanted(provider)
     if on and not installed:
         says = "no web framework or server that ai-otel knows is installed"
         next_step = "Wrap your application: ai_otel.asgi(app) or ai_otel.wsgi(app)."
@@ -42,6 +46,13 @@ def _without_adapter(seen: bool, provider: str, *, on: bool) -> Finding:
     why = "no web framework that ai-otel knows" if on else "AI_OTEL_EDGE is off"
     says = f"no engine with an adapter is installed, and requests are not seen over HTTP either: {why}"
     next_step = "Install ai-otel into the environment that runs the server, or use ai_otel.inference()."
+    return Finding("engines", "engines", Level.WRONG, says, next_step, details)
+
+
+def _unwanted(provider: str) -> Finding:
+    details = {"provider": provider, "seen": [], "not_seen": list(_NOT_SEEN)}
+    says = f"no engine with an adapter is installed, and AI_OTEL_ENGINES does not name {provider}: no request is seen"
+    next_step = f"Add {provider} to AI_OTEL_ENGINES, or unset it."
     return Finding("engines", "engines", Level.WRONG, says, next_step, details)
 
 

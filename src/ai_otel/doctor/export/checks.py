@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ai_otel.doctor.export.delivery import Verdict, deliver_all
+from ai_otel.doctor.export.delivery import SDK_DISABLED, Verdict, deliver_all
 from ai_otel.doctor.export.destination import Destination, destinations
 from ai_otel.doctor.export.reach import Reach
 from ai_otel.doctor.finding import Finding, Level
@@ -70,6 +70,8 @@ def _delivered(destination: Destination, verdict: Verdict) -> Finding:
 
 def next_step(destination: Destination, verdict: Verdict) -> str:
     """What to do about a failed delivery."""
+    if verdict == SDK_DISABLED:
+        return "Unset OTEL_SDK_DISABLED."
     if isinstance(verdict.status, str):
         return _after_grpc_status(verdict.status)
     if verdict.reach is Reach.STATUS and verdict.status is not None:

@@ -41,12 +41,15 @@ class Verdict:
     """What made the telemetry, a value of `AI_OTEL_EMITTER`."""
 
 
+SDK_DISABLED = Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set")
+
+
 def deliver_all(
     destinations: Sequence[Destination], otel: Mapping[str, str], *, direct: bool = True
 ) -> dict[Destination, Verdict]:
     """Try all OTLP destinations at the same time, from a process with these `OTEL_*` variables."""
     if otel.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return dict.fromkeys(destinations, Verdict(Reach.NOT_TRIED, "OTEL_SDK_DISABLED is set"))
+        return dict.fromkeys(destinations, SDK_DISABLED)
     probes = {(each.signal, each.exporter): _Probe(each) for each in destinations}
     here: dict[str, str | None] = {name: None for name in process_variables() if name.startswith("OTEL_")}
     with (

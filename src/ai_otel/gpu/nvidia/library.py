@@ -37,8 +37,9 @@ def binding() -> Any:
         library = importlib.import_module("pynvml")
     except ImportError:
         here = driver_is_here()
-        what = "NVIDIA GPUs are present, but not" if here else "There is no NVIDIA driver here, and not"
-        raise Unavailable(f"{what} NVML's binding: pip install 'ai-otel[nvidia]'.", installed=here) from None
+        what = "NVIDIA GPUs are present, but not" if here else "There is no NVIDIA driver here, nor"
+        step = "pip install 'ai-otel[nvidia]'." if here else "on a GPU node, pip install 'ai-otel[nvidia]'."
+        raise Unavailable(f"{what} NVML's binding: {step}", installed=here) from None
     missing = [name for name in NEEDED if not hasattr(library, name)]
     if missing:
         where = getattr(library, "__file__", "pynvml")
