@@ -38,14 +38,20 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= MAX_S:  # false for NaN
         raise ValueError(f"write a number above 0 and at most {MAX_S}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if not 1 <= value <= MAX_COUNT:
         raise ValueError(f"write a whole number above 0 and at most {MAX_COUNT}")
     return value
@@ -112,7 +118,7 @@ class Settings:
     """All settings. The environment variable of each is `AI_OTEL_` and its name in capitals."""
 
     enabled: bool = option(False, flag, "Enable instrumentation through the installed entry points.")
-    engines: tuple[str, ...] = option((), _names, "Comma-separated engines to observe; empty means all.")
+    engines: tuple[str, ...] = option((), _names, "Comma-separated engines and providers to observe; empty means all.")
     traces: bool = option(True, flag, "Emit spans.")
     metrics: bool = option(True, flag, "Emit metrics.")
     phases: bool = option(True, flag, "Emit queue, prefill and decode as child spans of each request span.")

@@ -87,7 +87,12 @@ class Handle:
         wanted = self.settings.engines
         for name in wanted:
             if name not in engines and name != self.settings.provider:
-                log.warning("ai-otel: AI_OTEL_ENGINES names %s; known are %s", shown(name), ", ".join(sorted(engines)))
+                log.warning(
+                    "ai-otel: AI_OTEL_ENGINES names %s; known are %s, and the provider %s",
+                    shown(name),
+                    ", ".join(sorted(engines)),
+                    shown(self.settings.provider),
+                )
         for name, engine in engines.items():
             if wanted and name not in wanted:
                 continue

@@ -102,7 +102,7 @@ def test_a_malformed_variable_is_reported_once_and_the_server_runs_on(
 ) -> None:
     assert READ({f"AI_OTEL_{name.upper()}": text}) == Settings()
     (reported,) = caplog.messages
-    assert reported.startswith(f"ai-otel: AI_OTEL_{name.upper()}={shown(text)!r} is invalid: ")
+    assert reported.startswith(f"ai-otel: AI_OTEL_{name.upper()}={shown(text)!r} is invalid: write ")
     assert reported.endswith(f"using {getattr(Settings(), name)!r}")
 
 

@@ -91,8 +91,8 @@ def test_only_the_engines_that_were_asked_for_are_observed(engine: Any, caplog: 
         ask(engine)
         assert telemetry.spans == ()
     assert caplog.messages == [
-        "ai-otel: AI_OTEL_ENGINES names other; known are fake",
-        "ai-otel: AI_OTEL_ENGINES names vllm; known are fake",
+        "ai-otel: AI_OTEL_ENGINES names other; known are fake, and the provider custom",
+        "ai-otel: AI_OTEL_ENGINES names vllm; known are fake, and the provider custom",
     ]
 
 
