@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ai_otel.activation import first_engine
 from ai_otel.http.application import AsgiApplication, WsgiApplication
 from ai_otel.http.instrumentation import HttpInstrumentation
+from ai_otel.manual.activated import activated
 from ai_otel.manual.carriers import GUARD
-from ai_otel.start import current
 
 
 def asgi(app: Any) -> Any:
@@ -24,7 +23,5 @@ def wsgi(app: Any) -> Any:
 
 
 def _http() -> HttpInstrumentation | None:
-    if current() is None:
-        first_engine.begin()
-    handle = current()
+    handle = activated()
     return None if handle is None else handle.http

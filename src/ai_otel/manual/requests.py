@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ai_otel.activation import first_engine
-from ai_otel.hooks.forks import FORKS, IMPORTS_S
 from ai_otel.inputs.shown import shown
+from ai_otel.manual.activated import activated
 from ai_otel.manual.carriers import GUARD, HEADERS, Carrier
 from ai_otel.manual.generators import async_generator, generator
 from ai_otel.record import Choice, Inference, Outcome, Parameters, Progress, clock
 from ai_otel.recorder import Recorder
-from ai_otel.start import current
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -118,10 +116,7 @@ class Request:
     # Begin and end.
 
     def _begin(self) -> None:
-        if current() is None:
-            with FORKS.held_off(IMPORTS_S):
-                first_engine.begin()
-        handle = current()
+        handle = activated()
         if handle is None:
             return
         given = self._arguments
